@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "common/digest.h"
+#include "common/error.h"
+#include "common/http.h"
+
+/*
+ * Client for OCI and Docker registries
+ *
+ * Sources of the rules: OCI distribution-spec (spec.md), image-spec (manifest.md, image-index.md,
+ * descriptor.md), distribution's docs/spec/auth (token.md, scope.md) and its manifest-v2-2.md.
+ *
+ * One RegistryClient owns one HTTP connection pool, a token cache and the per-host settings, and lives on
+ * one sd-event loop. There is no global state. Not thread-safe: one client per thread.
+ *
+ * Every operation exists as `registry_X_start()`: it returns at once with a RegistryOp, and `done` is called
+ * once, from the loop. The same operation as `registry_X()` runs the client's loop until it is over: for
+ * tools and workers. Never call those from inside a callback of that loop.
+ *
+ * What the library sees to, so that callers need not:
+ *  - every byte that is handed out was checked against the digest that was asked for; sizes, counts and
+ * nesting of what a registry answers are bounded (REGISTRY_*_MAX);
+ *  - https, unless registry_client_set_plain_http() named the host or it is a loopback name ("localhost",
+ *    "*.localhost", 127.0.0.0/8, [::1]); nothing ever falls back from https to http;
+ *  - authentication: Basic and Bearer tokens (fetched, cached until shortly before they expire, shared by
+ * concurrent operations); credentials and tokens go to no other host than the one they belong to, and never
+ * into messages;
+ *  - redirects by hand: at most 5, never from https to http, never from a public host to a private address;
+ *  - transport errors and 408/429/500/502/503/504 are retried (3 tries, exponential backoff with jitter,
+ * Retry-After honoured up to REGISTRY_RETRY_AFTER_MAX_SEC); a download that breaks off goes on where it
+ * stopped;
+ *  - a failed upload is cancelled at the registry; a manifest is pushed only when all it names is there.
+ *
+ * Error codes in TbError: -ENOENT no such manifest/blob/repository, -EACCES not allowed or credentials
+ * missing, -EBADMSG content does not match its digest or size, -EPROTO an answer that breaks the protocol,
+ * -EMSGSIZE an answer beyond the limits, -EOPNOTSUPP the registry or we cannot do that, -EAGAIN rate-limited
+ * (retryable), -EREMOTEIO other refusals (5xx: retryable), transport errors as in common/http.h.
+ */
+
+#define REGISTRY_MANIFEST_MAX (4U * 1024 * 1024) /* distribution-spec: clients should cope with 4 MiB */
+#define REGISTRY_LAYERS_MAX 1024U
+#define REGISTRY_INDEX_ENTRIES_MAX 1024U
+#define REGISTRY_TAGS_MAX 100000U
+#define REGISTRY_RETRY_AFTER_MAX_SEC 60U
+
+typedef struct RegistryClient RegistryClient;
+typedef struct RegistryOp RegistryOp;
+
+/* ---- References
+ * ------------------------------------------------------------------------------------------------ */
+
+/*
+ * "nginx", "library/nginx:1.25", "ghcr.io/a/b@sha256:...", "127.0.0.1:5000/x:tag", "[::1]:5000/x". As Docker
+ * reads it: the part before the first "/" is a host when it contains "." or ":", is "localhost" or has an
+ * upper-case letter; without one the host is docker.io, and a docker.io repository of one component gets
+ * "library/" in front. Immutable after parsing.
+ */
+typedef struct RegistryRef {
+        char *host;       /* "docker.io", "127.0.0.1:5000"; lower-case */
+        char *repository; /* "library/nginx" */
+        char *tag;        /* "latest" when neither tag nor digest was given; NULL = only a digest */
+        TbDigest digest;  /* unset = none; when set it decides, and the tag is only a name */
+} RegistryRef;
+
+/* -EINVAL: breaks the grammar (distribution-spec "name", "reference"); the message says where and why. */
+int registry_ref_parse(const char *s, RegistryRef **ret, TbError **err) _warn_unused_;
+/* From parts; checks the same grammar. tag and digest may be NULL (both: tag "latest"). No "library/" is
+ * added. */
+int registry_ref_new(const char *host, const char *repository, const char *tag, const TbDigest *digest,
+        RegistryRef **ret, TbError **err) _warn_unused_;
+/* Same repository, another tag or digest (either may be NULL, not both). */
+int registry_ref_with(const RegistryRef *ref, const char *tag, const TbDigest *digest, RegistryRef **ret,
+        TbError **err) _warn_unused_;
+/* "host/repository[:tag][@digest]", what registry_ref_parse() reads back. NULL when out of memory. */
+char *registry_ref_to_string(const RegistryRef *ref);
+/* "host/repository". */
+char *registry_ref_name(const RegistryRef *ref);
+RegistryRef *registry_ref_free(RegistryRef *ref);
+TB_DEFINE_CLEANUP(RegistryRef *, registry_ref_free)
+
+/* ---- Manifests
+ * ------------------------------------------------------------------------------------------------- */
+
+#define REGISTRY_TYPE_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
+#define REGISTRY_TYPE_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
+#define REGISTRY_TYPE_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
+#define REGISTRY_TYPE_OCI_INDEX "application/vnd.oci.image.index.v1+json"
+#define REGISTRY_TYPE_DOCKER_CONFIG "application/vnd.docker.container.image.v1+json"
+#define REGISTRY_TYPE_OCI_CONFIG "application/vnd.oci.image.config.v1+json"
+#define REGISTRY_TYPE_DOCKER_LAYER "application/vnd.docker.image.rootfs.diff.tar.gzip"
+#define REGISTRY_TYPE_OCI_LAYER "application/vnd.oci.image.layer.v1.tar+gzip"
+
+typedef enum RegistryManifestKind {
+        REGISTRY_DOCKER_MANIFEST, /* docker schema 2 */
+        REGISTRY_DOCKER_LIST,
+        REGISTRY_OCI_MANIFEST,
+        REGISTRY_OCI_INDEX,
+        _REGISTRY_MANIFEST_KIND_MAX,
+        _REGISTRY_MANIFEST_KIND_INVALID = -EINVAL,
+} RegistryManifestKind;
+
+const char *registry_manifest_kind_to_media_type(RegistryManifestKind kind);
+RegistryManifestKind registry_manifest_kind_from_media_type(
+        const char *media_type); /* parameters are ignored */
+
+/* "linux/amd64", "linux/arm64/v8", "linux/arm/v7"; variant is NULL when none. */
+typedef struct RegistryPlatform {
+        char *os;
+        char *architecture;
+        char *variant;
+} RegistryPlatform;
+
+/* -EINVAL. Architectures are normalised: x86_64 -> amd64, aarch64 -> arm64, arm64/v8 -> arm64, arm ->
+ * arm/v7. */
+int registry_platform_parse(const char *s, RegistryPlatform *ret, TbError **err) _warn_unused_;
+/* The machine this runs on: uname(2). */
+int registry_platform_host(RegistryPlatform *ret, TbError **err) _warn_unused_;
+char *registry_platform_to_string(const RegistryPlatform *p);
+void registry_platform_done(RegistryPlatform *p);
+#define _cleanup_registry_platform_ _cleanup_(registry_platform_done)
+
+typedef struct RegistryDescriptor {
+        char *media_type;
+        TbDigest digest;
+        uint64_t size;
+        RegistryPlatform platform; /* index entries; all NULL = not given */
+        bool attestation;          /* index entry that is no image: platform unknown/unknown or a
+                                      vnd.docker.reference.type */
+        bool foreign; /* layer that lives elsewhere ("urls", nondistributable): not in the registry */
+} RegistryDescriptor;
+
+int registry_descriptor_copy(const RegistryDescriptor *d, RegistryDescriptor *ret, TbError **err)
+        _warn_unused_;
+void registry_descriptor_done(RegistryDescriptor *d);
+#define _cleanup_registry_descriptor_ _cleanup_(registry_descriptor_done)
+
+typedef struct RegistryManifest {
+        RegistryManifestKind kind;
+        TbDigest digest; /* of `data` */
+        char *data;      /* the exact bytes; NUL-terminated */
+        size_t size;
+        json_t *json; /* the same, parsed; read only */
+
+        /* Image manifests: */
+        RegistryDescriptor config;
+        RegistryDescriptor *layers; /* bottom first */
+        size_t n_layers;
+        /* Indexes and lists: */
+        RegistryDescriptor *entries;
+        size_t n_entries;
+} RegistryManifest;
+
+static inline bool registry_manifest_is_index(const RegistryManifest *m)
+{
+        return m->kind == REGISTRY_DOCKER_LIST || m->kind == REGISTRY_OCI_INDEX;
+}
+
+/*
+ * Parses the bytes of a manifest. `media_type` is the Content-Type they came with, or NULL when not known
+ * (then the document's own mediaType decides, or its shape). Refused with -EBADMSG when both are given and
+ * differ, and when a document has the fields of an image and of an index (CVE-2021-41190), -EOPNOTSUPP for
+ * schema 1 and unknown types, -EPROTO for broken documents. `expected` may be NULL.
+ */
+int registry_manifest_parse(const void *data, size_t size, const char *media_type, const TbDigest *expected,
+        RegistryManifest **ret, TbError **err) _warn_unused_;
+RegistryManifest *registry_manifest_free(RegistryManifest *m);
+TB_DEFINE_CLEANUP(RegistryManifest *, registry_manifest_free)
+
+/* The entry for a platform, borrowed: OS and architecture equal, variant equal or, failing that, the best
+ * lower one for arm (v7 runs v6, v5), or one without variant. Attestations never match. -ENOENT: the message
+ * lists what there is. */
+int registry_manifest_select(const RegistryManifest *index, const RegistryPlatform *platform,
+        const RegistryDescriptor **ret, TbError **err) _warn_unused_;
+
+/* ---- Client
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* On the caller's loop, or on a new one of its own when event is NULL (sync use). */
+int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err) _warn_unused_;
+/* All operations must have been freed before. */
+RegistryClient *registry_client_free(RegistryClient *c);
+TB_DEFINE_CLEANUP(RegistryClient *, registry_client_free)
+sd_event *registry_client_event(RegistryClient *c);
+
+/* `host` as in RegistryRef ("registry.example:5000"). Speak plain http with it. */
+int registry_client_set_plain_http(RegistryClient *c, const char *host, TbError **err) _warn_unused_;
+/* TLS settings for one host; strings are copied. */
+int registry_client_set_tls(RegistryClient *c, const char *host, const TbHttpTls *tls, TbError **err)
+        _warn_unused_;
+/* Credentials for one host; they win over those of a config file. */
+int registry_client_set_credentials(RegistryClient *c, const char *host, const char *user,
+        const char *password, TbError **err) _warn_unused_;
+/* Reads `auths` of a docker config.json. path NULL: $DOCKER_CONFIG/config.json, else ~/.docker/config.json,
+ * and a missing file is fine then. Can be called again; later files win. */
+int registry_client_load_docker_config(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
+/* Tries per request (1 = no retry, default 3) and the first backoff (default 1 s; doubled, +-25 % jitter, <=
+ * 30 s). */
+void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec);
+
+/* Requests and bytes so far, for reports. */
+typedef struct RegistryStats {
+        uint64_t requests; /* HTTP exchanges, those for tokens included */
+        uint64_t retries;
+        uint64_t bytes_received; /* bodies */
+        uint64_t bytes_sent;
+} RegistryStats;
+void registry_client_get_stats(const RegistryClient *c, RegistryStats *ret);
+
+/* ---- Operations
+ * ------------------------------------------------------------------------------------------------ */
+
+/*
+ * `result` is what the sync form returns: negative errno with `err` set (borrowed), else 0 or the documented
+ * condition. Results are read from `op` with the accessors and live until it is freed; the callback may free
+ * `op`.
+ */
+typedef void (*RegistryDoneFn)(RegistryOp *op, int result, const TbError *err, void *userdata);
+
+/* Cancels when still running (`done` is not called then; an opened upload is closed at the registry in the
+ * background). Accepts NULL, returns NULL. */
+RegistryOp *registry_op_free(RegistryOp *op);
+TB_DEFINE_CLEANUP(RegistryOp *, registry_op_free)
+bool registry_op_is_done(const RegistryOp *op);
+const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
+RegistryManifest *registry_op_steal_manifest(RegistryOp *op);           /* get_manifest */
+
+/* GET /v2/ with authentication: reachable, speaks the protocol, credentials accepted. */
+int registry_ping_start(RegistryClient *c, const char *host, RegistryDoneFn done, void *userdata,
+        RegistryOp **ret, TbError **err) _warn_unused_;
+int registry_ping(RegistryClient *c, const char *host, TbError **err) _warn_unused_;
+
+/*
+ * HEAD manifest: tag -> descriptor (media type, digest, size; a HEAD is no "pull" for Docker Hub's limits).
+ * Conditions: 1 = found, 0 = no such tag, manifest or repository (no error object).
+ * When the registry sends no digest with HEAD, the manifest is fetched and hashed.
+ */
+int registry_resolve_start(RegistryClient *c, const RegistryRef *ref, RegistryDoneFn done, void *userdata,
+        RegistryOp **ret, TbError **err) _warn_unused_;
+int registry_resolve(RegistryClient *c, const RegistryRef *ref, RegistryDescriptor *ret, TbError **err)
+        _warn_unused_;
+
+/* GET manifest or index, by digest when the reference has one (then verified), else by tag. -ENOENT when
+ * missing. */
+int registry_get_manifest_start(RegistryClient *c, const RegistryRef *ref, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+int registry_get_manifest(RegistryClient *c, const RegistryRef *ref, RegistryManifest **ret, TbError **err)
+        _warn_unused_;
+/* The image manifest for a platform, through as many indexes as it takes (<= 4). *ret_top (may be NULL) gets
+ * what the reference itself named, when that was an index; else it is untouched. The platform of an image
+ * that was named directly is not checked (only its config knows it). */
+int registry_get_image(RegistryClient *c, const RegistryRef *ref, const RegistryPlatform *platform,
+        RegistryManifest **ret, RegistryManifest **ret_top, TbError **err) _warn_unused_;
+
+/*
+ * PUT manifest by digest when the reference has one, else by tag. `media_type` must be the document's own.
+ * The registry's Docker-Content-Digest must be that of the bytes (-EBADMSG). *ret_digest may be NULL.
+ */
+int registry_put_manifest_start(RegistryClient *c, const RegistryRef *ref, const char *media_type,
+        const void *data, size_t size, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
+        _warn_unused_;
+int registry_put_manifest(RegistryClient *c, const RegistryRef *ref, const char *media_type,
+        const void *data, size_t size, TbDigest *ret_digest, TbError **err) _warn_unused_;
+
+/* Deletes a manifest, and so every tag on it; a reference by tag is resolved first (registries delete by
+ * digest). Conditions: 1 = deleted, 0 = was not there. -EOPNOTSUPP: the registry does not allow deletion. */
+int registry_delete_manifest_start(RegistryClient *c, const RegistryRef *ref, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+int registry_delete_manifest(RegistryClient *c, const RegistryRef *ref, TbError **err) _warn_unused_;
+
+/* Tags of a repository, in the registry's order, all pages. -ENOENT: no such repository. */
+int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
+        _warn_unused_;
+/* Repositories of a registry (its _catalog, where allowed), all pages. */
+int registry_list_repositories(RegistryClient *c, const char *host, char ***ret, TbError **err)
+        _warn_unused_;
+
+/* ---- Blobs (the tag and digest of `repository` are not looked at)
+ * ---------------------------------------------- */
+
+/* HEAD: 1 = there (*ret_size, may be NULL, gets its size; UINT64_MAX = not told), 0 = not. */
+int registry_has_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t *ret_size, TbError **err) _warn_unused_;
+
+/* A small blob (config) into memory: at most `max` bytes (-EMSGSIZE), digest and, when size != UINT64_MAX,
+ * size verified. *ret_data is NUL-terminated and the caller's. */
+int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, size_t max, char **ret_data, size_t *ret_size, TbError **err) _warn_unused_;
+
+/* Takes bytes as they stream; they are NOT verified yet: only the success of the whole operation says they
+ * were right. Negative errno with *err set stops it. */
+typedef int (*RegistrySinkFn)(const void *data, size_t size, void *userdata, TbError **err);
+/* A blob of any size, streamed. An interrupted download goes on where it stopped: each byte is given once.
+ */
+int registry_read_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, RegistrySinkFn sink, void *userdata, TbError **err) _warn_unused_;
+
+typedef enum RegistryMountResult {
+        REGISTRY_MOUNT_MOUNTED,      /* linked from the source repository, nothing moved */
+        REGISTRY_MOUNT_EXISTS,       /* the mount was refused, but the target has the blob already */
+        REGISTRY_MOUNT_NEEDS_UPLOAD, /* neither: the caller has to upload it */
+        _REGISTRY_MOUNT_RESULT_MAX,
+} RegistryMountResult;
+const char *registry_mount_result_to_string(RegistryMountResult r);
+
+/*
+ * Mounts n blobs from another repository of the SAME registry into `target`, in parallel on few connections,
+ * one POST each. source_repository NULL: no mount, only look (HEAD). Fills results[n]. Foreign layers are
+ * skipped (EXISTS).
+ */
+int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const char *source_repository,
+        const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, TbError **err)
+        _warn_unused_;
+
+/* Uploads a blob without asking whether it exists. digest NULL: computed, and given in *ret_digest (may be
+ * NULL). */
+int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
+        const TbDigest *digest, TbDigest *ret_digest, TbError **err) _warn_unused_;
+/* From a regular file, all of it, read with pread(2); digest NULL: read once more before to compute it. */
+int registry_put_blob_fd(RegistryClient *c, const RegistryRef *repository, int fd, const TbDigest *digest,
+        TbDigest *ret_digest, uint64_t *ret_size, TbError **err) _warn_unused_;
+
+/* ---- Copy
+ * ------------------------------------------------------------------------------------------------------ */
+
+typedef enum RegistryCopyHow {
+        REGISTRY_COPY_STREAMED, /* downloaded, verified and uploaded */
+        REGISTRY_COPY_MOUNTED,  /* linked inside the registry */
+        REGISTRY_COPY_EXISTED,  /* the target had it */
+        _REGISTRY_COPY_HOW_MAX,
+} RegistryCopyHow;
+
+typedef struct RegistryCopyProgress {
+        uint64_t bytes_total; /* of all blobs known so far */
+        uint64_t bytes_done;  /* moved, mounted or found there */
+        size_t blobs_total;
+        size_t blobs_done;
+} RegistryCopyProgress;
+
+/*
+ * Sees the compressed bytes of layers while they stream through. For a layer: begin, data..., end. `begin`
+ * comes again for the same layer when its transfer had to start over: forget what came before. `end` comes
+ * once per distinct layer blob: with STREAMED all bytes were seen and the digest was right; with MOUNTED or
+ * EXISTED none were seen (read them with registry_read_blob() from the target). Several layers stream at a
+ * time. Any may be NULL; a negative errno with *err set fails the copy. They may block (the transfer then
+ * waits).
+ */
+typedef struct RegistryCopyTap {
+        int (*begin)(const RegistryDescriptor *layer, void *userdata, TbError **err);
+        int (*data)(const RegistryDescriptor *layer, const void *data, size_t size, void *userdata,
+                TbError **err);
+        int (*end)(const RegistryDescriptor *layer, RegistryCopyHow how, void *userdata, TbError **err);
+        void *userdata;
+} RegistryCopyTap;
+
+typedef struct RegistryCopyOptions {
+        const RegistryPlatform *platform; /* copy this one image out of an index; NULL = everything */
+        unsigned parallel;                /* blobs at a time, 1..16; 0 = 4 */
+        bool always_stream; /* stream layers to the tap even when the target has them or could mount */
+        const RegistryCopyTap *tap; /* NULL = none */
+        void (*progress)(const RegistryCopyProgress *p,
+                void *userdata); /* at most ~10 times a second, and at the end */
+        void *progress_userdata;
+} RegistryCopyOptions;
+
+/* What a copy did. */
+typedef struct RegistryCopyResult {
+        RegistryDescriptor manifest; /* what the target reference names now */
+        uint64_t bytes_downloaded;   /* blob and manifest bytes from the source */
+        uint64_t bytes_uploaded;
+        uint64_t bytes_mounted; /* sizes of blobs that were mounted */
+        size_t blobs_streamed;
+        size_t blobs_mounted;
+        size_t blobs_existed;
+} RegistryCopyResult;
+void registry_copy_result_done(RegistryCopyResult *r);
+#define _cleanup_registry_copy_result_ _cleanup_(registry_copy_result_done)
+
+/*
+ * Copies an image (or a whole index) byte for byte: digests stay the same. Blobs the target has are skipped,
+ * within one registry they are mounted, all others are streamed once, several at a time, in constant memory,
+ * download and upload at the same time; a blob with a wrong digest or size is cancelled at the target and
+ * fails the copy. Manifests go last, children before their index, the target's tag at the very end: a failed
+ * copy leaves no new tag.
+ *
+ * With options->platform, an index at the source is not copied: the platform's image manifest is pushed
+ * alone, so that the target names an image that is complete (an index with missing children is refused by
+ * most registries, and rewriting it would change its digest anyway). The target digest is then that of the
+ * child.
+ *
+ * A digest in `target` must be the one that is pushed (-EBADMSG).
+ */
+int registry_copy_start(RegistryClient *c, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err) _warn_unused_;
+int registry_copy(RegistryClient *c, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err) _warn_unused_;
+const RegistryCopyResult *registry_op_copy_result(const RegistryOp *op);
