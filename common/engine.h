@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/http.h"
+#include "common/json-lines.h"
 #include "common/json.h"
 
 /*
@@ -124,17 +125,3 @@ const char *tb_engine_request_header(const TbEngineRequest *r, const char *name)
  */
 int tb_engine_perform(TbEngine *e, const TbEngineCall *call, unsigned *ret_status, json_t **ret_body,
         TbError **err) _warn_unused_;
-
-/* Splits a byte stream into JSON values, one per line, each at most `max` bytes. Used by the streams above;
- * public for others with the same format (worker output) and for the fuzzer. */
-typedef struct TbJsonLines TbJsonLines;
-typedef int (*TbJsonLineFn)(const json_t *line, void *userdata, TbError **err);
-int tb_json_lines_new(const char *what, size_t max, TbJsonLineFn fn, void *userdata, TbJsonLines **ret,
-        TbError **err) _warn_unused_;
-TbJsonLines *tb_json_lines_free(TbJsonLines *l);
-TB_DEFINE_CLEANUP(TbJsonLines *, tb_json_lines_free)
-/* -EMSGSIZE for a line beyond max, -EBADMSG for one that is no JSON, or what `fn` returned. After an error
- * the object can only be freed. */
-int tb_json_lines_feed(TbJsonLines *l, const void *data, size_t size, TbError **err) _warn_unused_;
-/* The stream has ended: a last value without newline is delivered. */
-int tb_json_lines_finish(TbJsonLines *l, TbError **err) _warn_unused_;
