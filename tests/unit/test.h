@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What every unit test includes first: cmocka.h wants these headers in front of it. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/error.h"
+
+/* Fails with the error's own message instead of just a number. */
+#define assert_ok(r, err)                                                      \
+        do {                                                                   \
+                int _r = (r);                                                  \
+                if (_r < 0)                                                    \
+                        fail_msg("%s: %d: %s", #r, _r, tb_error_message(err)); \
+        } while (0)
+
+/* The code is as expected and an error object that agrees with it was set; consumes the object. */
+#define assert_error(r, expected, err)                     \
+        do {                                               \
+                int _r = (r);                              \
+                assert_int_equal(_r, (expected));          \
+                assert_non_null(err);                      \
+                assert_int_equal((err)->code, (expected)); \
+                assert_non_null((err)->message);           \
+                (err) = tb_error_free(err);                \
+        } while (0)
