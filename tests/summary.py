@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Reads meson's test logs (LABEL=FILE ...) and prints a table of all tests; the last line counts single cases.
+
+A test program that reports its cases (cmocka, Python's unittest) counts case by case, any other as one. A program that
+failed without naming a failed case (crash, time-out) counts as one more failure; a log that is missing too. Exit status:
+0 when nothing failed and something passed.
+"""
+
+import json
+import re
+import sys
+
+CMOCKA = re.compile(r"^\[\s+(OK|FAILED|ERROR|SKIPPED)\s+\] (\w\S*)$", re.M)
+UNITTEST_RESULT = re.compile(r"^Ran (\d+) tests? in .*\n\n(OK|FAILED|NO TESTS RAN)(?: \((.*)\))?", re.M)
+
+
+def count_cmocka(text):
+    """cmocka prints a failed case once where it ran and again in the closing list: names are counted once."""
+    cases = {}
+    for verdict, name in CMOCKA.findall(text):
+        if name.isdigit():
+            continue
+        if verdict == "OK":
+            cases.setdefault(name, "passed")
+        elif verdict == "SKIPPED":
+            cases[name] = "skipped"
+        else:
+            cases[name] = "failed"
+    verdicts = list(cases.values())
+    return verdicts.count("passed"), verdicts.count("failed"), verdicts.count("skipped")
+
+
+def count_unittest(text):
+    passed = failed = skipped = 0
+    for ran, _, detail in UNITTEST_RESULT.findall(text):
+        numbers = {k: int(v) for k, v in re.findall(r"([a-z ]+)=(\d+)", detail or "")}
+        numbers = {k.strip(): v for k, v in numbers.items()}
+        bad = numbers.get("failures", 0) + numbers.get("errors", 0) + numbers.get("unexpected successes", 0)
+        skip = numbers.get("skipped", 0)
+        failed += bad
+        skipped += skip
+        passed += max(0, int(ran) - bad - skip)
+    return passed, failed, skipped
+
+
+def reasons(text):
+    found = re.findall(r"skipped (?:'(.*?)'|\"(.*?)\")$", text, re.M) + re.findall(r"^SKIP:? (.*)()$", text, re.M)
+    return sorted({a or b for a, b in found})
+
+
+def main():
+    rows, skips = [], []
+    passed = failed = skipped = 0
+    for argument in sys.argv[1:]:
+        label, path = argument.split("=", 1)
+        try:
+            with open(path, encoding="utf-8") as f:
+                entries = [json.loads(line) for line in f if line.strip()]
+        except OSError:
+            rows.append((label, "(no log: the run did not start)", "FAIL", 0, 1, 0, 0.0))
+            failed += 1
+            continue
+        for e in entries:
+            text = (e.get("stdout") or "") + "\n" + (e.get("stderr") or "")
+            ok, bad, skip = (sum(n) for n in zip(count_cmocka(text), count_unittest(text)))
+            result = e["result"]
+            if result == "SKIP":
+                ok, bad, skip = 0, 0, max(1, skip)
+            elif result in ("OK", "EXPECTEDFAIL"):
+                if ok + bad + skip == 0:
+                    ok = 1
+            elif bad == 0:
+                bad = 1
+            if skip:
+                skips.append((label, e["name"], reasons(text) or ["no reason given"]))
+            rows.append((label, e["name"], result, ok, bad, skip, e.get("duration", 0.0)))
+            passed, failed, skipped = passed + ok, failed + bad, skipped + skip
+
+    print(f"\n{'run':<10} {'test':<44} {'result':<8} {'passed':>6} {'failed':>6} {'skipped':>7} {'seconds':>8}")
+    for label, name, result, ok, bad, skip, seconds in rows:
+        print(f"{label:<10} {name:<44} {result:<8} {ok:>6} {bad:>6} {skip:>7} {seconds:>8.1f}")
+    for label, name, why in skips:
+        for reason in why:
+            print(f"SKIPPED {label} {name}: {reason}")
+    for label, name, result, ok, bad, skip, _ in rows:
+        if bad:
+            print(f"FAILED {label} {name} ({result})")
+    tail = f", {skipped} skipped" if skipped else ""
+    print(f"{passed} passed, {failed} failed{tail}")
+    return 0 if failed == 0 and passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
