@@ -14,7 +14,7 @@ typedef struct TbBuffer {
         size_t max;       /* refuse to grow beyond this; 0 = SIZE_MAX */
 } TbBuffer;
 
-#define TB_BUFFER_INIT(_max) ((TbBuffer) { .max = (_max) })
+#define TB_BUFFER_INIT(_max) ((TbBuffer){.max = (_max)})
 
 /* Errors: -ENOMEM, -EMSGSIZE when `max` would be exceeded (nothing is appended then). */
 int tb_buffer_append(TbBuffer *b, const void *data, size_t size, TbError **err) _warn_unused_;

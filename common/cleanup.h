@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Scope-bound release of what libc and our libraries hand out. Types of ours declare their own in their header
- * with TB_DEFINE_CLEANUP(). */
+/* Scope-bound release of what libc and our libraries hand out. Types of ours declare their own in their
+ * header with TB_DEFINE_CLEANUP(). */
 
 #include <dirent.h>
 #include <errno.h>

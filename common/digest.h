@@ -26,7 +26,8 @@ static inline const char *tb_digest_hex(const TbDigest *d)
         return d->text + 7;
 }
 
-/* Strict: "sha256:" and exactly 64 lower-case hex digits. -EINVAL; -EOPNOTSUPP for another well-formed algorithm. */
+/* Strict: "sha256:" and exactly 64 lower-case hex digits. -EINVAL; -EOPNOTSUPP for another well-formed
+ * algorithm. */
 int tb_digest_parse(const char *s, TbDigest *ret, TbError **err) _warn_unused_;
 int tb_digest_of(const void *data, size_t size, TbDigest *ret, TbError **err) _warn_unused_;
 

@@ -9,8 +9,8 @@
  * Errors
  *
  * Every fallible function returns 0 (or a documented positive condition) or a negative errno, and takes a
- * `TbError **err` as its last parameter. The integer is for code, the object is for people: it carries who is to
- * act (kind), whether trying again can help, and a message that grows context on its way up:
+ * `TbError **err` as its last parameter. The integer is for code, the object is for people: it carries who
+ * is to act (kind), whether trying again can help, and a message that grows context on its way up:
  *
  *         r = tb_file_read(path, MAX, &data, &size, err);
  *         if (r < 0)
@@ -19,11 +19,12 @@
  * Rules:
  *  - `err` may be NULL everywhere: the caller does not want the object.
  *  - When a function fails and err is not NULL, *err is set. When it succeeds, *err is untouched.
- *  - *err must be NULL on entry (an error is never overwritten; a second one is dropped, the first one counts).
- *  - Foreign codes (CURLcode, NLE_*, iptc, libarchive, OpenSSL, jansson) are translated to negative errno at the
- *    place where the library is called, never passed upward.
- *  - A message says what failed, on what, and why, in one line without a trailing period; where the user can do
- *    something, it ends in "; " and the advice.
+ *  - *err must be NULL on entry (an error is never overwritten; a second one is dropped, the first one
+ * counts).
+ *  - Foreign codes (CURLcode, NLE_*, iptc, libarchive, OpenSSL, jansson) are translated to negative errno at
+ * the place where the library is called, never passed upward.
+ *  - A message says what failed, on what, and why, in one line without a trailing period; where the user can
+ * do something, it ends in "; " and the advice.
  */
 
 typedef enum TbErrorKind {
@@ -53,8 +54,8 @@ int tb_error_set_errno(TbError **err, TbErrorKind kind, int code, const char *fm
 /* The error for memory exhaustion; returns -ENOMEM. Never allocates. */
 int tb_error_oom(TbError **err);
 
-/* Puts "<fmt>: " before the message and returns the error's code (-EIO if there is no object to read it from:
- * prefer `tb_error_prefix(err, ...); return r;` where err may be NULL). */
+/* Puts "<fmt>: " before the message and returns the error's code (-EIO if there is no object to read it
+ * from: prefer `tb_error_prefix(err, ...); return r;` where err may be NULL). */
 int tb_error_prefix(TbError **err, const char *fmt, ...) _printf_(2, 3);
 
 /* Marks the error as retryable; NULL and empty are fine. */

@@ -8,8 +8,8 @@
 
 /*
  * libnl socket <-> sd-event. The socket is made non-blocking; when it is readable all pending messages are
- * received and handed to the callbacks that the owner set with nl_socket_modify_cb(). A receive error (for example
- * -ENOBUFS: messages were lost and the owner must dump again) goes to `on_error`.
+ * received and handed to the callbacks that the owner set with nl_socket_modify_cb(). A receive error (for
+ * example -ENOBUFS: messages were lost and the owner must dump again) goes to `on_error`.
  */
 typedef struct TbNlSource TbNlSource;
 typedef void (*TbNlErrorFn)(int code, void *userdata);

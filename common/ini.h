@@ -6,9 +6,9 @@
 #include "common/error.h"
 
 /*
- * Strict ini files: `key=value`, `[section]`, comments with # or ; at the start of a line, no continuation lines.
- * An unknown section or key, a duplicate of a key that is not a list, or a value its parser refuses is an error that
- * names file:line. White space around key and value is dropped; there is no quoting.
+ * Strict ini files: `key=value`, `[section]`, comments with # or ; at the start of a line, no continuation
+ * lines. An unknown section or key, a duplicate of a key that is not a list, or a value its parser refuses
+ * is an error that names file:line. White space around key and value is dropped; there is no quoting.
  */
 
 typedef int (*TbIniParseFn)(const char *value, void *userdata, TbError **err);
@@ -18,8 +18,8 @@ typedef struct TbIniItem {
         const char *key;
         TbIniParseFn parse;
         void *userdata;
-        bool list;             /* may be given more than once */
-        const char *help;      /* one line, for the reference */
+        bool list;              /* may be given more than once */
+        const char *help;       /* one line, for the reference */
         const char *value_name; /* "URL", "PATH", ... for the reference */
 } TbIniItem;
 

@@ -9,9 +9,10 @@
 #include "common/error.h"
 
 /*
- * Strict JSON on top of jansson: input is untrusted and bounded. Refused: more than `max` bytes, nesting deeper
- * than 64, duplicate keys, trailing bytes, invalid UTF-8, NUL in strings. Messages carry line and column, and the
- * getters name the key and what was expected ("manifest: layers[3].size: expected an integer, found a string").
+ * Strict JSON on top of jansson: input is untrusted and bounded. Refused: more than `max` bytes, nesting
+ * deeper than 64, duplicate keys, trailing bytes, invalid UTF-8, NUL in strings. Messages carry line and
+ * column, and the getters name the key and what was expected ("manifest: layers[3].size: expected an
+ * integer, found a string").
  */
 
 static inline void tb_json_decrefp(json_t **j)
@@ -31,8 +32,8 @@ int tb_json_dump(const json_t *j, bool sort, char **ret, size_t *ret_size, TbErr
 int tb_json_dump_pretty(const json_t *j, char **ret, TbError **err) _warn_unused_;
 
 /*
- * Getters: 1 = present, 0 = absent or null (the output is untouched), -EINVAL = another type, or `obj` is no object.
- * Strings and objects are borrowed from the document.
+ * Getters: 1 = present, 0 = absent or null (the output is untouched), -EINVAL = another type, or `obj` is no
+ * object. Strings and objects are borrowed from the document.
  */
 int tb_json_get_string(const json_t *obj, const char *key, const char **ret, TbError **err) _warn_unused_;
 int tb_json_get_bool(const json_t *obj, const char *key, bool *ret, TbError **err) _warn_unused_;

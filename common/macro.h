@@ -17,39 +17,39 @@
 #define STRINGIFY_(x) #x
 #define STRINGIFY(x) STRINGIFY_(x)
 
-#define MIN2(a, b)                                                                                           \
-        ({                                                                                                   \
-                __typeof__(a) _a = (a);                                                                      \
-                __typeof__(b) _b = (b);                                                                      \
-                _a < _b ? _a : _b;                                                                           \
+#define MIN2(a, b)                      \
+        ({                              \
+                __typeof__(a) _a = (a); \
+                __typeof__(b) _b = (b); \
+                _a < _b ? _a : _b;      \
         })
-#define MAX2(a, b)                                                                                           \
-        ({                                                                                                   \
-                __typeof__(a) _a = (a);                                                                      \
-                __typeof__(b) _b = (b);                                                                      \
-                _a > _b ? _a : _b;                                                                           \
+#define MAX2(a, b)                      \
+        ({                              \
+                __typeof__(a) _a = (a); \
+                __typeof__(b) _b = (b); \
+                _a > _b ? _a : _b;      \
         })
 
 /* Ownership moves are visible: the source is emptied by the expression that takes its value. */
-#define TAKE_PTR(p)                                                                                          \
-        ({                                                                                                   \
-                __typeof__(p) *_pp = &(p);                                                                   \
-                __typeof__(p) _v = *_pp;                                                                     \
-                *_pp = NULL;                                                                                 \
-                _v;                                                                                          \
+#define TAKE_PTR(p)                        \
+        ({                                 \
+                __typeof__(p) *_pp = &(p); \
+                __typeof__(p) _v = *_pp;   \
+                *_pp = NULL;               \
+                _v;                        \
         })
-#define TAKE_FD(fd)                                                                                          \
-        ({                                                                                                   \
-                int *_fdp = &(fd);                                                                           \
-                int _fd = *_fdp;                                                                             \
-                *_fdp = -EBADF;                                                                              \
-                _fd;                                                                                         \
+#define TAKE_FD(fd)                \
+        ({                         \
+                int *_fdp = &(fd); \
+                int _fd = *_fdp;   \
+                *_fdp = -EBADF;    \
+                _fd;               \
         })
 
 /* Defines static inline void fnp(type *p), for use with _cleanup_(). `fn` must accept NULL. */
-#define TB_DEFINE_CLEANUP(type, fn)                                                                          \
-        static inline void fn##p(type *p)                                                                    \
-        {                                                                                                    \
-                if (*p)                                                                                      \
-                        (void) fn(*p);                                                                       \
+#define TB_DEFINE_CLEANUP(type, fn)       \
+        static inline void fn##p(type *p) \
+        {                                 \
+                if (*p)                   \
+                        (void) fn(*p);    \
         }

@@ -34,6 +34,6 @@ char **tb_strv_free(char **v);
 TB_DEFINE_CLEANUP(char **, tb_strv_free)
 #define _cleanup_strv_ _cleanup_(tb_strv_freep)
 
-/* A copy of s for messages to people: control bytes, quotes and invalid UTF-8 are escaped as in C, at most `max`
- * bytes of s are shown. Use it around every string that came from outside. NULL when out of memory. */
+/* A copy of s for messages to people: control bytes, quotes and invalid UTF-8 are escaped as in C, at most
+ * `max` bytes of s are shown. Use it around every string that came from outside. NULL when out of memory. */
 char *tb_escape(const char *s, size_t max);

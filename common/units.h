@@ -12,21 +12,24 @@
  * All parsers take the whole string (no trailing bytes), accept a decimal fraction, work in exact integer
  * arithmetic and ROUND TO NEAREST, halves up; a value that is not zero but would round to zero is an error
  * (-ERANGE), so is one that does not fit. No sign, no exponent, no "inf"/"nan", no white space inside.
- * Errors: -EINVAL (not such a number), -ERANGE (too big or too small); the message quotes the text and shows an
- * example.
+ * Errors: -EINVAL (not such a number), -ERANGE (too big or too small); the message quotes the text and shows
+ * an example.
  */
 
-/* bit/s. Suffixes, case-insensitive: bit kbit mbit gbit tbit (10^3), kibit mibit gibit tibit (2^10), bps kbps mbps
- * gbps tbps (BYTES per second, as tc), kibps ...; without suffix: bit/s. */
+/* bit/s. Suffixes, case-insensitive: bit kbit mbit gbit tbit (10^3), kibit mibit gibit tibit (2^10), bps
+ * kbps mbps gbps tbps (BYTES per second, as tc), kibps ...; without suffix: bit/s. */
 int tb_parse_rate(const char *s, uint64_t *ret_bps, TbError **err) _warn_unused_;
 
-/* ns. Suffixes: s sec secs, ms msec msecs, us usec usecs, ns nsec nsecs; without suffix: MICROSECONDS, as tc. */
+/* ns. Suffixes: s sec secs, ms msec msecs, us usec usecs, ns nsec nsecs; without suffix: MICROSECONDS, as
+ * tc. */
 int tb_parse_time(const char *s, uint64_t *ret_ns, TbError **err) _warn_unused_;
 
-/* Bytes. Suffixes: b, k kb (2^10), m mb (2^20), g gb (2^30), kbit mbit gbit (2^10 ... bits, as tc); none: bytes. */
+/* Bytes. Suffixes: b, k kb (2^10), m mb (2^20), g gb (2^30), kbit mbit gbit (2^10 ... bits, as tc); none:
+ * bytes. */
 int tb_parse_size(const char *s, uint64_t *ret_bytes, TbError **err) _warn_unused_;
 
-/* Probability in units of 1/2^32 as netem takes it: 100% is UINT32_MAX. "5%", "0.1%", or a fraction "0.001". */
+/* Probability in units of 1/2^32 as netem takes it: 100% is UINT32_MAX. "5%", "0.1%", or a fraction "0.001".
+ */
 int tb_parse_percent(const char *s, uint32_t *ret_p32, TbError **err) _warn_unused_;
 
 int tb_parse_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret, TbError **err) _warn_unused_;

@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+#include "common/cleanup.h"
+#include "common/http-internal.h"
+#include "common/strv.h"
+
+/*
+ * One HTTP exchange
+ *
+ * Life: QUEUED -> RUNNING -> DONE (http-internal.h). Every callback of curl first looks whether anybody
+ * still cares
+ * (`freed`, `dead`, `abort_code`), calls the owner, and looks again, because the owner may have freed the
+ * request meanwhile.
+ */
+
+#define CONNECT_TIMEOUT_MS 10000L
+#define RESPONSE_MAX_DEFAULT (1024u * 1024u)
+#define TRANSFER_BUFFER (128L * 1024L)
+
+/* curl's own socket() call leaves the descriptor open across exec. */
+static curl_socket_t open_socket_callback(
+        void *userdata, curlsocktype purpose, struct curl_sockaddr *address)
+{
+        int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+
+        return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+/* ---- setting up ---- */
+
+#define SETOPT(option, value)                                            \
+        do {                                                             \
+                CURLcode _c = curl_easy_setopt(r->easy, option, value);  \
+                if (_c != CURLE_OK)                                      \
+                        return http_error_from_setopt(err, _c, #option); \
+        } while (0)
+
+static bool is_token(const char *s)
+{
+        /* RFC 9110 section 5.6.2 */
+        return *s &&
+                s[strspn(s,
+                        "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] ==
+                0;
+}
+
+static int check_url(const char *url, TbError **err)
+{
+        _cleanup_free_ char *shown = NULL;
+        bool ok = strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0;
+
+        for (const char *p = url; ok && *p; p++)
+                ok = (unsigned char) *p > 0x20 && *p != 0x7f;
+        if (ok)
+                return 0;
+
+        shown = tb_escape(url, 200);
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "\"%s\" is not an absolute http:// or https:// address without spaces", shown ?: "?");
+}
+
+/* Credentials and signed queries have no place in logs. */
+static char *make_label(const char *method, const char *url)
+{
+        _cleanup_free_ char *shown = NULL;
+        const char *host = strstr(url, "://") + 3;
+        const char *at = memrchr(host, '@', strcspn(host, "/?#"));
+        size_t scheme = (size_t) (host - url), length;
+
+        if (at)
+                host = at + 1;
+        length = strcspn(host, "?#");
+        if (length > 300)
+                length = 300;
+        shown = tb_escape(host, length);
+        if (!shown)
+                return NULL;
+        /* tb_escape() marks the cut with "...": wanted for a long path, not for a dropped query. */
+        if (host[length] && length < 300 && tb_endswith(shown, "..."))
+                shown[strlen(shown) - 3] = 0;
+        return tb_asprintf("%s %.*s%s", method, (int) scheme, url, shown);
+}
+
+static int add_header(TbHttpRequest *r, const char *line, TbError **err)
+{
+        struct curl_slist *list = curl_slist_append(r->request_headers, line);
+
+        if (!list)
+                return tb_error_oom(err);
+        r->request_headers = list;
+        return 0;
+}
+
+static int setup_headers(TbHttpRequest *r, const char *const *headers, TbError **err)
+{
+        int k;
+
+        for (size_t i = 0; headers && headers[i]; i++) {
+                const char *line = headers[i], *colon = strchr(line, ':');
+                _cleanup_free_ char *name = colon ? strndup(line, (size_t) (colon - line)) : NULL;
+                _cleanup_free_ char *empty = NULL;
+
+                if (colon && !name)
+                        return tb_error_oom(err);
+                /* A line break would smuggle in headers or a whole request. */
+                if (!name || !is_token(name) || strpbrk(line, "\r\n"))
+                        return tb_error_set(err, TB_ERROR_BUG, -EINVAL,
+                                "%s: request header %zu is not of the form \"Name: value\"", r->label, i);
+                /* "Name:" without a value tells curl to drop the header, "Name;" to send it empty. */
+                if (colon[1 + strspn(colon + 1, " \t")] == 0) {
+                        empty = tb_asprintf("%s;", name);
+                        if (!empty)
+                                return tb_error_oom(err);
+                        line = empty;
+                }
+                k = add_header(r, line, err);
+                if (k < 0)
+                        return k;
+        }
+
+        /* No waiting for "100 Continue": few registries send it and each upload would lose a second. */
+        k = add_header(r, "Expect:", err);
+        if (k < 0)
+                return k;
+        SETOPT(CURLOPT_HTTPHEADER, r->request_headers);
+        return 0;
+}
+
+static int setup_method(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
+{
+        bool sends = r->read || r->body_size > 0 || strcmp(o->method, "POST") == 0 ||
+                strcmp(o->method, "PUT") == 0 || strcmp(o->method, "PATCH") == 0;
+
+        if (strcmp(o->method, "HEAD") == 0) {
+                if (r->read || r->body_size > 0)
+                        return tb_error_set(
+                                err, TB_ERROR_BUG, -EINVAL, "%s: a HEAD request has no body", r->label);
+                SETOPT(CURLOPT_NOBODY, 1L);
+                return 0;
+        }
+
+        if (sends) {
+                uint64_t size = r->read ? r->read_size : r->body_size;
+
+                if (size != UINT64_MAX && size > (uint64_t) INT64_MAX)
+                        return tb_error_set(
+                                err, TB_ERROR_BUG, -ERANGE, "%s: body size out of range", r->label);
+                /* Also for an empty body: POST and the like then carry "Content-Length: 0". */
+                SETOPT(CURLOPT_UPLOAD, 1L);
+                SETOPT(CURLOPT_READFUNCTION, http_on_read);
+                SETOPT(CURLOPT_READDATA, r);
+                SETOPT(CURLOPT_SEEKFUNCTION, http_on_seek);
+                SETOPT(CURLOPT_SEEKDATA, r);
+                SETOPT(CURLOPT_INFILESIZE_LARGE, size == UINT64_MAX ? (curl_off_t) -1 : (curl_off_t) size);
+                SETOPT(CURLOPT_UPLOAD_BUFFERSIZE, TRANSFER_BUFFER);
+        }
+        SETOPT(CURLOPT_CUSTOMREQUEST, o->method);
+        return 0;
+}
+
+static int setup_tls(TbHttpRequest *r, const TbHttpTls *tls, TbError **err)
+{
+        SETOPT(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+        SETOPT(CURLOPT_SSL_VERIFYPEER, tls->insecure ? 0L : 1L);
+        SETOPT(CURLOPT_SSL_VERIFYHOST, tls->insecure ? 0L : 2L);
+        if (tls->ca_file)
+                SETOPT(CURLOPT_CAINFO, tls->ca_file);
+        if (tls->client_cert)
+                SETOPT(CURLOPT_SSLCERT, tls->client_cert);
+        if (tls->client_key)
+                SETOPT(CURLOPT_SSLKEY, tls->client_key);
+        return 0;
+}
+
+static long clamp_long(uint64_t v)
+{
+        return v > LONG_MAX ? LONG_MAX : (long) v;
+}
+
+static int setup_limits(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
+{
+        SETOPT(CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
+        if (o->timeout_usec > 0) /* rounded up: 0 would be "none" */
+                SETOPT(CURLOPT_TIMEOUT_MS,
+                        clamp_long(o->timeout_usec / 1000 + (o->timeout_usec % 1000 > 0)));
+        if (r->low_speed_bps > 0) {
+                SETOPT(CURLOPT_LOW_SPEED_LIMIT, (long) r->low_speed_bps);
+                SETOPT(CURLOPT_LOW_SPEED_TIME, clamp_long(o->low_speed_sec));
+        }
+        return 0;
+}
+
+static int setup_easy(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
+{
+        r->easy = curl_easy_init();
+        if (!r->easy)
+                return tb_error_oom(err);
+
+        SETOPT(CURLOPT_PRIVATE, (char *) r);
+        SETOPT(CURLOPT_ERRORBUFFER, r->curl_error);
+        SETOPT(CURLOPT_URL, r->url);
+        SETOPT(CURLOPT_PATH_AS_IS, 1L); /* signed addresses must arrive as they were given */
+        SETOPT(CURLOPT_PROTOCOLS_STR, "http,https");
+        SETOPT(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+        SETOPT(CURLOPT_FOLLOWLOCATION, 0L);
+        SETOPT(CURLOPT_NOSIGNAL, 1L);
+        SETOPT(CURLOPT_TCP_NODELAY, 1L);
+        SETOPT(CURLOPT_TCP_KEEPALIVE, 1L);
+        SETOPT(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+        SETOPT(CURLOPT_USERAGENT, r->http->user_agent);
+        SETOPT(CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
+        SETOPT(CURLOPT_OPENSOCKETFUNCTION, open_socket_callback);
+        SETOPT(CURLOPT_HEADERFUNCTION, http_on_header);
+        SETOPT(CURLOPT_HEADERDATA, r);
+        SETOPT(CURLOPT_WRITEFUNCTION, http_on_write);
+        SETOPT(CURLOPT_WRITEDATA, r);
+        if (r->unix_socket) {
+                SETOPT(CURLOPT_UNIX_SOCKET_PATH, r->unix_socket);
+                SETOPT(CURLOPT_PROXY, ""); /* whatever the environment says */
+        }
+        return 0;
+}
+
+static int request_init(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
+{
+        if (!o->method || !is_token(o->method))
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "an HTTP request without a valid method");
+        if (o->read && o->body_size > 0)
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "an HTTP request with two bodies");
+
+        r->url = strdup(o->url);
+        r->label = make_label(o->method, o->url);
+        if (!r->url || !r->label)
+                return tb_error_oom(err);
+        if (o->unix_socket) {
+                r->unix_socket = strdup(o->unix_socket);
+                if (!r->unix_socket)
+                        return tb_error_oom(err);
+        }
+        if (o->body_size > 0) {
+                r->body = malloc(o->body_size);
+                if (!r->body)
+                        return tb_error_oom(err);
+                memcpy(r->body, o->body, o->body_size);
+                r->body_size = o->body_size;
+        }
+
+        r->read = o->read;
+        r->read_size = o->read_size;
+        r->write = o->write;
+        r->done = o->done;
+        r->userdata = o->userdata;
+        r->response.max = o->response_max > 0 ? o->response_max : RESPONSE_MAX_DEFAULT;
+        if (o->low_speed_sec > 0)
+                r->low_speed_bps = (uint64_t) clamp_long(MAX2(o->low_speed_bps, (uint64_t) 1));
+        return 0;
+}
+
+int tb_http_start(TbHttp *h, const TbHttpOptions *options, TbHttpRequest **ret, TbError **err)
+{
+        _cleanup_(tb_http_request_freep) TbHttpRequest *r = NULL;
+        int k;
+
+        if (!options->url)
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "an HTTP request without an address");
+        k = check_url(options->url, err);
+        if (k < 0)
+                return k;
+
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return tb_error_oom(err);
+        r->http = h;
+        LIST_INSERT_HEAD(&h->requests, r, siblings);
+
+        k = request_init(r, options, err);
+        if (k >= 0)
+                k = setup_easy(r, options, err);
+        if (k >= 0)
+                k = setup_method(r, options, err);
+        if (k >= 0)
+                k = setup_headers(r, options->headers, err);
+        if (k >= 0)
+                k = setup_tls(r, &options->tls, err);
+        if (k >= 0)
+                k = setup_limits(r, options, err);
+        if (k < 0)
+                return k;
+
+        if (h->in_curl > 0 || h->dead)
+                http_schedule(h, r);
+        else {
+                k = http_add(h, r, err);
+                if (k < 0)
+                        return k;
+        }
+
+        *ret = TAKE_PTR(r);
+        return 0;
+}
+
+/* ---- the end ---- */
+
+/* Not called from inside curl. The owner may free the request, or everything, in `done`. */
+void http_request_finish(TbHttpRequest *r, CURLcode code)
+{
+        if (r->abort_reason || r->abort_code != 0) {
+                if (!r->abort_reason)
+                        tb_error_set_errno(&r->abort_reason, TB_ERROR_SYSTEM, r->abort_code,
+                                "%s: stopped by its %s", r->label,
+                                r->read ? "data source or consumer" : "consumer");
+                (void) tb_error_move(&r->error, &r->abort_reason);
+        } else if (code != CURLE_OK)
+                (void) http_error_from_curl(&r->error, r, code);
+
+        http_forget(r->http, r);
+        curl_easy_cleanup(r->easy); /* its buffers are big */
+        r->easy = NULL;
+
+        if (r->done && !r->freed)
+                r->done(r, r->error, r->userdata);
+}
+
+/* The TbHttp goes before the request: it is over, without a call to anybody. Not called from inside curl. */
+void http_request_detach(TbHttpRequest *r)
+{
+        http_forget(r->http, r);
+        curl_easy_cleanup(r->easy);
+        r->easy = NULL;
+        tb_error_set(&r->error, TB_ERROR_CANCELLED, -ECANCELED, "%s: the HTTP client was closed", r->label);
+        LIST_REMOVE(r, siblings);
+        r->http = NULL;
+}
+
+/* Not called from inside curl. */
+void http_request_destroy(TbHttpRequest *r)
+{
+        if (r->http) {
+                http_forget(r->http, r);
+                LIST_REMOVE(r, siblings);
+        }
+        curl_easy_cleanup(r->easy);
+        curl_slist_free_all(r->request_headers);
+        http_request_reset_headers(r);
+        tb_buffer_done(&r->response);
+        tb_error_free(r->abort_reason);
+        tb_error_free(r->error);
+        free(r->url);
+        free(r->label);
+        free(r->unix_socket);
+        free(r->body);
+        free(r);
+}
+
+TbHttpRequest *tb_http_request_free(TbHttpRequest *r)
+{
+        if (!r)
+                return NULL;
+
+        if (r->http && r->http->in_curl > 0) {
+                TbHttp *h = r->http;
+
+                r->freed = true;
+                LIST_REMOVE(r, siblings);
+                LIST_INSERT_HEAD(&h->graveyard, r, siblings);
+                return NULL;
+        }
+        http_request_destroy(r);
+        return NULL;
+}
+
+void tb_http_request_resume(TbHttpRequest *r)
+{
+        if (!r->http || r->freed || r->state == HTTP_DONE)
+                return;
+        r->want_resume = true;
+        http_schedule(r->http, r);
+}
+
+void tb_http_request_abort_reason(TbHttpRequest *r, TbError *err)
+{
+        (void) tb_error_move(&r->abort_reason, &err);
+}
+
+/* ---- what it knows ---- */
+
+bool tb_http_request_is_done(const TbHttpRequest *r)
+{
+        return r->state == HTTP_DONE;
+}
+
+unsigned tb_http_request_status(const TbHttpRequest *r)
+{
+        return r->status;
+}
+
+const char *tb_http_request_header(const TbHttpRequest *r, const char *name)
+{
+        return tb_http_request_header_nth(r, name, 0);
+}
+
+const char *tb_http_request_header_nth(const TbHttpRequest *r, const char *name, size_t index)
+{
+        for (size_t i = 0; i < r->n_headers; i++)
+                if (strcasecmp(r->headers[i].name, name) == 0 && index-- == 0)
+                        return r->headers[i].value;
+        return NULL;
+}
+
+const char *tb_http_request_body(const TbHttpRequest *r, size_t *ret_size)
+{
+        if (ret_size)
+                *ret_size = r->response.size;
+        return r->response.data ?: "";
+}
+
+const char *tb_http_request_url(const TbHttpRequest *r)
+{
+        return r->url;
+}
+
+uint64_t tb_http_request_received(const TbHttpRequest *r)
+{
+        return r->received;
+}
+
+uint64_t tb_http_request_sent(const TbHttpRequest *r)
+{
+        return r->sent;
+}
