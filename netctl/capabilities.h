@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/error.h"
+
+/* What the kernel of this host can do, found out by doing it inside a throw-away network namespace of a
+ * forked child: the host's own namespace is never touched (modules may get loaded, as by any tc or iptables
+ * call). */
+
+typedef enum Capability {
+        CAPABILITY_VETH,
+        CAPABILITY_IFB,
+        CAPABILITY_BRIDGE,
+        CAPABILITY_HTB,
+        CAPABILITY_TBF,
+        CAPABILITY_NETEM,
+        CAPABILITY_NETEM_SEED, /* TCA_NETEM_PRNG_SEED is understood (Linux 6.6) */
+        CAPABILITY_PFIFO,
+        CAPABILITY_INGRESS,
+        CAPABILITY_U32,
+        CAPABILITY_MIRRED,
+        CAPABILITY_IPTABLES_FILTER, /* legacy tables, as libiptc uses them */
+        CAPABILITY_IPTABLES_NAT,
+        CAPABILITY_IP6TABLES_FILTER,
+        CAPABILITY_NF_TABLES,
+        CAPABILITY_BR_NETFILTER, /* bridged packets can be handed to iptables */
+        CAPABILITY_XT_PHYSDEV,
+        CAPABILITY_XT_CONNTRACK,
+        _CAPABILITY_MAX,
+} Capability;
+
+typedef struct Capabilities {
+        bool has[_CAPABILITY_MAX];
+        int error[_CAPABILITY_MAX]; /* negative errno of the attempt; 0 where has[] */
+} Capabilities;
+
+/* "netem", "iptables-filter", ... as in `doctor` and `tbnode-netctl caps`. */
+const char *capability_to_string(Capability c);
+/* The kernel module ("sch_netem"). */
+const char *capability_module(Capability c);
+/* What is lost without it and what to do, one line ("delay, jitter, loss ...; install linux-image-amd64
+ * ..."). */
+const char *capability_advice(Capability c);
+
+/* Forks, unshares, tries, reports through a pipe; takes some ms, at most 10 s (then TB_ERROR_SYSTEM
+ * -ETIMEDOUT). TB_ERROR_ENVIRONMENT -EPERM: not allowed to make a network namespace. */
+int capabilities_probe(Capabilities *ret, TbError **err) _warn_unused_;

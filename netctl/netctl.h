@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "netctl/capabilities.h"
+#include "netctl/fw.h"
+#include "netctl/shape.h"
+
+/*
+ * netctl: traffic shaping and firewall of the containers ("nodes") of one host, on the host side of their
+ * veths.
+ *
+ * The caller declares what each node shall have; netctl looks at the kernel, plans, writes the difference
+ * and reads back. It keeps no state that matters: everything it needs to find its objects again (after a
+ * crash, after the veth is gone) is in the kernel, by handle (qdiscs), name and alias (ifbs) and name
+ * (chains). See docs in state.h.
+ *
+ * Calls are synchronous and take milliseconds: rtnetlink answers within the call; waiting for
+ * /run/xtables.lock is bounded (FW_LOCK_TIMEOUT_MS), receive time-outs are NETCTL_TIMEOUT_MS. One thread at
+ * a time. The calling thread's network namespace is "the host"; apply enters container namespaces for
+ * moments (setns(2)) and always returns.
+ */
+
+typedef struct Netctl Netctl;
+
+#define NETCTL_TIMEOUT_MS 2000
+#define NETCTL_INTERFACES_MAX 64
+#define NETCTL_NODES_MAX 4096
+/* A node id: a container id or anything of [A-Za-z0-9], 1..64 bytes. The first 12 bytes name its chains and
+ * must be unique on the host. */
+#define NETCTL_ID_MAX 64
+
+typedef struct NetctlOptions {
+        /* Turn bridge-nf-call-iptables on where a filtered veth is a bridge port (else: an error). Default
+         * true. */
+        bool enable_bridge_nf;
+        /* Firewall: servers and gateways of the site. Borrowed until netctl_free(); may be NULL. */
+        const FwSite *site;
+} NetctlOptions;
+
+/* `options` may be NULL (the defaults). Opens its rtnetlink socket and notes the current network namespace;
+ * probes nothing and writes nothing. Errors: TB_ERROR_ENVIRONMENT -EPERM without CAP_NET_ADMIN. */
+int netctl_new(const NetctlOptions *options, Netctl **ret, TbError **err) _warn_unused_;
+Netctl *netctl_free(Netctl *n);
+TB_DEFINE_CLEANUP(Netctl *, netctl_free)
+
+/* What this kernel can do; probed once in a throw-away network namespace (a forked child), then remembered.
+ */
+int netctl_capabilities(Netctl *n, const Capabilities **ret, TbError **err) _warn_unused_;
+
+/* One interface of a node. */
+typedef struct NetctlInterface {
+        uint8_t mac[6];      /* of the container's side: how it is found */
+        const char *network; /* for messages and results ("exp1"); may be NULL */
+
+        /* What to do with packets to (`down`) and from (`up`) the node. NULL: this direction carries nothing
+         * of ours (what is ours is removed). An empty shape: our permanent root is there and lets everything
+         * pass; give this after "clear" to a running node, because removing a root drops what is queued. */
+        const Shape *up;
+        const Shape *down;
+
+        /* Firewall, only looked at when the node has one: */
+        bool filtered; /* the node's style holds for this interface (the control network) */
+        bool pinned;   /* packets from the node with another source address than `ipv4` are dropped */
+        struct in_addr
+                ipv4; /* the address as the engine gave it; INADDR_ANY: read from the container's interface,
+                       * which is only trustworthy before the container's own processes run */
+} NetctlInterface;
+
+/* Desired state of one node. Everything is borrowed for the duration of the call. */
+typedef struct NetctlNode {
+        const char *id;   /* see NETCTL_ID_MAX */
+        const char *name; /* for messages; NULL: the id */
+        int netns_fd;     /* the container's network namespace (/proc/PID/ns/net) */
+        const NetctlInterface *interfaces;
+        size_t n_interfaces;
+        FwStyle style; /* FW_NONE: no chains for this node (existing ones are removed) */
+} NetctlNode;
+
+/* How much a change disturbed, worst last. */
+typedef enum NetctlChange {
+        NETCTL_UNCHANGED,     /* nothing was written */
+        NETCTL_IN_PLACE,      /* parameters changed, no packet dropped */
+        NETCTL_LEAF_REPLACED, /* the queue was exchanged: what was in it is lost */
+        NETCTL_REBUILT,       /* made, removed, or made anew */
+        _NETCTL_CHANGE_MAX,
+        _NETCTL_CHANGE_INVALID = -EINVAL,
+} NetctlChange;
+const char *netctl_change_to_string(NetctlChange c);
+
+/* One direction as read back from the kernel. */
+typedef struct NetctlDirection {
+        bool present;          /* our root is there */
+        Shape shape;           /* kernel's values; `limit` is always set (the effective one) */
+        char device[IFNAMSIZ]; /* where: the host veth (down) or its ifb (up) */
+        uint32_t burst_bytes;  /* of HTB */
+        uint32_t quantum_bytes;
+        bool netem; /* the leaf is netem (else pfifo) */
+        /* Since the root was made: */
+        uint64_t bytes, packets, drops, overlimits;
+        uint32_t backlog_packets;
+} NetctlDirection;
+
+typedef struct NetctlInterfaceStatus {
+        uint8_t mac[6];
+        char *network;         /* copy of NetctlInterface.network, or NULL */
+        int ifindex;           /* inside the container */
+        char ifname[IFNAMSIZ]; /* inside the container */
+        int host_ifindex;      /* the host side of the veth */
+        char host_ifname[IFNAMSIZ];
+        int bridge_ifindex;  /* master of the host side, 0: none */
+        struct in_addr ipv4; /* pinned or read */
+        NetctlDirection up;
+        NetctlDirection down;
+        /* Packets larger than the MTU (TSO/GSO/GRO) reach our queues as one: loss, limit and reorder count
+         * them as one packet. What was decided for this shape, in words, static storage: see offload.h. */
+        const char *offload;
+        NetctlChange change;
+} NetctlInterfaceStatus;
+
+/* Outcome for one node. */
+typedef struct NetctlNodeStatus {
+        TbError *error; /* NULL: CONFIGURED as declared, and read back from the kernel. Else the node's state
+                         * is what it was before the call (rolled back) and nothing below but `interfaces`
+                         * found so far is valid. */
+        NetctlInterfaceStatus *interfaces;
+        size_t n_interfaces;
+        bool firewall;          /* the node's chains are in the kernel */
+        bool firewall_changed;  /* ... and were written by this call */
+        bool bridge_nf_enabled; /* this call turned bridge-nf-call-iptables on: tell the operator */
+        NetctlChange change;    /* the worst of the interfaces */
+} NetctlNodeStatus;
+
+typedef struct NetctlReport {
+        NetctlNodeStatus *nodes; /* one per node given, same order */
+        size_t n_nodes;
+        /* Kernel writes of the whole call: rtnetlink messages that change something, table commits, sysctls.
+         */
+        unsigned long netlink_writes, netlink_sends, firewall_commits, sysctl_writes;
+        uint64_t resolve_ns, observe_ns, plan_ns, apply_ns, firewall_ns, verify_ns;
+} NetctlReport;
+void netctl_report_done(NetctlReport *r);
+#define _cleanup_netctl_report_ _cleanup_(netctl_report_done)
+
+/*
+ * Brings the kernel to what `nodes` declare: resolve all veths, observe once, plan, ONE netlink batch for
+ * all nodes, ONE firewall commit for all nodes, read back. An unchanged host gets zero writes. Nodes that
+ * are not given are not touched.
+ *
+ * Failures of one node are in its status and do not hinder the others: bad id, interface not found, not a
+ * veth, host side in another namespace, somebody else's qdisc in the way (TB_ERROR_ENVIRONMENT -EEXIST,
+ * nothing replaced), kernel without a qdisc (TB_ERROR_ENVIRONMENT -ENOENT naming module and package),
+ * container gone (-ESRCH or -ENODEV, retryable false). The function itself fails (and *ret is untouched)
+ * only when nothing could be done at all: bad arguments, dumps failing. A firewall that could not be
+ * committed (lock held for too long: retryable) fails every node that wanted a change there, and their
+ * shaping is rolled back too: a node is configured wholly or not.
+ */
+int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
+        _warn_unused_;
+
+/* Reads the nodes' state from the kernel (same fields as apply, nothing is written; `up`/`down`/`style` are
+ * ignored). */
+int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
+        _warn_unused_;
+
+/* Takes away everything of this node: roots and ingress of its veths, ifbs, chains. Works with netns_fd < 0
+ * and after the veths or the container are gone. Idempotent: nothing there is success. *ret_writes may be
+ * NULL. */
+int netctl_remove(Netctl *n, const NetctlNode *node, unsigned long *ret_writes, TbError **err) _warn_unused_;
+/* Same for many, with one batch and one commit. */
+int netctl_remove_many(Netctl *n, const NetctlNode *nodes, size_t n_nodes, unsigned long *ret_writes,
+        TbError **err) _warn_unused_;
+
+/* Removes what carries our tag and belongs to none of the `known` ids (NULL-terminated): ifbs (and the
+ * ingress that feeds them), chains with their dispatch rules. With known empty: everything of ours on this
+ * host. */
+int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbError **err) _warn_unused_;
