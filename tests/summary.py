@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Reads meson's test logs (LABEL=FILE ...) and prints a table of all tests; the last line counts single cases.
 
-A test program that reports its cases (cmocka, Python's unittest) counts case by case, any other as one. A program that
+A test program that reports its cases (cmocka, Python's unittest, TAP) counts case by case, any other as one. A program that
 failed without naming a failed case (crash, time-out) counts as one more failure; a log that is missing too. Exit status:
 0 when nothing failed and something passed.
 """
@@ -12,6 +12,7 @@ import re
 import sys
 
 CMOCKA = re.compile(r"^\[\s+(OK|FAILED|ERROR|SKIPPED)\s+\] (\w\S*)$", re.M)
+TAP = re.compile(r"^(ok|not ok) \d+(?: - )?([^#\n]*)(?:# *(SKIP|TODO)\S* *(.*))?$", re.M)
 UNITTEST_RESULT = re.compile(r"^Ran (\d+) tests? in .*\n\n(OK|FAILED|NO TESTS RAN)(?: \((.*)\))?", re.M)
 
 
@@ -44,8 +45,16 @@ def count_unittest(text):
     return passed, failed, skipped
 
 
+def count_tap(text):
+    verdicts = ["skipped" if directive == "SKIP" else "passed" if ok == "ok" or directive == "TODO" else "failed"
+                for ok, _, directive, _ in TAP.findall(text)]
+    return verdicts.count("passed"), verdicts.count("failed"), verdicts.count("skipped")
+
+
 def reasons(text):
     found = re.findall(r"skipped (?:'(.*?)'|\"(.*?)\")$", text, re.M) + re.findall(r"^SKIP:? (.*)()$", text, re.M)
+    found += re.findall(r"^1\.\.0 # SKIP (.*)()$", text, re.M)
+    found += [(f"{name.strip()}: {why}", "") for _, name, directive, why in TAP.findall(text) if directive == "SKIP"]
     return sorted({a or b for a, b in found})
 
 
@@ -63,7 +72,7 @@ def main():
             continue
         for e in entries:
             text = (e.get("stdout") or "") + "\n" + (e.get("stderr") or "")
-            ok, bad, skip = (sum(n) for n in zip(count_cmocka(text), count_unittest(text)))
+            ok, bad, skip = (sum(n) for n in zip(count_cmocka(text), count_unittest(text), count_tap(text)))
             result = e["result"]
             if result == "SKIP":
                 ok, bad, skip = 0, 0, max(1, skip)
