@@ -175,7 +175,7 @@ static bool is_c1_control(const unsigned char *p, size_t n)
         return n == 2 && p[0] == 0xc2 && p[1] < 0xa0;
 }
 
-char *tb_escape(const char *s, size_t max)
+static char *escape(const char *s, size_t max, bool quotes)
 {
         static const char simple[] = "\a\b\t\n\v\f\r\"'\\", letters[] = "abtnvfr\"'\\";
         const unsigned char *p = (const unsigned char *) s, *end = p + strnlen(s, max);
@@ -202,7 +202,7 @@ char *tb_escape(const char *s, size_t max)
                         break; /* the cut fell into a character: leave it out */
 
                 e = strchr(simple, *p);
-                if (e) {
+                if (e && (quotes || *p < 0x20)) {
                         *o++ = '\\';
                         *o++ = letters[e - simple];
                 } else if (*p < 0x20 || *p >= 0x7f) {
@@ -218,4 +218,28 @@ char *tb_escape(const char *s, size_t max)
                 o = mempcpy(o, "...", 3);
         *o = 0;
         return out;
+}
+
+char *tb_escape(const char *s, size_t max)
+{
+        return escape(s, max, true);
+}
+
+char *tb_escape_control(const char *s, size_t max)
+{
+        return escape(s, max, false);
+}
+
+bool tb_utf8_is_valid(const char *s)
+{
+        const unsigned char *p = (const unsigned char *) s;
+
+        while (*p) {
+                size_t n = utf8_sequence(p);
+
+                if (n == 0)
+                        return false;
+                p += n;
+        }
+        return true;
 }

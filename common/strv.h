@@ -37,3 +37,7 @@ TB_DEFINE_CLEANUP(char **, tb_strv_free)
 /* A copy of s for messages to people: control bytes, quotes and invalid UTF-8 are escaped as in C, at most
  * `max` bytes of s are shown. Use it around every string that came from outside. NULL when out of memory. */
 char *tb_escape(const char *s, size_t max);
+/* The same for text that is shown without quotes around it: quotes and backslashes stay as they are. */
+char *tb_escape_control(const char *s, size_t max);
+
+bool tb_utf8_is_valid(const char *s);
