@@ -57,6 +57,8 @@ class Layout(unittest.TestCase):
         marks = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
         wrong = []
         for path in tracked("*.c", "*.h", "*.py", "meson.build", "*/meson.build", "scripts/*"):
+            if path == "tests/summary.py":  # reads TAP, which has a directive of that name
+                continue
             for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):
                 if marks.search(line.replace("XXXXXX", "")):
                     wrong.append(f"{path}:{number}: {line.strip()}")
