@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "augment/client/exec-main.h"
+#include "augment/client/signals.h"
+#include "augment/client/user.h"
+#include "augment/client/util.h"
+
+int session_tty(void)
+{
+        for (int fd = 0; fd <= 2; fd++)
+                if (isatty(fd) && tcgetsid(fd) == getsid(0))
+                        return fd;
+        return -1;
+}
+
+MainSession main_session_choose(int tty, bool keep_tty)
+{
+        bool leader = getsid(0) == getpid();
+
+        if (tty < 0)
+                return leader ? MAIN_SESSION_NEW : MAIN_SESSION_GROUP;
+        if (leader && !keep_tty)
+                return MAIN_SESSION_TAKE_TTY;
+        /* Under another init (docker run --init) we were put in the foreground and pass that on; in the
+         * background there is nothing to pass on. */
+        return tcgetpgrp(tty) == getpgrp() ? MAIN_SESSION_FOREGROUND : MAIN_SESSION_GROUP;
+}
+
+void main_session_prepare(MainSession session, int tty)
+{
+        struct sigaction ignore = {.sa_handler = SIG_IGN}, hup = {}, cont = {};
+
+        if (session != MAIN_SESSION_TAKE_TTY)
+                return;
+        /* Giving it up sends HUP and CONT to the foreground group, which is only us yet (tty_jobctrl.c,
+         * disassociate_ctty): not something to forward. */
+        (void) sigaction(SIGHUP, &ignore, &hup);
+        (void) sigaction(SIGCONT, &ignore, &cont);
+        (void) ioctl(tty, TIOCNOTTY);
+        (void) sigaction(SIGHUP, &hup, NULL);
+        (void) sigaction(SIGCONT, &cont, NULL);
+}
+
+static void enter_session(MainSession session, int tty)
+{
+        switch (session) {
+        case MAIN_SESSION_NEW:
+                (void) setsid();
+                break;
+        case MAIN_SESSION_TAKE_TTY:
+                (void) setsid();
+                (void) ioctl(tty, TIOCSCTTY, 0);
+                break;
+        case MAIN_SESSION_FOREGROUND:
+                /* Signals are still blocked here: a background group that sets the foreground one gets TTOU.
+                 */
+                (void) setpgid(0, 0);
+                (void) tcsetpgrp(tty, getpid());
+                break;
+        case MAIN_SESSION_GROUP:
+                (void) setpgid(0, 0);
+                break;
+        }
+}
+
+/* What Go's os/exec takes for executable: any x bit, not a directory. */
+static int check_executable(const char *path)
+{
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return -errno;
+        return !S_ISDIR(st.st_mode) && (st.st_mode & 0111) ? 0 : -EACCES;
+}
+
+/* As Go's exec.LookPath(), which runc uses: a name with a slash is a path, others are looked up in PATH,
+ * whose empty parts mean the working directory. Returns 0 and the path, or an exit status after saying why.
+ */
+static int find_program(const char *name, const char *path, char *ret, size_t ret_size)
+{
+        int r;
+
+        if (strchr(name, '/')) {
+                r = check_executable(name);
+                if (r == -EACCES) {
+                        say("exec: \"%s\": permission denied", name);
+                        return EXIT_NOT_EXECUTABLE;
+                }
+                if (r < 0) {
+                        say("exec: \"%s\": stat %s: %s", name, name, strerror(-r));
+                        return EXIT_NOT_FOUND;
+                }
+                if (snprintf(ret, ret_size, "%s", name) < (int) ret_size)
+                        return 0;
+        } else if (*name) {
+                for (const char *p = path; p;) {
+                        size_t n = strcspn(p, ":");
+                        int length;
+
+                        length = snprintf(ret, ret_size, "%.*s%s%s", (int) n, p, n > 0 ? "/" : "./", name);
+                        if (length < (int) ret_size && check_executable(ret) >= 0)
+                                return 0;
+                        p = p[n] ? p + n + 1 : NULL;
+                }
+        }
+        say("exec: \"%s\": executable file not found in $PATH", name);
+        return EXIT_NOT_FOUND;
+}
+
+/* The environment with HOME at its old place, or at the end. */
+static char **env_with_home(char **env, const char *home)
+{
+        size_t n = 0, at = SIZE_MAX;
+        char **copy, *entry;
+
+        for (; env[n]; n++)
+                if (at == SIZE_MAX && strncmp(env[n], "HOME=", 5) == 0)
+                        at = n;
+        copy = calloc(n + 2, sizeof(char *));
+        if (!copy || asprintf(&entry, "HOME=%s", home) < 0) {
+                free(copy);
+                return NULL;
+        }
+        memcpy(copy, env, n * sizeof(char *));
+        copy[at == SIZE_MAX ? n : at] = entry;
+        return copy;
+}
+
+int program_exec(char **argv, char **env, const char *user, bool keep_home)
+{
+        char path[PATH_MAX], *home = NULL;
+        const char *search;
+        int r;
+
+        if (user) {
+                r = user_become(user, keep_home, env_get(env, "HOME"), &home);
+                if (r != 0)
+                        return r;
+                if (home) {
+                        env = env_with_home(env, home);
+                        if (!env) {
+                                say("out of memory");
+                                return EXIT_INIT_FAILED;
+                        }
+                }
+        }
+
+        search = env_get(env, "PATH");
+        r = find_program(argv[0], search, path, sizeof(path));
+        if (r != 0)
+                return r;
+        execve(path, argv, env);
+        r = errno;
+        say("exec %s: %s", path, strerror(r));
+        return r == EACCES ? EXIT_NOT_EXECUTABLE : r == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}
+
+int main_exec(const MainSpec *s, MainSession session, int tty, uint64_t mask)
+{
+        enter_session(session, tty);
+        if (signal_mask_set(mask, NULL) < 0) {
+                say("cannot restore the signal mask: %s", strerror(errno));
+                return EXIT_INIT_FAILED;
+        }
+        (void) umask(s->umask);
+        if (s->cwd && chdir(s->cwd) < 0) {
+                say("cannot enter %s: %s", s->cwd, strerror(errno));
+                return EXIT_INIT_FAILED;
+        }
+        if (!s->argv[0]) {
+                say("No command specified");
+                return EXIT_INIT_FAILED;
+        }
+        return program_exec(s->argv, s->env, s->user, s->keep_home);
+}

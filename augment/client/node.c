@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Node mode: runit's supervision, ended by whoever stops the container
+ *
+ * init's own children are runsvdir and whatever is orphaned. main is runsv's child, so what happens to it
+ * comes through a pipe from its run and finish programs (services.h); its pid is held as a pidfd, so that no
+ * signal ever goes to a stranger.
+ *
+ * runsvdir and runsv can't end a container in order: runsvdir leaves its services behind, and nobody would
+ * know main's status (reference/images.md 0.3). So init does it: main gets the signal that came, in its own
+ * time; then everything gets TERM and HUP; then, after a bound, KILL. Only then init ends. Docker's own
+ * time-out is above all of this.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "augment/client/pid1.h"
+#include "augment/client/services.h"
+#include "augment/client/signals.h"
+#include "augment/client/util.h"
+
+/* For everything but main, from the first TERM to the KILL. */
+#define END_BOUND_MS 3000
+#define RUNSVDIR_RETRY_MS 1000
+
+typedef enum NodeState {
+        NODE_UP,       /* services run; main may or may not */
+        NODE_STOPPING, /* a stop signal came, main has it; the container ends when main has ended */
+        NODE_ENDING,   /* the services and all that is left have been told to end */
+        NODE_ENDED,    /* nothing is left, or it was killed: init ends */
+        _NODE_STATE_MAX,
+} NodeState;
+
+typedef struct Node {
+        NodeState state;
+        const MainSpec *spec;
+        const NodeConf *conf;
+        int stop_signal;
+        uint64_t mask;
+        const char *rundir;
+        int spec_fd, event_fd, event_child_fd, signal_fd;
+        int main_pidfd; /* -EBADF: main isn't running */
+        bool main_has_started;
+        uint64_t held_signals; /* came before main was there */
+        int status;            /* main's last exit status as Docker counts it */
+        pid_t runsvdir;        /* 0: not running */
+        int64_t deadline;      /* of the current state or of a retry, in ms; -1: none */
+} Node;
+
+static int64_t now_ms(void)
+{
+        struct timespec ts = {};
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+        return (int64_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static bool is_pid1(void)
+{
+        return getpid() == 1;
+}
+
+static void start_runsvdir(Node *n)
+{
+        pid_t pid = services_start(n->rundir, n->spec_fd, n->event_child_fd, n->mask);
+
+        n->runsvdir = pid > 0 ? pid : 0;
+        n->deadline = pid > 0 ? -1 : now_ms() + RUNSVDIR_RETRY_MS;
+}
+
+static void end_everything(Node *n)
+{
+        if (is_pid1()) {
+                /* All but us. runsvdir passes HUP on as TERM; a shell at a terminal wants HUP; what is
+                 * stopped must go on to end. */
+                (void) kill(-1, SIGTERM);
+                (void) kill(-1, SIGHUP);
+                (void) kill(-1, SIGCONT);
+        } else if (n->runsvdir > 0) {
+                (void) kill(n->runsvdir, SIGHUP);
+        }
+}
+
+/* The one place where the state changes. */
+static void node_set_state(Node *n, NodeState state)
+{
+        if (n->state == state)
+                return;
+        n->state = state;
+
+        switch (state) {
+        case NODE_STOPPING:
+                if (services_mark_stopping(n->rundir) < 0)
+                        say("%s: cannot write; main may be started again while the container ends",
+                                n->rundir);
+                break;
+        case NODE_ENDING:
+                n->deadline = now_ms() + END_BOUND_MS;
+                end_everything(n);
+                break;
+        case NODE_ENDED:
+                if (is_pid1())
+                        (void) kill(-1, SIGKILL);
+                break;
+        case NODE_UP:
+        case _NODE_STATE_MAX:
+                break;
+        }
+}
+
+static void write_status(Node *n, const MainEvent *e)
+{
+        char path[PATH_MAX], text[64];
+        int r;
+
+        format_path(path, sizeof(path), "%s/main.status", n->rundir);
+        if (e->kind == MAIN_EVENT_STARTED) {
+                (void) unlink(path);
+                return;
+        }
+        if (e->signal > 0)
+                snprintf(text, sizeof(text), "signaled %d\n", e->signal);
+        else
+                snprintf(text, sizeof(text), "exited %d\n", e->code);
+        r = write_text_file(path, 0644, text);
+        if (r < 0)
+                say("%s: %s", path, strerror(-r));
+}
+
+static void send_to_main(Node *n, int signal)
+{
+        if (n->main_pidfd >= 0)
+                (void) syscall(SYS_pidfd_send_signal, n->main_pidfd, signal, NULL, 0);
+        else if (!n->main_has_started)
+                n->held_signals |= UINT64_C(1) << (signal - 1);
+}
+
+static void main_started(Node *n, const MainEvent *e)
+{
+        uint64_t held = n->held_signals;
+
+        if (n->main_pidfd >= 0)
+                close(n->main_pidfd);
+        n->main_pidfd = (int) syscall(SYS_pidfd_open, e->pid, 0);
+        n->main_has_started = true;
+        n->held_signals = 0;
+        for (int i = 1; i <= SIGNAL_MAX; i++)
+                if (held & (UINT64_C(1) << (i - 1)))
+                        send_to_main(n, i);
+}
+
+static void main_ended(Node *n, const MainEvent *e)
+{
+        if (n->main_pidfd >= 0)
+                close(n->main_pidfd);
+        n->main_pidfd = -EBADF;
+        n->status = e->signal > 0 ? 128 + e->signal : e->code & 0xff;
+
+        if (n->state == NODE_STOPPING || (n->conf->on_exit == ON_EXIT_STOP && !e->starts_anew))
+                node_set_state(n, NODE_ENDING);
+}
+
+static void handle_events(Node *n)
+{
+        MainEvent e;
+
+        while (read(n->event_fd, &e, sizeof(e)) == (ssize_t) sizeof(e)) {
+                /* What ends while everything ends is not main's own doing. */
+                if (n->state >= NODE_ENDING)
+                        continue;
+                write_status(n, &e);
+                if (e.kind == MAIN_EVENT_STARTED)
+                        main_started(n, &e);
+                else if (e.kind == MAIN_EVENT_ENDED)
+                        main_ended(n, &e);
+        }
+}
+
+static bool means_stop(const Node *n, int signal)
+{
+        return signal == n->stop_signal || signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+}
+
+static void handle_signals(Node *n)
+{
+        struct signalfd_siginfo si;
+
+        while (read(n->signal_fd, &si, sizeof(si)) == (ssize_t) sizeof(si)) {
+                int signal = (int) si.ssi_signo;
+
+                /* What the kernel sends to a terminal's foreground group, main has got already. */
+                if (signal == SIGCHLD || si.ssi_code == SI_KERNEL)
+                        continue;
+                if (n->state >= NODE_ENDING)
+                        continue;
+                if (means_stop(n, signal))
+                        node_set_state(n, NODE_STOPPING);
+                send_to_main(n, signal);
+                if (n->state == NODE_STOPPING && n->main_has_started && n->main_pidfd < 0)
+                        node_set_state(n, NODE_ENDING);
+        }
+}
+
+static void reap(Node *n)
+{
+        pid_t pid;
+
+        while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
+                if (pid != n->runsvdir)
+                        continue;
+                n->runsvdir = 0;
+                if (n->state < NODE_ENDING) {
+                        say("runsvdir has ended; starting it again");
+                        n->deadline = now_ms() + RUNSVDIR_RETRY_MS;
+                }
+        }
+        if (pid < 0 && errno == ECHILD && n->state == NODE_ENDING)
+                node_set_state(n, NODE_ENDED);
+}
+
+static void handle_deadline(Node *n)
+{
+        if (n->deadline < 0 || now_ms() < n->deadline)
+                return;
+        n->deadline = -1;
+        if (n->state == NODE_ENDING)
+                node_set_state(n, NODE_ENDED);
+        else if (n->runsvdir == 0 && n->state < NODE_ENDING)
+                start_runsvdir(n);
+}
+
+static int poll_timeout(const Node *n)
+{
+        int64_t left;
+
+        if (n->deadline < 0)
+                return -1;
+        left = n->deadline - now_ms();
+        return left < 0 ? 0 : (int) MIN2(left, (int64_t) 60000);
+}
+
+static int node_set_up(Node *n)
+{
+        int fds[2], r;
+
+        r = services_lay_out(&n->rundir);
+        if (r < 0) {
+                say("tbnode: no place to write for the services (%s); running the program only",
+                        strerror(-r));
+                return r;
+        }
+        n->signal_fd = signal_fd_new(UINT64_MAX);
+        if (n->signal_fd < 0)
+                return n->signal_fd;
+        if (pipe2(fds, 0) < 0)
+                return -errno;
+        n->event_fd = fds[0];
+        n->event_child_fd = fds[1];
+        if (set_cloexec(n->event_fd) < 0 || fcntl(n->event_fd, F_SETFL, O_NONBLOCK) < 0)
+                return -errno;
+        n->spec_fd = main_spec_to_fd(n->spec);
+        return n->spec_fd < 0 ? n->spec_fd : 0;
+}
+
+int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64_t mask)
+{
+        Node n = {
+                .state = NODE_UP,
+                .spec = spec,
+                .conf = conf,
+                .stop_signal = stop_signal,
+                .mask = mask,
+                .main_pidfd = -EBADF,
+                .deadline = -1,
+        };
+
+        if (node_set_up(&n) < 0)
+                return plain_run(spec, mask);
+        start_runsvdir(&n);
+
+        while (n.state != NODE_ENDED) {
+                struct pollfd p[] = {
+                        {.fd = n.signal_fd, .events = POLLIN},
+                        {.fd = n.event_fd, .events = POLLIN},
+                };
+
+                if (poll(p, ELEMENTSOF(p), poll_timeout(&n)) < 0 && errno != EINTR)
+                        return EXIT_INIT_FAILED;
+                /* Events first: a stop signal that came with main's end finds it ended. */
+                handle_events(&n);
+                handle_signals(&n);
+                reap(&n);
+                handle_deadline(&n);
+        }
+        return n.status;
+}

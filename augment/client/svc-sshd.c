@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * sshd: dropbear, with host keys that belong to this node alone
+ *
+ * The keys lie in <rundir>/ssh, which can end up in an image: a snapshot of a node takes /run along. A file
+ * beside them says whose they are; a node that finds keys of somebody else makes new ones. They stay over a
+ * restart of the container.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "augment/client/services.h"
+#include "augment/client/util.h"
+
+#define DROPBEAR TBNODE_BIN_DIR "/dropbear"
+#define DROPBEARKEY TBNODE_BIN_DIR "/dropbearkey"
+
+/* ed25519 for everybody; ecdsa for what is older. An RSA key takes seconds to make. */
+static const char *const key_types[] = {"ed25519", "ecdsa"};
+
+static void key_path(char *ret, const char *directory, size_t i)
+{
+        format_path(ret, PATH_MAX, "%s/host_key_%s", directory, key_types[i]);
+}
+
+static int make_key(const char *type, const char *path)
+{
+        char *argv[] = {
+                (char *) "dropbearkey", (char *) "-t", (char *) type, (char *) "-f", (char *) path, NULL};
+        char *env[] = {(char *) "PATH=" TBNODE_BIN_DIR, NULL};
+        int status;
+        pid_t pid;
+
+        pid = fork();
+        if (pid < 0)
+                return -errno;
+        if (pid == 0) {
+                execve(DROPBEARKEY, argv, env);
+                _exit(EXIT_NOT_FOUND);
+        }
+        while (waitpid(pid, &status, 0) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+/* Makes <rundir>/ssh hold keys of this node: those that are there, or new ones. */
+static int prepare_keys(const char *directory, const char *owner)
+{
+        char path[PATH_MAX], *found = NULL;
+        bool ours;
+        int r;
+
+        format_path(path, sizeof(path), "%s/owner", directory);
+        ours = read_text_file(path, 4096, &found, NULL) >= 0 && strcmp(found, owner) == 0;
+        free(found);
+        if (!ours) {
+                r = remove_tree(directory);
+                if (r < 0)
+                        return r;
+        }
+        r = make_dir(directory, 0700);
+        if (r < 0)
+                return r;
+        if (chmod(directory, 0700) < 0)
+                return -errno;
+        if (!ours) {
+                r = write_text_file(path, 0600, owner);
+                if (r < 0)
+                        return r;
+        }
+
+        for (size_t i = 0; i < ELEMENTSOF(key_types); i++) {
+                struct stat st;
+
+                key_path(path, directory, i);
+                if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
+                        continue;
+                r = remove_tree(path);
+                if (r >= 0)
+                        r = make_key(key_types[i], path);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image_path)
+{
+        char directory[PATH_MAX], keys[ELEMENTSOF(key_types)][PATH_MAX], pid[PATH_MAX], port[16];
+        char owner[2 * NODE_NAME_MAX + 512], host[256] = "", path[8192], svdir[PATH_MAX];
+        char *argv[] = {(char *) "dropbear", (char *) "-F", (char *) "-e", (char *) "-D",
+                (char *) TBNODE_RUN_DIR, (char *) "-P", pid, (char *) "-p", port, (char *) "-r", keys[0],
+                (char *) "-r", keys[1], NULL};
+        char *env[] = {path, svdir, NULL};
+        int r;
+
+        (void) gethostname(host, sizeof(host) - 1);
+        snprintf(owner, sizeof(owner), "%s/%s/%s\n", conf->experiment, conf->node, host);
+        format_path(directory, sizeof(directory), "%s/ssh", rundir);
+        (void) umask(077);
+        r = prepare_keys(directory, owner);
+        (void) umask(022);
+        if (r < 0)
+                return EXIT_INIT_FAILED; /* runsv tries again in a second */
+
+        for (size_t i = 0; i < ELEMENTSOF(key_types); i++)
+                key_path(keys[i], directory, i);
+        format_path(pid, sizeof(pid), "%s/pid", directory);
+        snprintf(port, sizeof(port), "%u", conf->ssh_port);
+        /* The image's own tools first; the payload's for what it lacks. */
+        if (!image_path || !*image_path || strlen(image_path) > sizeof(path) - 64)
+                image_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        format_path(path, sizeof(path), "PATH=%s:%s", image_path, TBNODE_BIN_DIR);
+        format_path(svdir, sizeof(svdir), "SVDIR=%s/service", rundir);
+
+        if (chdir("/") < 0)
+                return EXIT_INIT_FAILED;
+        execve(DROPBEAR, argv, env);
+        return EXIT_NOT_FOUND;
+}
