@@ -48,6 +48,7 @@ struct TbHttpRequest {
         TbHttpReadFn read;
         uint64_t read_size;
         TbHttpWriteFn write;
+        TbHttpAddressFn allow_address;
         TbHttpDoneFn done;
         void *userdata;
         uint64_t low_speed_bps;

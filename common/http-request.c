@@ -28,8 +28,16 @@
 static curl_socket_t open_socket_callback(
         void *userdata, curlsocktype purpose, struct curl_sockaddr *address)
 {
-        int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+        TbHttpRequest *r = userdata;
+        int fd;
 
+        if (r->allow_address && !r->freed && !r->allow_address(r, &address->addr, r->userdata)) {
+                tb_error_set(&r->abort_reason, TB_ERROR_REMOTE, -EACCES,
+                        "%s: leads to an address that is not allowed there", r->label);
+                http_request_abort(r, -EACCES);
+                return CURL_SOCKET_BAD;
+        }
+        fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
         return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
@@ -217,6 +225,7 @@ static int setup_easy(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
         SETOPT(CURLOPT_USERAGENT, r->http->user_agent);
         SETOPT(CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
         SETOPT(CURLOPT_OPENSOCKETFUNCTION, open_socket_callback);
+        SETOPT(CURLOPT_OPENSOCKETDATA, r);
         SETOPT(CURLOPT_HEADERFUNCTION, http_on_header);
         SETOPT(CURLOPT_HEADERDATA, r);
         SETOPT(CURLOPT_WRITEFUNCTION, http_on_write);
@@ -255,6 +264,7 @@ static int request_init(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
         r->read = o->read;
         r->read_size = o->read_size;
         r->write = o->write;
+        r->allow_address = o->allow_address;
         r->done = o->done;
         r->userdata = o->userdata;
         r->response.max = o->response_max > 0 ? o->response_max : RESPONSE_MAX_DEFAULT;

@@ -41,6 +41,10 @@ typedef ssize_t (*TbHttpReadFn)(TbHttpRequest *r, void *buf, size_t size, void *
  * errno = abort (set the reason with tb_http_request_abort_reason()). Called only for the final response;
  * tb_http_request_status() is known by then. */
 typedef ssize_t (*TbHttpWriteFn)(TbHttpRequest *r, const void *data, size_t size, void *userdata);
+struct sockaddr;
+/* Asked before each new connection; false refuses it: the exchange fails with -EACCES. Against names that lead where the
+ * caller does not want to go. With a proxy, the address is the proxy's. */
+typedef bool (*TbHttpAddressFn)(TbHttpRequest *r, const struct sockaddr *address, void *userdata);
 /* The exchange is over. `err` is borrowed; NULL = complete. */
 typedef void (*TbHttpDoneFn)(TbHttpRequest *r, const TbError *err, void *userdata);
 
@@ -66,6 +70,7 @@ typedef struct TbHttpOptions {
         uint64_t timeout_usec;  /* whole exchange; 0 = none (streams) */
         uint64_t low_speed_bps; /* bytes/s; 0 with low_speed_sec 0 = no check */
         uint64_t low_speed_sec;
+        TbHttpAddressFn allow_address; /* NULL = any */
         TbHttpDoneFn done;
         void *userdata;
 } TbHttpOptions;

@@ -204,6 +204,10 @@ int registry_client_load_docker_config(RegistryClient *c, const char *path, TbEr
  * 30 s). */
 void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec);
 
+/* The sync operation that is running now (or the next one) gives up with -ECANCELED, after closing its uploads at the
+ * registry. To be called from the loop: a signal's or timer's event source, a progress callback. */
+void registry_client_cancel(RegistryClient *c);
+
 /* Requests and bytes so far, for reports. */
 typedef struct RegistryStats {
         uint64_t requests; /* HTTP exchanges, those for tokens included */

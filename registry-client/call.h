@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The inside of a RegistryCall: call.c's own. */
+
+#include "registry-client/internal.h"
+
+typedef enum CallState {
+        CALL_TOKEN,   /* waits for auth.c */
+        CALL_RUNNING, /* an HTTP exchange is under way */
+        CALL_PAUSE,   /* the timer runs until the next try */
+        CALL_DONE,    /* `done` was called; answer and body can be read */
+} CallState;
+
+struct RegistryCall {
+        RegistryCall *next_background;
+        RegistryClient *client;
+        RegistryCallOptions o; /* its strings are not ours: only what is copied below may be used later */
+        CallState state;
+        char *first_url, *url;
+        bool home; /* url is at the registry itself */
+        char **headers, **scopes;
+        char *authorization; /* given */
+        char *token;         /* found: "Bearer ..." or "Basic ..." */
+        void *request_body;
+        unsigned tries_left, tried, redirects;
+        unsigned repeats;  /* how often the owner has to rewind */
+        bool challenged;   /* this try has answered a 401 already */
+        bool refused;      /* `token` is the one that was refused */
+        bool consumed;     /* the owner gave or got body bytes in this exchange */
+        bool heard_enough; /* we broke off the body of an error answer */
+        size_t error_body_size;
+        TbBuffer body;
+        TbError *abort_reason;
+        TbHttpRequest *request;
+        sd_event_source *timer;
+};
+
+int registry_call_use_token(RegistryCall *call, const char *token, TbError **err) _warn_unused_;

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The client object: hosts and their settings, credentials, counters. */
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "common/strv.h"
+#include "registry-client/internal.h"
+
+#define HUB_NAME "docker.io"
+#define HUB_AUTHORITY \
+        "registry-1.docker.io" /* where the Hub's API really is; "docker.io" itself is a web site */
+
+#define DEFAULT_TRIES 3U
+#define DEFAULT_BACKOFF_USEC USEC_PER_SEC
+#define BACKOFF_MAX_USEC (30 * USEC_PER_SEC)
+
+int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err)
+{
+        _cleanup_(registry_client_freep) RegistryClient *c = NULL;
+        int r;
+
+        c = calloc(1, sizeof(*c));
+        if (!c)
+                return tb_error_oom(err);
+        c->tries = DEFAULT_TRIES;
+        c->backoff_usec = DEFAULT_BACKOFF_USEC;
+        if (event)
+                c->event = sd_event_ref(event);
+        else {
+                r = sd_event_new(&c->event);
+                if (r < 0)
+                        return tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot create an event loop");
+        }
+        r = tb_http_new(c->event, &c->http, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+static void host_free(RegistryHost *h)
+{
+        free(h->name);
+        free(h->authority);
+        free(h->ca_file);
+        free(h->client_cert);
+        free(h->client_key);
+        registry_challenge_done(&h->challenge);
+        free(h);
+}
+
+RegistryClient *registry_client_free(RegistryClient *c)
+{
+        if (!c)
+                return NULL;
+        registry_client_stop_background(c);
+        registry_auth_free_tokens(c);
+        while (c->hosts) {
+                RegistryHost *next = c->hosts->next;
+
+                host_free(c->hosts);
+                c->hosts = next;
+        }
+        registry_credentials_free(c->explicit_credentials);
+        registry_credentials_free(c->config_credentials);
+        tb_http_free(c->http);
+        sd_event_unref(c->event);
+        free(c);
+        return NULL;
+}
+
+sd_event *registry_client_event(RegistryClient *c)
+{
+        return c->event;
+}
+
+static RegistryHost *find_host(RegistryClient *c, const char *name)
+{
+        for (RegistryHost *h = c->hosts; h; h = h->next)
+                if (strcasecmp(h->name, name) == 0)
+                        return h;
+        return NULL;
+}
+
+int registry_client_get_host(RegistryClient *c, const char *name, RegistryHost **ret, TbError **err)
+{
+        RegistryHost *h;
+
+        if (strcasecmp(name, "index.docker.io") == 0)
+                name = HUB_NAME;
+        h = find_host(c, name);
+        if (h) {
+                *ret = h;
+                return 0;
+        }
+        if (!registry_host_is_valid(name)) {
+                _cleanup_free_ char *shown = tb_escape(name, 80);
+
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "registry host \"%s\": write HOST or HOST:PORT, without http:// and without a path",
+                        shown ? shown : "?");
+        }
+        h = calloc(1, sizeof(*h));
+        if (!h)
+                return tb_error_oom(err);
+        h->name = strdup(name);
+        h->authority = strdup(strcasecmp(name, HUB_NAME) == 0 ? HUB_AUTHORITY : name);
+        if (!h->name || !h->authority) {
+                host_free(h);
+                return tb_error_oom(err);
+        }
+        for (char *p = h->name; *p; p++)
+                if (*p >= 'A' && *p <= 'Z')
+                        *p = (char) (*p - 'A' + 'a');
+        h->plain_http = registry_host_is_loopback(name);
+        h->next = c->hosts;
+        c->hosts = h;
+        *ret = h;
+        return 0;
+}
+
+RegistryHost *registry_client_find_authority(RegistryClient *c, const char *authority)
+{
+        for (RegistryHost *h = c->hosts; h; h = h->next)
+                if (strcasecmp(h->authority, authority) == 0)
+                        return h;
+        return NULL;
+}
+
+char *registry_host_url(const RegistryHost *h, const char *path_format, ...)
+{
+        _cleanup_free_ char *path = NULL;
+        va_list ap;
+        int n;
+
+        va_start(ap, path_format);
+        n = vasprintf(&path, path_format, ap);
+        va_end(ap);
+        if (n < 0) {
+                path = NULL;
+                return NULL;
+        }
+        return tb_asprintf("%s://%s/v2/%s", h->plain_http ? "http" : "https", h->authority, path);
+}
+
+int registry_client_set_plain_http(RegistryClient *c, const char *host, TbError **err)
+{
+        RegistryHost *h;
+        int r = registry_client_get_host(c, host, &h, err);
+
+        if (r < 0)
+                return r;
+        h->plain_http = true;
+        return 0;
+}
+
+static int replace_string(char **field, const char *value, TbError **err)
+{
+        char *copy = value ? strdup(value) : NULL;
+
+        if (value && !copy)
+                return tb_error_oom(err);
+        free(*field);
+        *field = copy;
+        return 0;
+}
+
+int registry_client_set_tls(RegistryClient *c, const char *host, const TbHttpTls *tls, TbError **err)
+{
+        RegistryHost *h;
+        int r;
+
+        if ((r = registry_client_get_host(c, host, &h, err)) < 0 ||
+                (r = replace_string(&h->ca_file, tls->ca_file, err)) < 0 ||
+                (r = replace_string(&h->client_cert, tls->client_cert, err)) < 0 ||
+                (r = replace_string(&h->client_key, tls->client_key, err)) < 0)
+                return r;
+        h->insecure = tls->insecure;
+        h->plain_http = false; /* who gives TLS settings wants TLS, also on a loopback name */
+        return 0;
+}
+
+int registry_client_set_credentials(
+        RegistryClient *c, const char *host, const char *user, const char *password, TbError **err)
+{
+        _cleanup_(registry_credentials_freep) RegistryCredentials *n = NULL;
+        RegistryHost *h;
+        int r;
+
+        r = registry_client_get_host(c, host, &h, err);
+        if (r < 0)
+                return r;
+        if (!*user || strchr(user, ':')) /* RFC 7617: a user-id has no colon */
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "%s: the user name must not be empty and must not contain \":\"", h->name);
+        n = calloc(1, sizeof(*n));
+        if (!n)
+                return tb_error_oom(err);
+        n->host = strdup(h->name);
+        n->user = strdup(user);
+        n->password = strdup(password);
+        if (!n->host || !n->user || !n->password)
+                return tb_error_oom(err);
+        n->next = c->explicit_credentials;
+        c->explicit_credentials = TAKE_PTR(n);
+        return 0;
+}
+
+const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host)
+{
+        const RegistryCredentials *unreadable = NULL;
+
+        for (const RegistryCredentials *i = c->explicit_credentials; i; i = i->next)
+                if (strcasecmp(i->host, host) == 0)
+                        return i;
+        for (const RegistryCredentials *i = c->config_credentials; i; i = i->next)
+                if (strcasecmp(i->host, host) == 0) {
+                        if (!i->unreadable)
+                                return i;
+                        unreadable = i;
+                }
+        return unreadable;
+}
+
+int registry_client_load_docker_config(RegistryClient *c, const char *path, TbError **err)
+{
+        _cleanup_(registry_credentials_freep) RegistryCredentials *list = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        _cleanup_free_ char *own_path = NULL;
+        _cleanup_secret_ char *data = NULL;
+        const char *dir;
+        size_t size;
+        int r;
+
+        if (!path) {
+                dir = getenv("DOCKER_CONFIG");
+                if (dir && *dir)
+                        own_path = tb_asprintf("%s/config.json", dir);
+                else {
+                        dir = getenv("HOME");
+                        if (!dir || !*dir)
+                                return 0;
+                        own_path = tb_asprintf("%s/.docker/config.json", dir);
+                }
+                if (!own_path)
+                        return tb_error_oom(err);
+        }
+        r = tb_file_read(path ? path : own_path, 1024U * 1024, &data, &size, &e);
+        if (r == -ENOENT && !path)
+                return 0;
+        if (r < 0) {
+                tb_error_move(err, &e);
+                return r;
+        }
+        r = registry_docker_config_parse(data, size, path ? path : own_path, &list, err);
+        if (r < 0)
+                return r;
+        if (list) { /* later files win: in front */
+                RegistryCredentials *last = list;
+
+                while (last->next)
+                        last = last->next;
+                last->next = c->config_credentials;
+                c->config_credentials = TAKE_PTR(list);
+        }
+        return 0;
+}
+
+void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec)
+{
+        c->tries = tries < 1 ? 1 : MIN2(tries, 10U);
+        c->backoff_usec = MIN2(backoff_usec, (uint64_t) BACKOFF_MAX_USEC);
+}
+
+uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint64_t retry_after_usec)
+{
+        uint64_t usec = c->backoff_usec;
+        uint16_t noise = 0;
+
+        if (retry_after_usec > 0)
+                return MIN2(retry_after_usec, REGISTRY_RETRY_AFTER_MAX_SEC * USEC_PER_SEC);
+        for (unsigned i = 1; i < attempt && usec < BACKOFF_MAX_USEC; i++)
+                usec *= 2;
+        usec = MIN2(usec, (uint64_t) BACKOFF_MAX_USEC);
+        /* 75 % ... 125 %, so that 25 hosts that failed together do not come back together. No entropy: no jitter. */
+        if (getrandom(&noise, sizeof(noise), GRND_NONBLOCK) != (ssize_t) sizeof(noise))
+                return usec;
+        return usec - usec / 4 + usec / 2 * noise / UINT16_MAX;
+}
+
+void registry_client_cancel(RegistryClient *c)
+{
+        c->cancelled = true;
+}
+
+void registry_client_get_stats(const RegistryClient *c, RegistryStats *ret)
+{
+        *ret = c->stats;
+}

@@ -1,0 +1,692 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Copy of an image or an index
+ *
+ *         LOOKING    source's manifest and target's present state, at the same time; down to the wanted platform
+ *         CHILDREN   for a whole index: the manifests it names, and theirs
+ *         BLOBS      every distinct blob of all of them, `parallel` at a time (copy-blob.c)
+ *         MANIFESTS  deepest level first, so that each is pushed after everything it names; the target's name last
+ *
+ * Manifests are kept byte for byte from GET to PUT. Nodes form a list in which a parent comes before its children;
+ * `depth` is the longest way from the root. The list, the depth and the sum of sizes are bounded.
+ *
+ * A failure frees the transfers that run (their upload sessions are closed in the background) and ends the operation; the
+ * target then has some new blobs at most, which its garbage collection removes, but no new name.
+ */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/strv.h"
+#include "common/units.h"
+#include "registry-client/copy.h"
+
+#define NODES_MAX 1024U
+#define DEPTH_MAX 4U
+#define MANIFESTS_BYTES_MAX (64U * 1024 * 1024)
+#define PARALLEL_DEFAULT 4U
+#define PARALLEL_MAX 16U
+#define PROGRESS_USEC 100000U
+
+typedef enum CopyPhase {
+        COPY_LOOKING,
+        COPY_CHILDREN,
+        COPY_BLOBS,
+        COPY_MANIFESTS,
+        COPY_FINISHED,
+} CopyPhase;
+
+typedef struct CopyOp CopyOp;
+
+typedef struct CopyNode {
+        CopyOp *copy;
+        TbDigest digest;
+        RegistryManifest *manifest; /* NULL = not fetched yet */
+        unsigned depth;
+        RegistryOp *op; /* GET or PUT under way */
+        bool pushed;
+} CopyNode;
+
+typedef struct CopyItem {               /* a blob to copy */
+        const RegistryDescriptor *blob; /* in a node's manifest */
+        bool is_layer;
+        size_t order;
+} CopyItem;
+
+typedef struct CopySlot {
+        CopyOp *copy;
+        const CopyItem *item;
+        RegistryCopyBlob *blob;
+} CopySlot;
+
+struct CopyOp {
+        RegistryOp op;
+        CopyPhase phase;
+        RegistryRef *source, *target;
+        RegistryPlatform platform;
+        bool one_platform, same_repository;
+        unsigned parallel, platform_depth;
+        bool always_stream;
+        RegistryCopyTap tap_copy;
+        const RegistryCopyTap *tap; /* NULL or &tap_copy */
+        void (*progress_fn)(const RegistryCopyProgress *, void *);
+        void *progress_userdata;
+        RegistryCopyProgress progress;
+        uint64_t progress_usec;
+
+        RegistryOp *get, *look; /* LOOKING */
+        RegistryManifest *top;
+        bool looked;
+        TbDigest present; /* what the target named before; unset = nothing */
+
+        CopyNode **nodes;
+        size_t n_nodes, n_fetched, n_active;
+        size_t manifests_bytes;
+
+        CopyItem *items;
+        size_t n_items, next_item;
+        CopySlot slots[PARALLEL_MAX];
+};
+
+/* ---- the end ---- */
+
+static void stop_transfers(CopyOp *c)
+{
+        c->get = registry_op_free(c->get);
+        c->look = registry_op_free(c->look);
+        for (size_t i = 0; i < PARALLEL_MAX; i++)
+                c->slots[i].blob = registry_copy_blob_free(c->slots[i].blob);
+        for (size_t i = 0; i < c->n_nodes; i++)
+                c->nodes[i]->op = registry_op_free(c->nodes[i]->op);
+}
+
+static void copy_destroy(RegistryOp *op)
+{
+        CopyOp *c = (CopyOp *) op;
+
+        stop_transfers(c);
+        for (size_t i = 0; i < c->n_nodes; i++) {
+                registry_manifest_free(c->nodes[i]->manifest);
+                free(c->nodes[i]);
+        }
+        free(c->nodes);
+        free(c->items);
+        registry_manifest_free(c->top);
+        registry_ref_free(c->source);
+        registry_ref_free(c->target);
+        registry_platform_done(&c->platform);
+}
+
+static void copy_fail(CopyOp *c, const TbError *err)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        if (err)
+                e = tb_error_copy(err); /* stopping frees what it may belong to */
+        else
+                (void) tb_error_oom(&e);
+        c->phase = COPY_FINISHED;
+        stop_transfers(c);
+        registry_op_fail(&c->op, e);
+}
+
+static void report_progress(CopyOp *c, bool now)
+{
+        uint64_t t;
+
+        if (!c->progress_fn)
+                return;
+        t = tb_now_us();
+        if (!now && t < c->progress_usec + PROGRESS_USEC)
+                return;
+        c->progress_usec = t;
+        c->progress_fn(&c->progress, c->progress_userdata);
+}
+
+static void copy_succeed(CopyOp *c)
+{
+        const RegistryManifest *root = c->nodes[0]->manifest;
+        _cleanup_error_ TbError *e = NULL;
+        char *type = strdup(registry_manifest_kind_to_media_type(root->kind));
+
+        if (!type) {
+                copy_fail(c, NULL);
+                return;
+        }
+        c->op.copy.manifest =
+                (RegistryDescriptor){.media_type = type, .digest = root->digest, .size = root->size};
+        if (registry_descriptor_copy(&c->op.copy.manifest, &c->op.descriptor, &e) < 0) {
+                copy_fail(c, e);
+                return;
+        }
+        c->phase = COPY_FINISHED;
+        report_progress(c, true);
+        registry_op_finish(&c->op, 0, NULL);
+}
+
+/* ---- MANIFESTS ---- */
+
+static int push_manifests(CopyOp *c, TbError **err);
+
+static void on_pushed(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopyNode *n = userdata;
+        CopyOp *c = n->copy;
+
+        if (err) {
+                copy_fail(c, err);
+                return;
+        }
+        n->op = registry_op_free(n->op);
+        n->pushed = true;
+        c->n_active--;
+        c->op.copy.bytes_uploaded += n->manifest->size;
+        if (n->depth == 0)
+                copy_succeed(c);
+        else if (push_manifests(c, &e) < 0)
+                copy_fail(c, e);
+}
+
+static int push_node(CopyOp *c, CopyNode *n, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        const RegistryManifest *m = n->manifest;
+        int r;
+
+        r = registry_ref_with(c->target, n->depth == 0 ? c->target->tag : NULL,
+                n->depth == 0 ? &c->target->digest : &n->digest, &ref, err);
+        if (r < 0)
+                return r;
+        r = registry_put_manifest_start(c->op.client, ref, registry_manifest_kind_to_media_type(m->kind),
+                m->data, m->size, on_pushed, n, &n->op, err);
+        if (r >= 0)
+                c->n_active++;
+        return r;
+}
+
+/* Starts what may go now: nodes of the deepest level that is not complete. */
+static int push_manifests(CopyOp *c, TbError **err)
+{
+        unsigned deepest = 0;
+        int r;
+
+        for (size_t i = 0; i < c->n_nodes; i++)
+                if (!c->nodes[i]->pushed)
+                        deepest = MAX2(deepest, c->nodes[i]->depth);
+        for (size_t i = 0; i < c->n_nodes && c->n_active < c->parallel; i++) {
+                CopyNode *n = c->nodes[i];
+
+                if (n->pushed || n->op || n->depth != deepest)
+                        continue;
+                r = push_node(c, n, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- BLOBS ---- */
+
+static void on_moved(int64_t bytes, void *userdata)
+{
+        CopySlot *slot = userdata;
+        CopyOp *c = slot->copy;
+
+        c->progress.bytes_done += (uint64_t) bytes;
+        report_progress(c, false);
+}
+
+static int next_blobs(CopyOp *c, TbError **err);
+
+static void on_blob_done(RegistryCopyBlob *b, RegistryCopyHow how, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopySlot *slot = userdata;
+        CopyOp *c = slot->copy;
+        RegistryCopyResult *result = &c->op.copy;
+        uint64_t size = slot->item->blob->size;
+
+        if (err) {
+                copy_fail(c, err);
+                return;
+        }
+        switch (how) {
+        case REGISTRY_COPY_STREAMED:
+                result->blobs_streamed++;
+                result->bytes_downloaded += size;
+                result->bytes_uploaded += size;
+                break;
+        case REGISTRY_COPY_MOUNTED:
+                result->blobs_mounted++;
+                result->bytes_mounted += size;
+                break;
+        case REGISTRY_COPY_EXISTED:
+                result->blobs_existed++;
+                break;
+        case _REGISTRY_COPY_HOW_MAX:
+                break;
+        }
+        if (how != REGISTRY_COPY_STREAMED && c->always_stream && slot->item->is_layer)
+                result->bytes_downloaded += size;
+        slot->blob = registry_copy_blob_free(slot->blob);
+        slot->item = NULL;
+        c->n_active--;
+        c->progress.blobs_done++;
+        report_progress(c, false);
+        if (next_blobs(c, &e) < 0)
+                copy_fail(c, e);
+}
+
+static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError **err)
+{
+        bool stream = c->always_stream && item->is_layer && c->tap;
+        RegistryCopyBlobOptions o = {
+                .source = c->source,
+                .target = c->target,
+                .blob = item->blob,
+                .mount_from = tb_streq(c->source->host, c->target->host) ? c->source->repository : NULL,
+                .exists = c->same_repository && stream,
+                .always_stream = stream,
+                .tap = item->is_layer ? c->tap : NULL,
+                .moved = on_moved,
+                .done = on_blob_done,
+                .userdata = slot,
+        };
+        int r;
+
+        slot->copy = c;
+        slot->item = item;
+        r = registry_copy_blob_start(c->op.client, &o, &slot->blob, err);
+        if (r >= 0)
+                c->n_active++;
+        return r;
+}
+
+/* The target is known to have the blob, and nobody wants to see its bytes. */
+static int skip_blob(CopyOp *c, const CopyItem *item, TbError **err)
+{
+        int r = 0;
+
+        c->op.copy.blobs_existed++;
+        c->progress.blobs_done++;
+        c->progress.bytes_done += item->blob->size;
+        if (item->is_layer && c->tap && c->tap->end)
+                r = c->tap->end(item->blob, REGISTRY_COPY_EXISTED, c->tap->userdata, err);
+        return r;
+}
+
+static bool target_is_complete(const CopyOp *c)
+{
+        return c->same_repository || tb_digest_equal(&c->present, &c->nodes[0]->digest);
+}
+
+static int next_blobs(CopyOp *c, TbError **err)
+{
+        int r;
+
+        for (size_t i = 0; i < c->parallel && c->next_item < c->n_items; i++) {
+                CopySlot *slot = c->slots + i;
+
+                while (!slot->blob && c->next_item < c->n_items) {
+                        const CopyItem *item = c->items + c->next_item++;
+                        bool wanted = c->always_stream && item->is_layer && c->tap;
+
+                        if (target_is_complete(c) && !wanted)
+                                r = skip_blob(c, item, err);
+                        else
+                                r = start_blob(c, slot, item, err);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        if (c->n_active > 0 || c->next_item < c->n_items)
+                return 0;
+        c->phase = COPY_MANIFESTS;
+        return push_manifests(c, err);
+}
+
+static int by_digest(const void *a, const void *b)
+{
+        const CopyItem *x = a, *y = b;
+        int r = strcmp(x->blob->digest.text, y->blob->digest.text);
+
+        if (r != 0)
+                return r;
+        if (x->is_layer != y->is_layer)
+                return x->is_layer ? -1 : 1; /* what is a layer somewhere goes to the tap */
+        return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static int by_order(const void *a, const void *b)
+{
+        const CopyItem *x = a, *y = b;
+
+        return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static void add_item(CopyOp *c, const RegistryDescriptor *blob, bool is_layer)
+{
+        if (blob->foreign)
+                return;
+        c->items[c->n_items] = (CopyItem){.blob = blob, .is_layer = is_layer, .order = c->n_items};
+        c->n_items++;
+}
+
+/* Every distinct blob, in the order in which manifests name them. */
+static int list_blobs(CopyOp *c, TbError **err)
+{
+        size_t n = 0, kept = 0;
+
+        for (size_t i = 0; i < c->n_nodes; i++)
+                n += 1 + c->nodes[i]->manifest->n_layers + c->nodes[i]->manifest->n_entries;
+        c->items = calloc(n, sizeof(*c->items));
+        if (!c->items)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < c->n_nodes; i++) {
+                const RegistryManifest *m = c->nodes[i]->manifest;
+
+                if (!registry_manifest_is_index(m))
+                        add_item(c, &m->config, false);
+                for (size_t k = 0; k < m->n_layers; k++)
+                        add_item(c, m->layers + k, true);
+                for (size_t k = 0; k < m->n_entries; k++) /* an index may name blobs: build caches do */
+                        if (registry_manifest_kind_from_media_type(m->entries[k].media_type) < 0)
+                                add_item(c, m->entries + k, false);
+        }
+        qsort(c->items, c->n_items, sizeof(*c->items), by_digest);
+        for (size_t i = 0; i < c->n_items; i++)
+                if (kept == 0 ||
+                        !tb_digest_equal(&c->items[kept - 1].blob->digest, &c->items[i].blob->digest))
+                        c->items[kept++] = c->items[i];
+        c->n_items = kept;
+        qsort(c->items, c->n_items, sizeof(*c->items), by_order);
+
+        c->progress.blobs_total = c->n_items;
+        for (size_t i = 0; i < c->n_items; i++)
+                c->progress.bytes_total += c->items[i].blob->size;
+        return 0;
+}
+
+static int enter_blobs(CopyOp *c, TbError **err)
+{
+        int r;
+
+        c->phase = COPY_BLOBS;
+        r = list_blobs(c, err);
+        return r < 0 ? r : next_blobs(c, err);
+}
+
+/* ---- CHILDREN ---- */
+
+static int add_node(CopyOp *c, const TbDigest *digest, unsigned depth, TbError **err)
+{
+        CopyNode **v, *n;
+
+        for (size_t i = 0; i < c->n_nodes; i++)
+                if (tb_digest_equal(&c->nodes[i]->digest, digest)) {
+                        /* Named twice, at different levels: its own children must stay below it. */
+                        if (c->nodes[i]->depth < depth && !c->nodes[i]->manifest)
+                                c->nodes[i]->depth = depth;
+                        else if (c->nodes[i]->depth < depth &&
+                                !registry_manifest_is_index(c->nodes[i]->manifest))
+                                c->nodes[i]->depth = depth;
+                        else if (c->nodes[i]->depth < depth)
+                                return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
+                                        "%s/%s: one index is named at several levels", c->source->host,
+                                        c->source->repository);
+                        return 0;
+                }
+        if (c->n_nodes >= NODES_MAX || depth > DEPTH_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
+                        "%s/%s: more than %u manifests, or nested deeper than %u", c->source->host,
+                        c->source->repository, NODES_MAX, DEPTH_MAX);
+        v = reallocarray(c->nodes, c->n_nodes + 1, sizeof(*v));
+        if (!v)
+                return tb_error_oom(err);
+        c->nodes = v;
+        n = calloc(1, sizeof(*n));
+        if (!n)
+                return tb_error_oom(err);
+        n->copy = c;
+        n->digest = *digest;
+        n->depth = depth;
+        c->nodes[c->n_nodes++] = n;
+        return 0;
+}
+
+/* The node got its manifest (taken): its children become nodes. */
+static int fill_node(CopyOp *c, CopyNode *n, RegistryManifest *m, TbError **err)
+{
+        int r;
+
+        n->manifest = m;
+        c->n_fetched++;
+        c->manifests_bytes += m->size;
+        c->op.copy.bytes_downloaded += m->size;
+        if (c->manifests_bytes > MANIFESTS_BYTES_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
+                        "%s/%s: its manifests are larger than %u bytes", c->source->host,
+                        c->source->repository, MANIFESTS_BYTES_MAX);
+        for (size_t i = 0; i < m->n_entries; i++) {
+                if (registry_manifest_kind_from_media_type(m->entries[i].media_type) < 0)
+                        continue;
+                r = add_node(c, &m->entries[i].digest, n->depth + 1, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int fetch_children(CopyOp *c, TbError **err);
+
+static void on_child(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopyNode *n = userdata;
+        CopyOp *c = n->copy;
+        RegistryManifest *m;
+
+        if (err) {
+                copy_fail(c, err);
+                return;
+        }
+        m = registry_op_steal_manifest(op);
+        n->op = registry_op_free(n->op);
+        c->n_active--;
+        if (fill_node(c, n, m, &e) < 0 || fetch_children(c, &e) < 0)
+                copy_fail(c, e);
+}
+
+static int fetch_children(CopyOp *c, TbError **err)
+{
+        int r;
+
+        for (size_t i = 0; i < c->n_nodes && c->n_active < c->parallel; i++) {
+                _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+                CopyNode *n = c->nodes[i];
+
+                if (n->manifest || n->op)
+                        continue;
+                r = registry_ref_with(c->source, NULL, &n->digest, &ref, err);
+                if (r < 0)
+                        return r;
+                r = registry_get_manifest_start(c->op.client, ref, on_child, n, &n->op, err);
+                if (r < 0)
+                        return r;
+                c->n_active++;
+        }
+        if (c->n_active > 0)
+                return 0;
+        return enter_blobs(c, err);
+}
+
+/* ---- LOOKING ---- */
+
+static int when_looked(CopyOp *c, TbError **err)
+{
+        RegistryManifest *m;
+        int r;
+
+        if (!c->top || !c->looked)
+                return 0;
+        if (tb_digest_is_set(&c->target->digest) && !tb_digest_equal(&c->target->digest, &c->top->digest))
+                return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
+                        "%s/%s: the target names digest %s, but the source has %s", c->source->host,
+                        c->source->repository, c->target->digest.text, c->top->digest.text);
+        r = add_node(c, &c->top->digest, 0, err);
+        if (r < 0)
+                return r;
+        c->phase = COPY_CHILDREN;
+        m = TAKE_PTR(c->top);
+        r = fill_node(c, c->nodes[0], m, err);
+        return r < 0 ? r : fetch_children(c, err);
+}
+
+static int get_source(CopyOp *c, const TbDigest *digest, TbError **err);
+
+/* An index, but one platform is wanted: 1 = its manifest is being fetched, 0 = this is what we want. */
+static int descend(CopyOp *c, TbError **err)
+{
+        const RegistryDescriptor *d;
+        TbDigest digest;
+        int r;
+
+        if (!c->one_platform || !registry_manifest_is_index(c->top))
+                return 0;
+        if (++c->platform_depth > DEPTH_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s/%s: indexes nested deeper than %u",
+                        c->source->host, c->source->repository, DEPTH_MAX);
+        r = registry_manifest_select(c->top, &c->platform, &d, err);
+        if (r < 0) {
+                (void) tb_error_prefix(err, "%s/%s", c->source->host, c->source->repository);
+                return r;
+        }
+        digest = d->digest;
+        c->op.copy.bytes_downloaded += c->top->size;
+        c->top = registry_manifest_free(c->top);
+        r = get_source(c, &digest, err);
+        return r < 0 ? r : 1;
+}
+
+static void on_source(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopyOp *c = userdata;
+        int r;
+
+        if (err) {
+                copy_fail(c, err);
+                return;
+        }
+        c->top = registry_op_steal_manifest(op);
+        c->get = registry_op_free(c->get);
+        r = descend(c, &e);
+        if (r == 0)
+                r = when_looked(c, &e);
+        if (r < 0)
+                copy_fail(c, e);
+}
+
+static int get_source(CopyOp *c, const TbDigest *digest, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        if (digest) {
+                r = registry_ref_with(c->source, NULL, digest, &ref, err);
+                if (r < 0)
+                        return r;
+        }
+        return registry_get_manifest_start(c->op.client, ref ? ref : c->source, on_source, c, &c->get, err);
+}
+
+static void on_looked(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopyOp *c = userdata;
+
+        if (err) {
+                copy_fail(c, err);
+                return;
+        }
+        if (result > 0)
+                c->present = registry_op_descriptor(op)->digest;
+        c->looked = true;
+        c->look = registry_op_free(c->look);
+        if (when_looked(c, &e) < 0)
+                copy_fail(c, e);
+}
+
+/* ---- start ---- */
+
+static int ref_copy(const RegistryRef *ref, RegistryRef **ret, TbError **err)
+{
+        return registry_ref_new(ref->host, ref->repository, ref->tag, &ref->digest, ret, err);
+}
+
+static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
+{
+        const RegistryPlatform *p;
+
+        c->parallel = PARALLEL_DEFAULT;
+        if (!o)
+                return 0;
+        if (o->parallel > 0)
+                c->parallel = MIN2(o->parallel, PARALLEL_MAX);
+        c->always_stream = o->always_stream;
+        if (o->tap) {
+                c->tap_copy = *o->tap;
+                c->tap = &c->tap_copy;
+        }
+        c->progress_fn = o->progress;
+        c->progress_userdata = o->progress_userdata;
+        p = o->platform;
+        c->one_platform = p != NULL;
+        return p ? registry_platform_init(&c->platform, p->os, p->architecture, p->variant, err) : 0;
+}
+
+int registry_copy_start(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op =
+                registry_op_new(client, sizeof(CopyOp), copy_destroy, done, userdata, err);
+        CopyOp *c = (CopyOp *) op;
+        int r;
+
+        if (!c)
+                return -ENOMEM;
+        if ((r = ref_copy(source, &c->source, err)) < 0 || (r = ref_copy(target, &c->target, err)) < 0 ||
+                (r = take_options(c, options, err)) < 0)
+                return r;
+        c->same_repository =
+                tb_streq(source->host, target->host) && tb_streq(source->repository, target->repository);
+        r = get_source(c, NULL, err);
+        if (r < 0)
+                return r;
+        r = registry_resolve_start(client, c->target, on_looked, c, &c->look, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(op);
+        return 0;
+}
+
+int registry_copy(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r;
+
+        r = registry_copy_start(client, source, target, options, NULL, NULL, &op, err);
+        if (r < 0)
+                return r;
+        r = registry_op_wait(op, err);
+        if (r < 0)
+                return r;
+        *ret = op->copy;
+        op->copy = (RegistryCopyResult){0};
+        return 0;
+}

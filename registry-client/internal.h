@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Inside the registry client. Layers, each using only those above it:
+ *
+ *   reference platform manifest challenge docker-config token   pure parsers
+ *   url status                                                   policy of targets, answers -> TbError
+ *   client                                                       hosts and their settings
+ *   auth                                                         credentials, tokens
+ *   call                                                         one logical request: auth, redirects, retries
+ *   op                                                           RegistryOp, sync waiting
+ *   image-ops list download upload mount copy                    the operations
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "common/buffer.h"
+#include "common/http.h"
+#include "registry-client/registry.h"
+
+#define USEC_PER_SEC 1000000ULL
+
+/* ---- reference.c, platform.c ---- */
+
+bool registry_host_is_valid(const char *host);
+bool registry_repository_is_valid(const char *s);
+bool registry_tag_is_valid(const char *s);
+/* What goes into the URL: the digest, else the tag. */
+const char *registry_ref_selector(const RegistryRef *ref);
+
+int registry_platform_init(RegistryPlatform *ret, const char *os, const char *architecture,
+        const char *variant, TbError **err) _warn_unused_;
+/* 0 = does not run on `want`; higher = fits better. */
+unsigned registry_platform_match(const RegistryPlatform *have, const RegistryPlatform *want);
+
+/* ---- challenge.c ---- */
+
+typedef enum RegistryAuthScheme { /* in the order of preference */
+        REGISTRY_AUTH_NONE,
+        REGISTRY_AUTH_BASIC,
+        REGISTRY_AUTH_BEARER,
+} RegistryAuthScheme;
+
+typedef struct RegistryChallenge {
+        RegistryAuthScheme scheme;
+        char *realm; /* Bearer: URL of the token server */
+        char *service;
+        char *scope;
+        char *error; /* "insufficient_scope", "invalid_token" */
+} RegistryChallenge;
+
+/* Parses one header value and replaces *best when it holds a better challenge. -EPROTO, -EMSGSIZE. */
+int registry_challenge_parse(const char *header, RegistryChallenge *best, TbError **err) _warn_unused_;
+void registry_challenge_done(RegistryChallenge *c);
+#define _cleanup_registry_challenge_ _cleanup_(registry_challenge_done)
+
+/* ---- token.c ---- */
+
+/* The token server's answer (distribution, docs/spec/auth/token.md): *ret_token is the caller's (secret). The token is
+ * fit for a header line. *ret_expires_sec is within 60 ... 86400. */
+int registry_token_parse(const char *body, size_t size, char **ret_token, uint64_t *ret_expires_sec,
+        TbError **err) _warn_unused_;
+
+/* ---- docker-config.c ---- */
+
+typedef struct RegistryCredentials {
+        struct RegistryCredentials *next;
+        char *host; /* as in RegistryRef */
+        char *user, *password;
+        char *registry_token; /* a bearer token as it is */
+        bool unreadable;      /* an entry is there, but only a helper or an identity token can use it */
+} RegistryCredentials;
+
+/* Parses a docker config.json; gives a list (NULL when empty). `what` names it in messages. */
+int registry_docker_config_parse(const char *data, size_t size, const char *what, RegistryCredentials **ret,
+        TbError **err) _warn_unused_;
+RegistryCredentials *registry_credentials_free(RegistryCredentials *list);
+TB_DEFINE_CLEANUP(RegistryCredentials *, registry_credentials_free)
+/* Zeroes and frees a secret; accepts NULL, returns NULL. */
+char *registry_secret_free(char *s);
+static inline void registry_secret_freep(char **s)
+{
+        (void) registry_secret_free(*s);
+}
+#define _cleanup_secret_ _cleanup_(registry_secret_freep)
+char *registry_base64_encode(const void *data, size_t size);
+/* Strict alphabet, padding optional. -EINVAL. */
+int registry_base64_decode(const char *s, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
+
+/* ---- url.c ---- */
+
+/* Resolves `location` (absolute or relative) against `base`. Refuses what is no plain http(s) URL. */
+int registry_url_resolve(const char *base, const char *location, char **ret, TbError **err) _warn_unused_;
+/* Appends "name=value" to the query, value escaped; everything else stays as it is. */
+int registry_url_add_query(const char *url, const char *name, const char *value, char **ret, TbError **err)
+        _warn_unused_;
+/* Same scheme, host and port. */
+bool registry_url_same_origin(const char *a, const char *b);
+/* "host" or "host:port" (only a port that is not the scheme's default), lower-case. NULL when it cannot be parsed. */
+char *registry_url_authority(const char *url);
+bool registry_url_is_https(const char *url);
+/* "https://host/path", for messages: without the query, which may hold signatures, and without user info. */
+char *registry_url_for_people(const char *url);
+/* Names and literal addresses that are the machine itself / that are not reachable from the internet. */
+bool registry_host_is_loopback(const char *authority);
+bool registry_host_is_private(const char *authority);
+struct sockaddr;
+bool registry_address_is_private(const struct sockaddr *address);
+/* The target of a `Link: <...>; rel="next"` header (RFC 8288), or 0 when there is none. */
+int registry_link_next(const char *header, char **ret, TbError **err) _warn_unused_;
+
+/* ---- client.c ---- */
+
+typedef struct RegistryHost {
+        struct RegistryHost *next;
+        char *name;      /* as in RegistryRef */
+        char *authority; /* whom we talk to: registry-1.docker.io for docker.io */
+        bool plain_http;
+        char *ca_file, *client_cert, *client_key;
+        bool insecure;
+        bool seen_private;           /* a connection to it went to a private address */
+        RegistryChallenge challenge; /* what it asked for last; scheme NONE = nothing so far */
+} RegistryHost;
+
+typedef struct RegistryToken RegistryToken;
+typedef struct RegistryCall RegistryCall;
+
+struct RegistryClient {
+        sd_event *event;
+        TbHttp *http;
+        RegistryHost *hosts;
+        RegistryCredentials *explicit_credentials;
+        RegistryCredentials *config_credentials;
+        RegistryToken *tokens;
+        size_t n_tokens;
+        RegistryCall *background; /* calls nobody waits for: closing uploads */
+        unsigned tries;
+        uint64_t backoff_usec;
+        RegistryStats stats;
+        bool cancelled; /* whoever waits for an operation is to give it up */
+};
+
+int registry_client_get_host(RegistryClient *c, const char *name, RegistryHost **ret, TbError **err)
+        _warn_unused_;
+/* The settings of whoever answers at `authority`, or NULL. */
+RegistryHost *registry_client_find_authority(RegistryClient *c, const char *authority);
+const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host);
+/* "https://host/v2/" + path. NULL when out of memory. */
+char *registry_host_url(const RegistryHost *h, const char *path_format, ...) _printf_(2, 3);
+/* How long to wait before try number `attempt` + 1 (attempt counts from 1). */
+uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint64_t retry_after_usec);
+
+/* ---- call.c ---- */
+
+typedef struct RegistryCallOptions {
+        RegistryHost *host; /* whose settings and credentials; required */
+        const char *method;
+        const char *url;            /* absolute */
+        const char *const *headers; /* NULL-terminated, NULL = none */
+        const char *scopes[2];      /* "repository:name:pull,push"; the more powerful first */
+        const char *authorization;  /* used as it is, for this origin only; no challenge is answered then */
+        const void *body;           /* copied */
+        size_t body_size;
+        TbHttpReadFn read; /* streamed request body of read_size bytes */
+        void *read_userdata;
+        uint64_t read_size;
+        /* Gets body bytes of 2xx answers, as TbHttpWriteFn; NULL = collected. */
+        ssize_t (*write)(RegistryCall *call, const void *data, size_t size, void *userdata);
+        /* Called before every try but the first: rewinds, and may add headers. A call that streams and has none is
+         * not tried again once it was sent. */
+        int (*again)(RegistryCall *call, char ***headers, void *userdata, TbError **err);
+        size_t response_max;    /* of collected 2xx bodies; 0 = 1 MiB */
+        unsigned tries;         /* 0 = the client's */
+        uint64_t timeout_usec;  /* of one try; 0 = none, stalls are noticed after low_speed_sec */
+        uint64_t low_speed_sec; /* 0 = 60 */
+        /* The answer is there, whatever its status (err == NULL), or it could not be had. The callback may free the
+         * call. */
+        void (*done)(RegistryCall *call, const TbError *err, void *userdata);
+        void *userdata;
+} RegistryCallOptions;
+
+/* `done` comes from the loop only. */
+int registry_call_start(RegistryClient *c, const RegistryCallOptions *options, RegistryCall **ret,
+        TbError **err) _warn_unused_;
+RegistryCall *registry_call_free(RegistryCall *call);
+TB_DEFINE_CLEANUP(RegistryCall *, registry_call_free)
+unsigned registry_call_status(const RegistryCall *call);
+const char *registry_call_header(const RegistryCall *call, const char *name);
+/* The collected body (of an error status: at most its first 64 KiB); never NULL. */
+const char *registry_call_body(const RegistryCall *call, size_t *ret_size);
+const char *registry_call_url(const RegistryCall *call); /* the last one, after redirects */
+RegistryHost *registry_call_host(const RegistryCall *call);
+RegistryClient *registry_call_client(const RegistryCall *call);
+void registry_call_resume(RegistryCall *call);
+/* From inside write or the read function: why it is going to fail. Takes ownership. */
+void registry_call_abort_reason(RegistryCall *call, TbError *err);
+/* For auth.c: the token came (authorization header value, secret) or could not be had. */
+void registry_call_token_ready(RegistryCall *call, const char *token, const TbError *err);
+/* May a registry send us from one URL to the other (Location, Link)? Not from https to http, not to unmarked http hosts,
+ * not from a public registry to a private address. */
+int registry_call_check_target(RegistryClient *c, const RegistryHost *host, const char *from, const char *to,
+        TbError **err) _warn_unused_;
+/* Starts a call that nobody waits for; the client owns it. Failure to start is ignored. */
+void registry_call_background(RegistryClient *c, const RegistryCallOptions *options);
+void registry_client_stop_background(RegistryClient *c);
+
+/* ---- auth.c ---- */
+
+/*
+ * Gives `call` a bearer token for the host's last challenge and these scopes: 1 = at hand (*ret, borrowed until the
+ * next return to the loop), 0 = registry_call_token_ready() comes later. `stale`, when not NULL, is a token that was
+ * just refused: a cached one that equals it is not given again.
+ */
+int registry_auth_get_token(RegistryClient *c, RegistryHost *host, char *const *scopes, const char *stale,
+        RegistryCall *call, const char **ret, TbError **err) _warn_unused_;
+/* "repository:x:pull" is covered by "repository:x:pull,push". */
+bool registry_scope_is_covered(char *const *scopes, const char *scope);
+/* The call does not want it any more. */
+void registry_auth_forget_call(RegistryClient *c, const RegistryCall *call);
+/* "Basic ..." for the host; *ret NULL when there are no credentials. Secret. */
+int registry_auth_basic(RegistryClient *c, const RegistryHost *host, char **ret, TbError **err)
+        _warn_unused_;
+void registry_auth_free_tokens(RegistryClient *c);
+
+/* ---- status.c ---- */
+
+/* Makes the error for an answer that is not what the caller wanted: "<host>: <fmt>: <why>; <advice>". */
+int registry_status_error(const RegistryCall *call, TbError **err, const char *fmt, ...) _printf_(3, 4);
+/* From the parts; `body` is the answer's. */
+int registry_status_error_full(const char *host, unsigned status, const char *body, size_t size,
+        const char *retry_after, const char *what, TbError **err);
+bool registry_status_is_retryable(unsigned status);
+/* Retry-After: delay-seconds or HTTP-date (RFC 9110 10.2.3); 0 = absent or not understood. */
+uint64_t registry_retry_after_usec(const char *header);
+/* The first code and message of {"errors":[...]}, made fit for people; NULL when there are none. */
+char *registry_error_text(const char *body, size_t size);
+
+/* ---- op.c ---- */
+
+struct RegistryOp {
+        RegistryClient *client;
+        RegistryDoneFn done_fn;
+        void *userdata;
+        bool done;
+        int result;
+        TbError *error;
+        void (*destroy)(RegistryOp *op); /* releases what the operation's own struct holds, not op itself */
+        RegistryDescriptor descriptor;
+        RegistryManifest *manifest;
+        RegistryCopyResult copy;
+};
+
+/* Allocates `size` >= sizeof(RegistryOp), zeroed. */
+void *registry_op_new(RegistryClient *c, size_t size, void (*destroy)(RegistryOp *), RegistryDoneFn done,
+        void *userdata, TbError **err);
+/* The operation is over; `err` is taken. The op may be gone afterwards. */
+void registry_op_finish(RegistryOp *op, int result, TbError *err);
+void registry_op_fail(RegistryOp *op, const TbError *err);
+/* Runs the loop until it is over, and until uploads that were given up are closed; returns its result. */
+int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
+
+/* ---- download.c ---- */
+
+typedef struct RegistryDownload RegistryDownload;
+typedef struct RegistryDownloadOptions {
+        const RegistryRef *repository;
+        TbDigest digest;
+        uint64_t size; /* UINT64_MAX = not known */
+        uint64_t max;  /* -EMSGSIZE beyond */
+        /* 0 = all taken, TB_HTTP_PAUSE = none, other negative errno = stop, with *err set. */
+        ssize_t (*sink)(const void *data, size_t size, void *userdata, TbError **err);
+        /* err == NULL: every byte was given to the sink and the digest is right. */
+        void (*done)(RegistryDownload *d, const TbError *err, void *userdata);
+        void *userdata;
+} RegistryDownloadOptions;
+
+int registry_download_start(RegistryClient *c, const RegistryDownloadOptions *options,
+        RegistryDownload **ret, TbError **err) _warn_unused_;
+RegistryDownload *registry_download_free(RegistryDownload *d);
+void registry_download_resume(RegistryDownload *d);
+
+/* ---- upload.c ---- */
+
+typedef struct RegistryUpload RegistryUpload;
+
+typedef enum RegistryUploadEvent {
+        REGISTRY_UPLOAD_OPENED,  /* the registry waits for bytes: registry_upload_send() */
+        REGISTRY_UPLOAD_MOUNTED, /* nothing to send */
+        REGISTRY_UPLOAD_DONE,    /* the registry has the blob */
+        REGISTRY_UPLOAD_FAILED,  /* err says why; nothing is left behind */
+} RegistryUploadEvent;
+
+typedef struct RegistryUploadOptions {
+        const RegistryRef *repository;
+        TbDigest digest;
+        const char *mount_from; /* repository to mount from, or NULL */
+        /* The callback may free the upload. */
+        void (*event)(RegistryUpload *u, RegistryUploadEvent event, const TbError *err, void *userdata);
+        void *userdata;
+} RegistryUploadOptions;
+
+/* Opens an upload session (POST), with a mount tried in the same request. */
+int registry_upload_start(RegistryClient *c, const RegistryUploadOptions *options, RegistryUpload **ret,
+        TbError **err) _warn_unused_;
+/* After OPENED: one PUT of `size` bytes that `read` gives (it gets the options' userdata). */
+int registry_upload_send(RegistryUpload *u, uint64_t size, TbHttpReadFn read, TbError **err) _warn_unused_;
+void registry_upload_resume(RegistryUpload *u);
+/* Cancels an open session at the registry, in the background. */
+RegistryUpload *registry_upload_free(RegistryUpload *u);
+
+/* ---- blob-ops.c ---- */
+
+/* HEAD blob; `done` asks registry_blob_head_result(). */
+int registry_blob_head(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        void (*done)(RegistryCall *call, const TbError *err, void *userdata), void *userdata,
+        RegistryCall **ret, TbError **err) _warn_unused_;
+/* 1 = there (*ret_size, may be NULL; UINT64_MAX = not told), 0 = not there. */
+int registry_blob_head_result(
+        const RegistryCall *call, const TbDigest *digest, uint64_t *ret_size, TbError **err) _warn_unused_;
