@@ -5,12 +5,13 @@
 #include "augment/payload.h"
 #include "common/digest.h"
 #include "common/error.h"
+#include "registry-client/registry.h"
 
 /*
  * Names and the cache in the testbed's registry
  *
  *         mirror/<host>/<repository>:<tag>                       the base as it is upstream (moves)
- *         mirror/<host>/<repository>:d-<40 hex>                  the same by its digest (never moves)
+ *         mirror/<host>/<repository>:d-<40 hex>-<os>-<arch>      the same by its digest and platform (never moves)
  *         augmented/<host>/<repository>:<tag>-<level>            the augmented image (moves)
  *         augmented/<host>/<repository>:k-<40 hex>               the same by its cache key (never moves)
  *         projects/<project>/mirror/..., .../augmented/...       the same, for one project only
@@ -30,17 +31,20 @@
  *         level basic
  *         payload sha256:<hex>       "-" for level none
  *         generator 1                AUGMENT_GENERATOR_VERSION
+ *
+ * and one more line, "update 1", for a request that asks to augment again what is augmented already: for such a base its
+ * answer is another one.
  */
 
 #define AUGMENT_KEY_TAG_MAX (2 + 40 + 1)
 #define AUGMENT_PAYLOAD_REPOSITORY "tbnode/payload"
 
-/* "k-<first 40 hex of the key>" */
-int augment_cache_key_tag(const TbDigest *base, const char *platform, AugmentLevel level,
-        const TbDigest *payload, char ret[static AUGMENT_KEY_TAG_MAX], TbError **err) _warn_unused_;
+/* "k-<first 40 hex of the key>". `base` is what the name resolves to; the request must have been checked. */
+int augment_cache_key_tag(const TbDigest *base, const AugmentRequest *request, const TbDigest *payload,
+        char ret[static AUGMENT_KEY_TAG_MAX], TbError **err) _warn_unused_;
 /* The text that is hashed. The caller frees. */
-int augment_cache_key_text(const TbDigest *base, const char *platform, AugmentLevel level,
-        const TbDigest *payload, char **ret, TbError **err) _warn_unused_;
+int augment_cache_key_text(const TbDigest *base, const AugmentRequest *request, const TbDigest *payload,
+        char **ret, TbError **err) _warn_unused_;
 
 typedef struct AugmentNames {
         char *registry_host;     /* "127.0.0.1:5000" */
@@ -57,11 +61,39 @@ void augment_names_done(AugmentNames *n);
 /* The repository component for a registry host. NULL when out of memory. */
 char *augment_host_component(const char *host);
 
+/* `ref` is the source; the request must have been checked. -ENAMETOOLONG when a name gets too long for a registry. */
+int augment_names_make(const AugmentRequest *request, const RegistryRef *ref, AugmentNames *ret,
+        TbError **err) _warn_unused_;
+/* "d-<40 hex>-<os>-<architecture>[-<variant>]": where the mirror keeps what `resolved` is for a platform. */
+char *augment_mirror_digest_tag(const TbDigest *resolved, const char *platform);
+/* Splits "http://127.0.0.1:5000" into the host and whether it is plain http. Without a scheme: what the registry client
+ * does by itself (https but for loopback). -EINVAL when it has a path or is no host. */
+int augment_registry_parse(const char *url, char **ret_host, bool *ret_plain_http, TbError **err)
+        _warn_unused_;
+/* Makes a client speak to the request's registry and with the credentials that the request names. */
+int augment_client_setup(RegistryClient *client, const AugmentRequest *request, TbError **err) _warn_unused_;
+
 /*
- * Lookup: resolves the name at its registry (HEAD; not at all when the request names a digest), then asks
- * the testbed's registry for the key tag and the moving tag at once. When the key is there but the moving
- * tag is not, or is another image, the moving tag is written anew: a hit always gives a name that works.
+ * Lookup: resolves the name at its registry (HEAD; not at all when the request names a digest), then asks the
+ * testbed's registry for the key tag and the moving tag at once. When the key is there but the moving tag is not, or
+ * is another image, the moving tag is written anew: a hit always gives a name that works. Nothing blocks.
+ *
+ * A name that does not exist, or a registry that can't be asked, is an error. "No such tag" in the testbed's registry is
+ * a miss.
  */
 typedef struct AugmentLookup AugmentLookup;
 /* `err` borrowed; NULL = ask augment_lookup_is_hit(). The lookup may be freed from here. */
 typedef void (*AugmentLookupFn)(AugmentLookup *l, const TbError *err, void *userdata);
+
+/* The client must have been set up with augment_client_setup() and outlive the lookup; the request is checked and
+ * copied. Callbacks come from the loop only. */
+int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, AugmentLookupFn done,
+        void *userdata, AugmentLookup **ret, TbError **err) _warn_unused_;
+/* Cancels when still running. */
+AugmentLookup *augment_lookup_free(AugmentLookup *l);
+TB_DEFINE_CLEANUP(AugmentLookup *, augment_lookup_free)
+
+bool augment_lookup_is_hit(const AugmentLookup *l);
+/* Borrowed. After a hit a complete result; after a miss source, platform, level, key_tag and payload are set: copy
+ * source_digest into AugmentRequest.resolved for the worker. */
+const AugmentResult *augment_lookup_result(const AugmentLookup *l);

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <string.h>
+
+#include "augment/build-native.h"
+#include "augment/dockerfile.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+/* The member of `obj`, made when it is absent or null. Borrowed. */
+static int ensure_member(json_t *obj, const char *key, bool array, json_t **ret, TbError **err)
+{
+        json_t *value = json_object_get(obj, key);
+        int r;
+
+        if (!value || json_is_null(value)) {
+                value = array ? json_array() : json_object();
+                if (!value)
+                        return tb_error_oom(err);
+                r = tb_json_set_new(obj, key, value, err);
+                if (r < 0)
+                        return r;
+        }
+        *ret = value;
+        return 0;
+}
+
+static int set_list(json_t *obj, const char *key, char *const *v, TbError **err)
+{
+        json_t *list = v ? tb_json_from_strv(v) : json_array();
+
+        return list ? tb_json_set_new(obj, key, list, err) : tb_error_oom(err);
+}
+
+static int apply_layer(ImageConfig *config, const PayloadLayer *layer, TbError **err)
+{
+        json_t *rootfs, *diff_ids;
+        int r;
+
+        if ((r = ensure_member(config->document, "rootfs", false, &rootfs, err)) < 0 ||
+                (r = ensure_member(rootfs, "diff_ids", true, &diff_ids, err)) < 0)
+                return r;
+        return json_array_append_new(diff_ids, json_string(layer->diff_id.text)) < 0 ? tb_error_oom(err) : 0;
+}
+
+static int apply_labels(json_t *config, char *const *args, TbError **err)
+{
+        json_t *labels;
+        int r;
+
+        r = ensure_member(config, "Labels", false, &labels, err);
+        for (size_t i = 0; r >= 0 && args[i] && args[i + 1]; i += 2)
+                r = tb_json_set_string(labels, args[i], args[i + 1], err);
+        return r;
+}
+
+/* Everything but the command stays in the original object. */
+static int apply_healthcheck(json_t *config, char *const *args, TbError **err)
+{
+        _cleanup_strv_ char **test = NULL;
+        json_t *health;
+        int r;
+
+        r = tb_strv_append(&test, "CMD", err);
+        for (size_t i = 0; r >= 0 && args[i]; i++)
+                r = tb_strv_append(&test, args[i], err);
+        if (r < 0 || (r = ensure_member(config, "Healthcheck", false, &health, err)) < 0)
+                return r;
+        return set_list(health, "Test", test, err);
+}
+
+static int apply_step(ImageConfig *config, const RecipeStep *step, TbError **err)
+{
+        json_t *obj;
+        int r;
+
+        r = image_config_ensure(config, &obj, err);
+        if (r < 0)
+                return r;
+        switch (step->op) {
+        case RECIPE_ADD:
+                return apply_layer(config, step->layer, err);
+        case RECIPE_USER:
+                return tb_json_set_string(obj, "User", step->args[0], err);
+        case RECIPE_LABEL:
+                return apply_labels(obj, step->args, err);
+        case RECIPE_ENTRYPOINT:
+                return set_list(obj, "Entrypoint", step->args, err);
+        case RECIPE_CMD:
+                return set_list(obj, "Cmd", step->args, err);
+        case RECIPE_HEALTHCHECK:
+                return apply_healthcheck(obj, step->args, err);
+        case _RECIPE_OP_MAX:
+        case _RECIPE_OP_INVALID:
+        default:
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "unknown recipe step %d", (int) step->op);
+        }
+}
+
+/* The instruction in one line, as `docker history` shows it: continuation lines are joined. */
+static int history_text(const RecipeStep *step, char **ret, TbError **err)
+{
+        _cleanup_buffer_ TbBuffer b = TB_BUFFER_INIT(IMAGE_CONFIG_MAX);
+        char *text, *out;
+        int r;
+
+        r = dockerfile_render_step(step, &b, err);
+        if (r < 0)
+                return r;
+        text = tb_buffer_steal(&b, NULL);
+        if (!text)
+                return tb_error_oom(err);
+        out = text;
+        for (const char *in = text; *in;) {
+                if (in[0] == '\\' && in[1] == '\n') {
+                        in += 2;
+                        in += strspn(in, " ");
+                } else {
+                        *out++ = *in++;
+                }
+        }
+        *out = 0;
+        *ret = text;
+        return 0;
+}
+
+/* One entry per instruction, as every builder writes them; only ADD has a layer. A base without history gets none: a
+ * part of it would not match the layers (image-spec config.md, "history"). */
+static int apply_history(ImageConfig *config, const RecipeStep *step, TbError **err)
+{
+        json_t *history = json_object_get(config->document, "history");
+        const char *created = json_string_value(json_object_get(config->document, "created"));
+        _cleanup_free_ char *text = NULL;
+        json_t *entry;
+        int r;
+
+        if (!json_is_array(history) || (json_array_size(history) == 0 && config->n_diff_ids > 0))
+                return 0;
+        r = history_text(step, &text, err);
+        if (r < 0)
+                return r;
+        entry = json_object();
+        if (!entry || json_array_append_new(history, entry) < 0)
+                return tb_error_oom(err);
+        if ((created && (r = tb_json_set_string(entry, "created", created, err)) < 0) ||
+                (r = tb_json_set_string(entry, "created_by", text, err)) < 0 ||
+                (r = tb_json_set_string(entry, "comment", "tbnode " TBNODE_VERSION, err)) < 0)
+                return r;
+        return step->op == RECIPE_ADD ? 0 : tb_json_set_bool(entry, "empty_layer", true, err);
+}
+
+int native_apply_config(ImageConfig *config, const Recipe *recipe, TbError **err)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < recipe->n_steps; i++) {
+                r = apply_step(config, &recipe->steps[i], err);
+                if (r >= 0)
+                        r = apply_history(config, &recipe->steps[i], err);
+        }
+        return r;
+}
+
+static int make_descriptor(
+        const char *media_type, const TbDigest *digest, uint64_t size, json_t **ret, TbError **err)
+{
+        _cleanup_json_ json_t *d = json_object();
+        int r;
+
+        if (!d)
+                return tb_error_oom(err);
+        if ((r = tb_json_set_string(d, "mediaType", media_type, err)) < 0 ||
+                (r = tb_json_set_string(d, "digest", digest->text, err)) < 0 ||
+                (r = tb_json_set_u64(d, "size", size, err)) < 0)
+                return r;
+        *ret = TAKE_PTR(d);
+        return 0;
+}
+
+static int annotate(json_t *manifest, const Recipe *recipe, TbError **err)
+{
+        int r = 0;
+
+        /* Annotations and labels say the same: the labels are in the recipe. */
+        for (size_t i = 0; r >= 0 && i < recipe->n_steps; i++) {
+                json_t *annotations;
+
+                if (recipe->steps[i].op != RECIPE_LABEL)
+                        continue;
+                r = ensure_member(manifest, "annotations", false, &annotations, err);
+                for (char **a = recipe->steps[i].args; r >= 0 && a[0] && a[1]; a += 2)
+                        r = tb_json_set_string(annotations, a[0], a[1], err);
+        }
+        return r;
+}
+
+int native_make_manifest(const RegistryManifest *base, const Recipe *recipe, const TbDigest *config_digest,
+        uint64_t config_size, char **ret, size_t *ret_size, TbError **err)
+{
+        bool oci = base->kind == REGISTRY_OCI_MANIFEST;
+        _cleanup_json_ json_t *m = NULL;
+        json_t *descriptor = NULL, *layers;
+        int r;
+
+        if (registry_manifest_is_index(base))
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "an index has no layers to append to");
+        m = json_deep_copy(base->json);
+        if (!m)
+                return tb_error_oom(err);
+        /* With its subject the image would show up as an attachment of another one. */
+        (void) json_object_del(m, "subject");
+        if ((r = tb_json_set_string(m, "mediaType", registry_manifest_kind_to_media_type(base->kind), err)) <
+                        0 ||
+                (r = make_descriptor(
+                         base->config.media_type, config_digest, config_size, &descriptor, err)) < 0 ||
+                (r = tb_json_set_new(m, "config", descriptor, err)) < 0 ||
+                (r = ensure_member(m, "layers", true, &layers, err)) < 0)
+                return r;
+        for (size_t i = 0; i < recipe->n_steps; i++) {
+                const PayloadLayer *layer = recipe->steps[i].layer;
+
+                if (recipe->steps[i].op != RECIPE_ADD)
+                        continue;
+                r = make_descriptor(oci ? REGISTRY_TYPE_OCI_LAYER : REGISTRY_TYPE_DOCKER_LAYER,
+                        &layer->digest, layer->size, &descriptor, err);
+                if (r < 0)
+                        return r;
+                if (json_array_append_new(layers, descriptor) < 0)
+                        return tb_error_oom(err);
+        }
+        if (oci && (r = annotate(m, recipe, err)) < 0)
+                return r;
+        return tb_json_dump(m, false, ret, ret_size, err);
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "augment/cache.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+/*
+ * The lookup is a chain of at most three exchanges:
+ *
+ *         RESOLVE   HEAD <source>                      -> what the name is now
+ *         TAGS      HEAD key tag  |  HEAD moving tag   at the same time
+ *         RETAG     GET key tag, PUT moving tag        only when the moving tag names something else
+ *         DONE
+ *
+ * Each callback drops its own operation, notes what it learned and calls lookup_step(), which starts what comes next
+ * or ends the lookup. The end is announced from callbacks only, never from augment_lookup_start().
+ */
+
+typedef enum LookupState {
+        LOOKUP_RESOLVE, /* asking the source */
+        LOOKUP_TAGS,    /* asking for key tag and moving tag; ends when both answers are here */
+        LOOKUP_RETAG,   /* reading by the key tag, then writing the moving tag */
+        LOOKUP_DONE,    /* the callback was called, or must not be any more */
+} LookupState;
+
+struct AugmentLookup {
+        RegistryClient *client;
+        AugmentRequest request;
+        RegistryRef *source;
+        RegistryRef *key, *moving; /* moving is NULL when there is no such name */
+        AugmentNames names;
+        AugmentResult result;
+        LookupState state;
+        uint64_t started_us;
+        RegistryOp *resolve_op, *key_op, *moving_op, *manifest_op;
+        bool key_found;
+        TbDigest key_digest, moving_digest;
+        bool hit;
+        AugmentLookupFn done;
+        void *userdata;
+};
+
+static void lookup_set_state(AugmentLookup *l, LookupState state)
+{
+        l->state = state;
+}
+
+static void lookup_cancel_ops(AugmentLookup *l)
+{
+        l->resolve_op = registry_op_free(l->resolve_op);
+        l->key_op = registry_op_free(l->key_op);
+        l->moving_op = registry_op_free(l->moving_op);
+        l->manifest_op = registry_op_free(l->manifest_op);
+}
+
+/* Ends the lookup; nothing of it may be touched afterwards. Takes the error. */
+static void lookup_finish(AugmentLookup *l, TbError *error)
+{
+        _cleanup_error_ TbError *e = error;
+
+        lookup_cancel_ops(l);
+        lookup_set_state(l, LOOKUP_DONE);
+        l->result.timings.total = tb_now_us() - l->started_us;
+        l->result.cache_hit = l->hit;
+        if (e)
+                tb_error_prefix(&e, "cannot look up image %s", l->result.source_name);
+        l->done(l, e, l->userdata);
+}
+
+static void lookup_finish_hit(AugmentLookup *l)
+{
+        l->hit = true;
+        lookup_finish(l, NULL);
+}
+
+static void lookup_fail(AugmentLookup *l, const TbError *error)
+{
+        TbError *copy = tb_error_copy(error);
+
+        lookup_finish(l, copy);
+}
+
+static void on_moving_written(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+
+        if (result < 0)
+                lookup_fail(l, err);
+        else
+                lookup_finish_hit(l);
+}
+
+static void on_key_manifest(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+        _cleanup_error_ TbError *error = NULL;
+
+        if (result < 0) {
+                lookup_fail(l, err);
+                return;
+        }
+        m = registry_op_steal_manifest(op);
+        l->manifest_op = registry_op_free(l->manifest_op);
+        if (registry_put_manifest_start(l->client, l->moving, registry_manifest_kind_to_media_type(m->kind),
+                    m->data, m->size, on_moving_written, l, &l->manifest_op, &error) < 0)
+                lookup_finish(l, TAKE_PTR(error));
+}
+
+/* Both tags are known. */
+static int lookup_decide(AugmentLookup *l, TbError **err)
+{
+        if (!l->key_found) {
+                lookup_finish(l, NULL);
+                return 0;
+        }
+        l->result.digest = l->key_digest;
+        if (!l->moving || tb_digest_equal(&l->key_digest, &l->moving_digest)) {
+                lookup_finish_hit(l);
+                return 0;
+        }
+        lookup_set_state(l, LOOKUP_RETAG);
+        return registry_get_manifest_start(l->client, l->key, on_key_manifest, l, &l->manifest_op, err);
+}
+
+static void lookup_tag_answered(AugmentLookup *l)
+{
+        _cleanup_error_ TbError *error = NULL;
+
+        if (l->key_op || l->moving_op)
+                return;
+        if (lookup_decide(l, &error) < 0)
+                lookup_finish(l, TAKE_PTR(error));
+}
+
+static void on_key(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+
+        if (result < 0) {
+                lookup_fail(l, err);
+                return;
+        }
+        if (result > 0) {
+                l->key_found = true;
+                l->key_digest = registry_op_descriptor(op)->digest;
+        }
+        l->key_op = registry_op_free(l->key_op);
+        lookup_tag_answered(l);
+}
+
+static void on_moving(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+
+        if (result < 0) {
+                lookup_fail(l, err);
+                return;
+        }
+        if (result > 0)
+                l->moving_digest = registry_op_descriptor(op)->digest;
+        l->moving_op = registry_op_free(l->moving_op);
+        lookup_tag_answered(l);
+}
+
+/* source_digest is known: makes the names that depend on it and asks for them. */
+static int lookup_start_tags(AugmentLookup *l, TbError **err)
+{
+        const char *host = l->names.registry_host, *repository = l->names.target_repository;
+        char key_tag[AUGMENT_KEY_TAG_MAX];
+        int r;
+
+        lookup_set_state(l, LOOKUP_TAGS);
+        r = augment_cache_key_tag(
+                &l->result.source_digest, &l->request, &l->result.payload_digest, key_tag, err);
+        if (r < 0)
+                return r;
+        l->result.key_tag = strdup(key_tag);
+        if (!l->result.key_tag)
+                return tb_error_oom(err);
+        if ((r = registry_ref_new(host, repository, key_tag, NULL, &l->key, err)) < 0 ||
+                (l->names.target_tag &&
+                        (r = registry_ref_new(
+                                 host, repository, l->names.target_tag, NULL, &l->moving, err)) < 0))
+                return r;
+        l->result.image = registry_ref_to_string(l->moving ? l->moving : l->key);
+        if (!l->result.image)
+                return tb_error_oom(err);
+        r = registry_resolve_start(l->client, l->key, on_key, l, &l->key_op, err);
+        if (r < 0 || !l->moving)
+                return r;
+        return registry_resolve_start(l->client, l->moving, on_moving, l, &l->moving_op, err);
+}
+
+static void on_resolved(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+        _cleanup_error_ TbError *error = NULL;
+
+        if (result < 0) {
+                lookup_fail(l, err);
+                return;
+        }
+        if (result == 0) {
+                (void) tb_error_set(&error, TB_ERROR_REMOTE, -ENOENT,
+                        "registry %s has no such image; check the name and the tag", l->source->host);
+                lookup_finish(l, TAKE_PTR(error));
+                return;
+        }
+        l->result.source_digest = registry_op_descriptor(op)->digest;
+        l->resolve_op = registry_op_free(l->resolve_op);
+        l->result.timings.resolve = tb_now_us() - l->started_us;
+
+        /* Level none of an image that lies in the testbed's registry is that image. */
+        if (l->names.base_is_local && l->request.level == AUGMENT_LEVEL_NONE) {
+                l->result.digest = l->result.source_digest;
+                l->result.as_is = true;
+                l->result.image = strdup(l->result.source_name);
+                if (!l->result.image) {
+                        (void) tb_error_oom(&error);
+                        lookup_finish(l, TAKE_PTR(error));
+                        return;
+                }
+                lookup_finish_hit(l);
+                return;
+        }
+        if (lookup_start_tags(l, &error) < 0)
+                lookup_finish(l, TAKE_PTR(error));
+}
+
+static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, TbError **err)
+{
+        AugmentRequest *copy = &l->request;
+
+        copy->level = request->level;
+        copy->builder = request->builder;
+        copy->update = request->update;
+        copy->resolved = request->resolved;
+        if ((request->image && !(copy->image = strdup(request->image))) ||
+                (request->platform && !(copy->platform = strdup(request->platform))) ||
+                (request->project && !(copy->project = strdup(request->project))) ||
+                (request->registry && !(copy->registry = strdup(request->registry))) ||
+                (request->payload_dir && !(copy->payload_dir = strdup(request->payload_dir))))
+                return tb_error_oom(err);
+        return augment_request_check(copy, err);
+}
+
+static int lookup_load_payload(AugmentLookup *l, TbError **err)
+{
+        _cleanup_registry_platform_ RegistryPlatform platform = {};
+        _cleanup_payload_ Payload *payload = NULL;
+        int r;
+
+        if (l->request.level == AUGMENT_LEVEL_NONE)
+                return 0;
+        if ((r = registry_platform_parse(l->request.platform, &platform, err)) < 0 ||
+                (r = payload_load(l->request.payload_dir, platform.architecture, &payload, err)) < 0)
+                return r;
+        l->result.payload_version = TAKE_PTR(payload->version);
+        return payload_digest(payload, l->request.level, &l->result.payload_digest, err);
+}
+
+static int lookup_prepare(AugmentLookup *l, const AugmentRequest *request, TbError **err)
+{
+        int r;
+
+        if ((r = lookup_copy_request(l, request, err)) < 0 ||
+                (r = registry_ref_parse(l->request.image, &l->source, err)) < 0 ||
+                (r = augment_names_make(&l->request, l->source, &l->names, err)) < 0 ||
+                (r = lookup_load_payload(l, err)) < 0)
+                return r;
+        l->result.level = l->request.level;
+        l->result.builder = l->request.builder;
+        l->result.source_name = registry_ref_to_string(l->source);
+        l->result.platform = strdup(l->request.platform);
+        return l->result.source_name && l->result.platform ? 0 : tb_error_oom(err);
+}
+
+int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, AugmentLookupFn done,
+        void *userdata, AugmentLookup **ret, TbError **err)
+{
+        _cleanup_(augment_lookup_freep) AugmentLookup *l = NULL;
+        int r;
+
+        l = calloc(1, sizeof(*l));
+        if (!l)
+                return tb_error_oom(err);
+        l->client = client;
+        l->done = done;
+        l->userdata = userdata;
+        l->started_us = tb_now_us();
+        r = lookup_prepare(l, request, err);
+        if (r < 0)
+                return r;
+        if (tb_digest_is_set(&l->source->digest) &&
+                !(l->names.base_is_local && l->request.level == AUGMENT_LEVEL_NONE)) {
+                l->result.source_digest = l->source->digest;
+                r = lookup_start_tags(l, err);
+        } else {
+                lookup_set_state(l, LOOKUP_RESOLVE);
+                r = registry_resolve_start(client, l->source, on_resolved, l, &l->resolve_op, err);
+        }
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
+AugmentLookup *augment_lookup_free(AugmentLookup *l)
+{
+        if (!l)
+                return NULL;
+        lookup_cancel_ops(l);
+        registry_ref_free(l->source);
+        registry_ref_free(l->key);
+        registry_ref_free(l->moving);
+        augment_request_done(&l->request);
+        augment_names_done(&l->names);
+        augment_result_done(&l->result);
+        free(l);
+        return NULL;
+}
+
+bool augment_lookup_is_hit(const AugmentLookup *l)
+{
+        return l->hit;
+}
+
+const AugmentResult *augment_lookup_result(const AugmentLookup *l)
+{
+        return &l->result;
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "augment/recipe.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+
+/* ADD, USER, LABEL, ENTRYPOINT, CMD, HEALTHCHECK: each at most once, ADD once per payload layer. */
+#define STEPS_MAX 16u
+
+static RecipeStep *add_step(Recipe *r, RecipeOp op, const char *why)
+{
+        RecipeStep *s = &r->steps[r->n_steps++];
+
+        s->op = op;
+        s->why = why;
+        return s;
+}
+
+static int append_all(char ***v, char *const *more, TbError **err)
+{
+        for (; more && *more; more++) {
+                int k = tb_strv_append(v, *more, err);
+                if (k < 0)
+                        return k;
+        }
+        return 0;
+}
+
+static int append_option(char ***v, const char *name, const char *value, TbError **err)
+{
+        int k = tb_strv_append(v, name, err);
+
+        return k < 0 ? k : tb_strv_append(v, value, err);
+}
+
+static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        PayloadLayer *layer = payload_find(in->payload, AUGMENT_LEVEL_BASIC);
+
+        if (!layer)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
+                        "the installed payload for %s has no layer for level basic; build it with "
+                        "-Dpayload=true",
+                        in->payload->arch);
+        add_step(r, RECIPE_ADD,
+                "The testbed's software: static programs, all of them under " AUGMENT_ROOT
+                ".\nNo file of the image is touched.")
+                ->layer = layer;
+        return 0;
+}
+
+static int add_user(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        RecipeStep *s;
+
+        /* An image that starts as root keeps its own words for that. */
+        if (!in->facts->user)
+                return 0;
+        s = add_step(r, RECIPE_USER,
+                AUGMENT_INIT
+                " starts as root and gives the main process the image's own user (--user below).");
+        return tb_strv_append(&s->args, "root", err);
+}
+
+static int add_labels(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        RecipeStep *s = add_step(r, RECIPE_LABEL, "What this image was made from, and with what.");
+        TbDigest payload = {};
+        int k;
+
+        k = payload_digest(in->payload, in->level, &payload, err);
+        if (k < 0)
+                return k;
+        if ((k = append_option(&s->args, AUGMENT_LABEL_BASE_NAME, in->base_name, err)) < 0 ||
+                (k = append_option(&s->args, AUGMENT_LABEL_BASE_DIGEST, in->base_digest.text, err)) < 0 ||
+                (k = append_option(&s->args, AUGMENT_LABEL_VERSION, TBNODE_VERSION, err)) < 0 ||
+                (k = append_option(&s->args, AUGMENT_LABEL_LEVEL, augment_level_to_string(in->level), err)) <
+                        0)
+                return k;
+        return append_option(&s->args, AUGMENT_LABEL_PAYLOAD, payload.text, err);
+}
+
+/* Docker runs health checks as the container's user, which is root once USER was changed: the wrapper goes back to the
+ * image's user. Without USER in the image nothing changes. moby daemon/health.go. */
+static int add_healthcheck(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        static char *const default_shell[] = {(char *) "/bin/sh", (char *) "-c", NULL};
+        char *const *test = in->facts->health_test;
+        RecipeStep *s;
+        int k;
+
+        if (!in->facts->user || !test || tb_streq(test[0], "NONE"))
+                return 0;
+        s = add_step(r, RECIPE_HEALTHCHECK,
+                "The image's own health check, run as the image's own user as before.");
+        s->times = in->config->healthcheck;
+        s->times.test = NULL;
+        if ((k = tb_strv_append(&s->args, AUGMENT_INIT, err)) < 0 ||
+                (k = append_option(&s->args, "as-user", in->facts->user, err)) < 0 ||
+                (in->facts->keep_home && (k = tb_strv_append(&s->args, "--keep-home", err)) < 0) ||
+                (k = tb_strv_append(&s->args, "--", err)) < 0)
+                return k;
+        if (tb_streq(test[0], "CMD-SHELL")) {
+                k = append_all(&s->args, in->config->shell ? in->config->shell : default_shell, err);
+                if (k < 0)
+                        return k;
+        }
+        return append_all(&s->args, test + 1, err);
+}
+
+/* The options are the contract of augment/client/README.md. */
+static int add_entrypoint(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        RecipeStep *s = add_step(r, RECIPE_ENTRYPOINT,
+                "The first process. What follows -- is the image's own ENTRYPOINT; arguments of docker run, "
+                "or\n"
+                "CMD, come behind it as always.");
+        int k;
+
+        k = tb_strv_append(&s->args, AUGMENT_INIT, err);
+        if (k < 0)
+                return k;
+        if ((in->facts->user && (k = append_option(&s->args, "--user", in->facts->user, err)) < 0) ||
+                (in->facts->keep_home && (k = tb_strv_append(&s->args, "--keep-home", err)) < 0) ||
+                (in->config->stop_signal &&
+                        (k = append_option(&s->args, "--stop-signal", in->config->stop_signal, err)) < 0) ||
+                (k = append_option(&s->args, "--level", augment_level_to_string(in->level), err)) < 0 ||
+                (k = tb_strv_append(&s->args, "--", err)) < 0)
+                return k;
+        return append_all(&s->args, in->facts->entrypoint, err);
+}
+
+static int add_cmd(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        RecipeStep *s;
+
+        /* An image without CMD stays without: ENTRYPOINT has cleared it. */
+        if (!in->config->has_cmd)
+                return 0;
+        s = add_step(r, RECIPE_CMD, "Restated, because ENTRYPOINT clears the inherited CMD.");
+        return append_all(&s->args, in->config->cmd, err);
+}
+
+int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err)
+{
+        _cleanup_recipe_ Recipe *r = NULL;
+        int k;
+
+        r = calloc(1, sizeof(*r));
+        if (!r)
+                return tb_error_oom(err);
+        r->level = input->level;
+        r->base_digest = input->base_digest;
+        r->has_on_build = input->config->on_build != NULL;
+        r->base_name = strdup(input->base_name);
+        r->platform = strdup(input->facts->platform);
+        r->steps = calloc(STEPS_MAX, sizeof(*r->steps));
+        if (!r->base_name || !r->platform || !r->steps)
+                return tb_error_oom(err);
+
+        if ((k = add_payload(r, input, err)) < 0 || (k = add_user(r, input, err)) < 0 ||
+                (k = add_labels(r, input, err)) < 0 || (k = add_healthcheck(r, input, err)) < 0 ||
+                (k = add_entrypoint(r, input, err)) < 0 || (k = add_cmd(r, input, err)) < 0)
+                return k;
+        *ret = TAKE_PTR(r);
+        return 0;
+}
+
+Recipe *recipe_free(Recipe *r)
+{
+        if (!r)
+                return NULL;
+        for (size_t i = 0; i < r->n_steps; i++)
+                tb_strv_free(r->steps[i].args);
+        free(r->steps);
+        free(r->base_name);
+        free(r->platform);
+        free(r);
+        return NULL;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stddef.h>
+
+#include "augment/augment.h"
+#include "augment/config.h"
+#include "augment/facts.h"
+#include "augment/payload.h"
+#include "common/error.h"
+
+/*
+ * Recipe: what an augmentation does, as a list of Dockerfile instructions
+ *
+ * This is the one truth. dockerfile.h writes it as text for people and for docker build, build-native.h carries out the
+ * same list on an image configuration. Whatever one of them does, the other does because it is a step here.
+ *
+ * A step has the instruction's arguments as bytes, before any quoting.
+ */
+
+typedef enum RecipeOp {
+        RECIPE_ADD,         /* a payload layer, unpacked at / */
+        RECIPE_USER,        /* args[0] */
+        RECIPE_LABEL,       /* name, value, name, value, ... */
+        RECIPE_ENTRYPOINT,  /* argv */
+        RECIPE_CMD,         /* argv, may be empty */
+        RECIPE_HEALTHCHECK, /* argv; the times are those of the image */
+        _RECIPE_OP_MAX,
+        _RECIPE_OP_INVALID = -EINVAL,
+} RecipeOp;
+
+typedef struct RecipeStep {
+        RecipeOp op;
+        const char *why;        /* comment above the instruction; static text, lines separated by \n */
+        PayloadLayer *layer;    /* RECIPE_ADD; borrowed from the payload */
+        char **args;            /* NULL = none */
+        ImageHealthcheck times; /* RECIPE_HEALTHCHECK; without `test` */
+} RecipeStep;
+
+typedef struct Recipe {
+        char *base_name;      /* canonical, with the tag when it has one: "docker.io/library/nginx:1.25" */
+        TbDigest base_digest; /* manifest of this platform */
+        char *platform;
+        AugmentLevel level;
+        bool has_on_build; /* the base has triggers that a docker build runs */
+        RecipeStep *steps;
+        size_t n_steps;
+} Recipe;
+
+typedef struct RecipeInput {
+        const ImageConfig *config;
+        const ImageFacts *facts;
+        Payload *payload; /* must outlive the recipe */
+        AugmentLevel level;
+        const char *base_name;
+        TbDigest base_digest;
+} RecipeInput;
+
+/* The image must have passed image_facts_check(). */
+int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err) _warn_unused_;
+Recipe *recipe_free(Recipe *r);
+TB_DEFINE_CLEANUP(Recipe *, recipe_free)
+#define _cleanup_recipe_ _cleanup_(recipe_freep)
