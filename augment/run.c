@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "augment/build-native.h"
+#include "augment/cache.h"
+#include "augment/dockerfile.h"
+#include "augment/facts.h"
+#include "augment/recipe.h"
+#include "augment/run.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+typedef struct Run {
+        const AugmentRequest *request;
+        AugmentOp op;
+        AugmentProgressFn progress;
+        void *userdata;
+
+        RegistryClient *client;
+        RegistryRef *source; /* as named */
+        RegistryRef *pinned; /* the same by the digest it resolved to */
+        RegistryPlatform platform;
+        AugmentNames names;
+        Payload *payload;       /* NULL for level none */
+        RegistryManifest *base; /* of the platform */
+        bool mirrored;          /* the base was found in the testbed's registry */
+        ImageConfig *config;
+        ImageFacts *facts;
+        Recipe *recipe; /* NULL = use the image as it is */
+        AugmentResult result;
+} Run;
+
+static void run_done(Run *run)
+{
+        recipe_free(run->recipe);
+        image_facts_free(run->facts);
+        image_config_free(run->config);
+        registry_manifest_free(run->base);
+        payload_free(run->payload);
+        augment_names_done(&run->names);
+        registry_platform_done(&run->platform);
+        registry_ref_free(run->pinned);
+        registry_ref_free(run->source);
+        registry_client_free(run->client);
+        augment_result_done(&run->result);
+}
+
+static void run_stage(Run *run, const char *stage)
+{
+        AugmentProgress p = {.stage = (char *) stage};
+
+        if (run->progress)
+                run->progress(&p, run->userdata);
+}
+
+static int run_prepare(Run *run, TbError **err)
+{
+        const AugmentRequest *request = run->request;
+        int r;
+
+        if ((r = registry_ref_parse(request->image, &run->source, err)) < 0 ||
+                (r = registry_platform_parse(request->platform, &run->platform, err)) < 0 ||
+                (r = augment_names_make(request, run->source, &run->names, err)) < 0 ||
+                (r = registry_client_new(NULL, &run->client, err)) < 0 ||
+                (r = augment_client_setup(run->client, request, err)) < 0)
+                return r;
+        if (request->level != AUGMENT_LEVEL_NONE) {
+                if ((r = payload_load(
+                             request->payload_dir, run->platform.architecture, &run->payload, err)) < 0 ||
+                        (r = payload_digest(
+                                 run->payload, request->level, &run->result.payload_digest, err)) < 0)
+                        return r;
+                run->result.payload_version = strdup(run->payload->version);
+                if (!run->result.payload_version)
+                        return tb_error_oom(err);
+        }
+        run->result.level = request->level;
+        run->result.builder = request->builder;
+        run->result.source_name = registry_ref_to_string(run->source);
+        run->result.platform = strdup(request->platform);
+        return run->result.source_name && run->result.platform ? 0 : tb_error_oom(err);
+}
+
+/* What the name is now, and the names that depend on it. */
+static int run_resolve(Run *run, TbError **err)
+{
+        _cleanup_registry_descriptor_ RegistryDescriptor d = {};
+        _cleanup_(registry_ref_freep) RegistryRef *image = NULL;
+        char key_tag[AUGMENT_KEY_TAG_MAX];
+        int r;
+
+        if (tb_digest_is_set(&run->source->digest)) {
+                run->result.source_digest = run->source->digest;
+        } else if (tb_digest_is_set(&run->request->resolved)) {
+                run->result.source_digest = run->request->resolved;
+        } else {
+                r = registry_resolve(run->client, run->source, &d, err);
+                if (r < 0)
+                        return r;
+                if (r == 0)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -ENOENT,
+                                "registry %s has no such image; check the name and the tag",
+                                run->source->host);
+                run->result.source_digest = d.digest;
+        }
+        r = registry_ref_with(run->source, NULL, &run->result.source_digest, &run->pinned, err);
+        if (r < 0)
+                return r;
+        r = augment_cache_key_tag(
+                &run->result.source_digest, run->request, &run->result.payload_digest, key_tag, err);
+        if (r < 0)
+                return r;
+        run->result.key_tag = strdup(key_tag);
+        if (!run->result.key_tag)
+                return tb_error_oom(err);
+        if (run->request->level == AUGMENT_LEVEL_NONE && run->names.base_is_local) {
+                run->result.image = strdup(run->result.source_name);
+        } else {
+                r = registry_ref_new(run->names.registry_host, run->names.target_repository,
+                        run->names.target_tag ? run->names.target_tag : key_tag, NULL, &image, err);
+                if (r < 0)
+                        return r;
+                run->result.image = registry_ref_to_string(image);
+        }
+        return run->result.image ? 0 : tb_error_oom(err);
+}
+
+/* The reference that the mirror keeps of this digest and platform. */
+static int mirror_ref(const Run *run, RegistryRef **ret, TbError **err)
+{
+        _cleanup_free_ char *tag =
+                augment_mirror_digest_tag(&run->result.source_digest, run->request->platform);
+
+        if (!tag)
+                return tb_error_oom(err);
+        return registry_ref_new(run->names.registry_host, run->names.mirror_repository, tag, NULL, ret, err);
+}
+
+/* From the mirror when it is there (then nothing is asked of the source), else from the source. */
+static int read_base(Run *run, bool use_mirror, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        int r;
+
+        if (use_mirror && !run->names.base_is_local) {
+                r = mirror_ref(run, &mirror, err);
+                if (r < 0)
+                        return r;
+                r = registry_get_manifest(run->client, mirror, &run->base, &e);
+                if (r >= 0 && !registry_manifest_is_index(run->base)) {
+                        run->mirrored = true;
+                        return 0;
+                }
+                run->base = registry_manifest_free(run->base);
+                if (r < 0 && r != -ENOENT) {
+                        tb_error_prefix(&e, "cannot read the mirror");
+                        return tb_error_move(err, &e);
+                }
+        }
+        run->mirrored = false;
+        return registry_get_image(run->client, run->pinned, &run->platform, &run->base, NULL, err);
+}
+
+static int read_config(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
+        _cleanup_free_ char *data = NULL;
+        size_t size;
+        int r;
+
+        if (run->mirrored) {
+                r = mirror_ref(run, &mirror, err);
+                if (r < 0)
+                        return r;
+        }
+        r = registry_get_blob(run->client, mirror ? mirror : run->pinned, &run->base->config.digest,
+                run->base->config.size, IMAGE_CONFIG_MAX, &data, &size, err);
+        if (r < 0)
+                return r;
+        if (!run->mirrored)
+                run->result.bytes.downloaded += size;
+        if ((r = image_config_parse(data, size, &run->config, err)) < 0 ||
+                (r = image_facts_collect(run->config, &run->facts, err)) < 0)
+                return r;
+        if (run->config->n_diff_ids != run->base->n_layers)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
+                        "the image is broken: its configuration has %zu layers and its manifest %zu",
+                        run->config->n_diff_ids, run->base->n_layers);
+        if (!tb_streq(run->config->architecture, run->platform.architecture))
+                return tb_error_set(err, TB_ERROR_CONFIG, -ENOENT,
+                        "the image is for %s, not for %s; use --platform %s", run->facts->platform,
+                        run->request->platform, run->facts->platform);
+        return image_facts_to_json(run->facts, run->config, &run->result.facts, err);
+}
+
+/* Decides, and makes the recipe: all that can be refused is refused here. */
+static int plan(Run *run, TbError **err)
+{
+        RecipeInput input;
+        int r;
+
+        run->result.base_digest = run->base->digest;
+        run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
+        if (run->result.as_is)
+                return 0;
+        r = image_facts_check(run->facts, run->config, run->request->level, run->request->builder, err);
+        if (r < 0)
+                return r;
+        _cleanup_(registry_ref_freep) RegistryRef *name = NULL;
+        _cleanup_free_ char *text = NULL;
+
+        if (run->source->tag) {
+                r = registry_ref_with(run->source, run->source->tag, NULL, &name, err);
+                if (r < 0)
+                        return r;
+                text = registry_ref_to_string(name);
+        } else {
+                text = registry_ref_name(run->source);
+        }
+        if (!text)
+                return tb_error_oom(err);
+        input = (RecipeInput){
+                .config = run->config,
+                .facts = run->facts,
+                .payload = run->payload,
+                .level = run->request->level,
+                .base_name = text,
+                .base_digest = run->base->digest,
+        };
+        r = recipe_make(&input, &run->recipe, err);
+        return r < 0 ? r : dockerfile_render(run->recipe, &run->result.dockerfile, err);
+}
+
+static void on_copy_progress(const RegistryCopyProgress *c, void *userdata)
+{
+        Run *run = userdata;
+        AugmentProgress p = {
+                .stage = (char *) "mirror",
+                .done = c->bytes_done,
+                .total = c->bytes_total,
+        };
+
+        if (run->progress)
+                run->progress(&p, run->userdata);
+}
+
+/* The mirror's moving tag follows the source's. */
+static int follow_tag(Run *run, TbError **err)
+{
+        _cleanup_registry_descriptor_ RegistryDescriptor d = {};
+        _cleanup_(registry_ref_freep) RegistryRef *moving = NULL;
+        int r;
+
+        if (!run->names.mirror_tag)
+                return 0;
+        r = registry_ref_new(run->names.registry_host, run->names.mirror_repository, run->names.mirror_tag,
+                NULL, &moving, err);
+        if (r < 0)
+                return r;
+        r = registry_resolve(run->client, moving, &d, err);
+        if (r < 0 || (r > 0 && tb_digest_equal(&d.digest, &run->base->digest)))
+                return r;
+        return registry_put_manifest(run->client, moving,
+                registry_manifest_kind_to_media_type(run->base->kind), run->base->data, run->base->size,
+                NULL, err);
+}
+
+static int copy_base(Run *run, TbError **err)
+{
+        _cleanup_registry_copy_result_ RegistryCopyResult copied = {};
+        _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
+        const RegistryCopyOptions options = {
+                .progress = on_copy_progress,
+                .progress_userdata = run,
+        };
+        int r;
+
+        if ((r = registry_ref_with(run->source, NULL, &run->base->digest, &source, err)) < 0 ||
+                (r = mirror_ref(run, &target, err)) < 0 ||
+                (r = registry_copy(run->client, source, target, &options, &copied, err)) < 0)
+                return r;
+        run->result.bytes.downloaded += copied.bytes_downloaded;
+        run->result.bytes.uploaded += copied.bytes_uploaded;
+        run->result.bytes.mounted += copied.bytes_mounted;
+        run->mirrored = true;
+        return 0;
+}
+
+static int mirror(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        if (!run->names.base_is_local) {
+                if (!run->mirrored && (r = copy_base(run, err)) < 0)
+                        return r;
+                r = follow_tag(run, err);
+                if (r < 0)
+                        return r;
+        }
+        r = registry_ref_new(
+                run->names.registry_host, run->names.mirror_repository, NULL, &run->base->digest, &ref, err);
+        if (r < 0)
+                return r;
+        free(run->result.base);
+        run->result.base = registry_ref_to_string(ref);
+        return run->result.base ? 0 : tb_error_oom(err);
+}
+
+static int push(Run *run, TbError **err)
+{
+        _cleanup_free_ char *config = NULL;
+        NativePush p = {
+                .client = run->client,
+                .names = &run->names,
+                .base = run->base,
+                .recipe = run->recipe,
+                .key_tag = run->result.key_tag,
+                .bytes = &run->result.bytes,
+        };
+        uint64_t started = tb_now_us();
+        int r;
+
+        /* Nothing to write: the image is the one that was named. */
+        if (run->names.base_is_local && run->request->level == AUGMENT_LEVEL_NONE) {
+                run->result.digest = run->base->digest;
+                return 0;
+        }
+        if (run->recipe) {
+                run_stage(run, "build");
+                if ((r = native_apply_config(run->config, run->recipe, err)) < 0 ||
+                        (r = image_config_dump(run->config, &config, &p.config_size, err)) < 0)
+                        return r;
+                p.config = config;
+                run->result.timings.build = tb_now_us() - started;
+        }
+        run_stage(run, "push");
+        started = tb_now_us();
+        r = native_push(&p, &run->result.digest, err);
+        run->result.timings.push = tb_now_us() - started;
+        return r;
+}
+
+/* Reading, mirroring and, for AUGMENT_OP_AUGMENT, building. */
+static int run_base(Run *run, bool use_mirror, TbError **err)
+{
+        uint64_t started = tb_now_us();
+        int r;
+
+        run_stage(run, "facts");
+        if ((r = read_base(run, use_mirror, err)) < 0 || (r = read_config(run, err)) < 0 ||
+                (r = plan(run, err)) < 0)
+                return r;
+        run->result.timings.facts = tb_now_us() - started;
+        if (run->op == AUGMENT_OP_DOCKERFILE)
+                return 0;
+
+        started = tb_now_us();
+        run_stage(run, "mirror");
+        r = mirror(run, err);
+        run->result.timings.mirror = tb_now_us() - started;
+        if (r < 0 || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))
+                return r;
+        return push(run, err);
+}
+
+static void forget_base(Run *run)
+{
+        run->recipe = recipe_free(run->recipe);
+        run->facts = image_facts_free(run->facts);
+        run->config = image_config_free(run->config);
+        run->base = registry_manifest_free(run->base);
+        json_decref(run->result.facts);
+        run->result.facts = NULL;
+        free(run->result.dockerfile);
+        run->result.dockerfile = NULL;
+}
+
+static int run_all(Run *run, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+        uint64_t started = tb_now_us();
+        int r;
+
+        r = run_prepare(run, err);
+        if (r < 0)
+                return r;
+        run_stage(run, "resolve");
+        r = run_resolve(run, err);
+        if (r < 0)
+                return r;
+        run->result.timings.resolve = tb_now_us() - started;
+
+        r = run_base(run, true, &e);
+        if ((r == -ESTALE || (r == -ENOENT && run->mirrored)) && !run->names.base_is_local) {
+                /* Somebody has cleaned the mirror up: its tag is there, blobs are not. Copy again. */
+                e = tb_error_free(e);
+                forget_base(run);
+                r = run_base(run, false, &e);
+        }
+        if (r < 0)
+                return tb_error_move(err, &e);
+        run->result.timings.total = tb_now_us() - started;
+        return 0;
+}
+
+int augment_run(const AugmentRequest *request, AugmentOp op, AugmentProgressFn progress, void *userdata,
+        AugmentResult *ret, TbError **err)
+{
+        _cleanup_(run_done) Run run = {
+                .request = request,
+                .op = op,
+                .progress = progress,
+                .userdata = userdata,
+        };
+        int r;
+
+        r = run_all(&run, err);
+        if (r < 0) {
+                _cleanup_free_ char *shown = tb_escape(request->image, 256);
+
+                tb_error_prefix(err, "cannot %s image %s",
+                        op == AUGMENT_OP_DOCKERFILE       ? "read"
+                                : op == AUGMENT_OP_MIRROR ? "mirror"
+                                                          : "augment",
+                        shown ? shown : "?");
+                return r;
+        }
+        *ret = run.result;
+        run.result = (AugmentResult){};
+        return 0;
+}

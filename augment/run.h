@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "augment/augment.h"
+#include "common/error.h"
+
+/*
+ * The worker's job from request to answer: resolve, look up, read, mirror, build, push. Blocks; the worker process calls
+ * it, and a program of its own may. The order is what keeps a failure from leaving traces: everything that can be
+ * refused is refused from the base's manifest and configuration, before the first byte is written; then blobs, which
+ * nobody sees without a tag; tags last, the moving one at the very end.
+ *
+ * What is copied into the mirror is the one image manifest of the asked platform (default: this machine's), not the
+ * whole index: an index upstream has 10 to 20 platforms and their attestations, and what a node runs is one of them.
+ * A reference to the mirror therefore has the digest of that manifest.
+ */
+
+/* Progress and nothing else; `p` is borrowed. */
+typedef void (*AugmentProgressFn)(const AugmentProgress *p, void *userdata);
+
+/* The request must have been checked. */
+int augment_run(const AugmentRequest *request, AugmentOp op, AugmentProgressFn progress, void *userdata,
+        AugmentResult *ret, TbError **err) _warn_unused_;
