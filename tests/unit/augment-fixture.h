@@ -40,7 +40,7 @@ static inline void fixture_load(Fixture *f, const char *name)
         const char *srcdir = getenv("srcdir");
         size_t size;
 
-        *f = (Fixture) {};
+        *f = (Fixture){};
         f->path = tb_asprintf("%s/tests/unit/data/augment/%s", srcdir ? srcdir : ".", name);
         assert_non_null(f->path);
         path = tb_asprintf("%s.json", f->path);
@@ -49,7 +49,7 @@ static inline void fixture_load(Fixture *f, const char *name)
         assert_ok(image_config_parse(data, size, &f->config, &err), err);
         assert_ok(image_facts_collect(f->config, &f->facts, &err), err);
 
-        f->layer = (PayloadLayer) {
+        f->layer = (PayloadLayer){
                 .level = AUGMENT_LEVEL_BASIC,
                 .path = (char *) "/nowhere/basic.tar.gz",
                 .file = (char *) "basic.tar.gz",
@@ -57,7 +57,7 @@ static inline void fixture_load(Fixture *f, const char *name)
         };
         assert_ok(tb_digest_parse(FIXTURE_LAYER, &f->layer.digest, &err), err);
         assert_ok(tb_digest_parse(FIXTURE_DIFF, &f->layer.diff_id, &err), err);
-        f->payload = (Payload) {
+        f->payload = (Payload){
                 .version = (char *) "test",
                 .arch = (char *) "amd64",
                 .layers = &f->layer,

@@ -104,7 +104,7 @@ static void check_array(const char *text, const char *instruction, char *const *
         assert_non_null(json);
         assert_ok(tb_json_parse(json, strlen(json), 1 << 24, instruction, &array, &err), err);
         assert_int_equal(json_array_size(array), tb_strv_length(expected));
-        json_array_foreach(array, i, value)
+        json_array_foreach (array, i, value)
                 assert_string_equal(json_string_value(value), expected[i]);
 }
 
@@ -149,9 +149,9 @@ static void test_deterministic(void **state)
 /* Labels are words in which variables are expanded. */
 static void test_label_quoting(void **state)
 {
-        char *args[] = { (char *) "a.b", (char *) "say \"$HOME\" and \\n", NULL };
-        char *bad[] = { (char *) "a", (char *) "two\nlines", NULL };
-        RecipeStep step = { .op = RECIPE_LABEL, .args = args };
+        char *args[] = {(char *) "a.b", (char *) "say \"$HOME\" and \\n", NULL};
+        char *bad[] = {(char *) "a", (char *) "two\nlines", NULL};
+        RecipeStep step = {.op = RECIPE_LABEL, .args = args};
         _cleanup_buffer_ TbBuffer b = TB_BUFFER_INIT(4096);
         _cleanup_error_ TbError *err = NULL;
 
