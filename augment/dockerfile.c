@@ -16,7 +16,7 @@
  */
 
 /* Arrays whose text is longer get a line per element. */
-#define ARRAY_LINE_MAX 100u
+#define ARRAY_LINE_MAX 140u
 /* And strings are broken when a line has grown so long. Far from 64 KiB, near enough to be read by editors. */
 #define STRING_LINE_MAX 8192u
 /* No configuration that fits into IMAGE_CONFIG_MAX comes near. */

@@ -306,13 +306,11 @@ static int parse_event(const json_t *line, AugmentEvent *e, TbError **err)
 int augment_event_parse(const json_t *line, AugmentEvent *ret, TbError **err)
 {
         _cleanup_augment_event_ AugmentEvent e = {};
-        int r;
+        _cleanup_error_ TbError *why = NULL;
 
-        r = parse_event(line, &e, err);
-        if (r < 0) {
-                tb_error_prefix(err, "the worker's output");
-                return -EBADMSG;
-        }
+        if (parse_event(line, &e, &why) < 0)
+                return tb_error_set(
+                        err, TB_ERROR_BUG, -EBADMSG, "the worker's output: %s", tb_error_message(why));
         *ret = e;
         e = (AugmentEvent){};
         return 0;

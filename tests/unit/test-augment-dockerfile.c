@@ -33,17 +33,37 @@ static const char *const golden[] = {
         "long-args",
 };
 
+/* The expected files don't know the version. */
+static char *hide_version(const char *text)
+{
+        static const char version[] = TBNODE_VERSION, mark[] = "@VERSION@";
+        char *out = malloc(strlen(text) * sizeof(mark) + 1), *end = out;
+
+        assert_non_null(out);
+        while (*text) {
+                if (strncmp(text, version, strlen(version)) == 0) {
+                        end = stpcpy(end, mark);
+                        text += strlen(version);
+                } else {
+                        *end++ = *text++;
+                }
+        }
+        *end = 0;
+        return out;
+}
+
 static void test_golden(void **state)
 {
         for (size_t i = 0; i < ELEMENTSOF(golden); i++) {
                 _cleanup_fixture_ Fixture f = {};
                 _cleanup_error_ TbError *err = NULL;
-                _cleanup_free_ char *text = NULL, *path = NULL, *expected = NULL;
+                _cleanup_free_ char *raw = NULL, *text = NULL, *path = NULL, *expected = NULL;
                 size_t size;
 
                 fixture_load(&f, golden[i]);
                 fixture_make_recipe(&f);
-                assert_ok(dockerfile_render(f.recipe, &text, &err), err);
+                assert_ok(dockerfile_render(f.recipe, &raw, &err), err);
+                text = hide_version(raw);
                 path = tb_asprintf("%s.Dockerfile", f.path);
                 assert_non_null(path);
                 if (getenv("TBNODE_UPDATE_GOLDEN"))
