@@ -426,7 +426,7 @@ static void test_many_at_once(void **state)
 
 static void test_cancel_and_orphan(void **state)
 {
-        _cleanup_(flow_done) Flow cancelled = {}, orphan = { .pause_every = 1 };
+        _cleanup_(flow_done) Flow cancelled = {}, orphan = {.pause_every = 1};
 
         listen_with(serve_big);
         flow_start(&cancelled, (TbHttpOptions){.method = "GET", .url = url, .write = on_write});
