@@ -32,7 +32,6 @@
 
 /* For everything but main, from the first TERM to the KILL. */
 #define END_BOUND_MS 3000
-#define RUNSVDIR_RETRY_MS 1000
 
 typedef enum NodeState {
         NODE_UP,       /* services run; main may or may not */
@@ -51,11 +50,12 @@ typedef struct Node {
         const char *rundir;
         int spec_fd, event_fd, event_child_fd, signal_fd;
         int main_pidfd; /* -EBADF: main isn't running */
+        pid_t main_pid; /* 0: main isn't running */
         bool main_has_started;
         uint64_t held_signals; /* came before main was there */
         int status;            /* main's last exit status as Docker counts it */
         pid_t runsvdir;        /* 0: not running */
-        int64_t deadline;      /* of the current state or of a retry, in ms; -1: none */
+        int64_t deadline;      /* of NODE_ENDING, in ms of CLOCK_MONOTONIC; -1: none */
 } Node;
 
 static int64_t now_ms(void)
@@ -69,14 +69,6 @@ static int64_t now_ms(void)
 static bool is_pid1(void)
 {
         return getpid() == 1;
-}
-
-static void start_runsvdir(Node *n)
-{
-        pid_t pid = services_start(n->rundir, n->spec_fd, n->event_child_fd, n->mask);
-
-        n->runsvdir = pid > 0 ? pid : 0;
-        n->deadline = pid > 0 ? -1 : now_ms() + RUNSVDIR_RETRY_MS;
 }
 
 static void end_everything(Node *n)
@@ -153,6 +145,7 @@ static void main_started(Node *n, const MainEvent *e)
         if (n->main_pidfd >= 0)
                 close(n->main_pidfd);
         n->main_pidfd = (int) syscall(SYS_pidfd_open, e->pid, 0);
+        n->main_pid = e->pid;
         n->main_has_started = true;
         n->held_signals = 0;
         for (int i = 1; i <= SIGNAL_MAX; i++)
@@ -165,6 +158,7 @@ static void main_ended(Node *n, const MainEvent *e)
         if (n->main_pidfd >= 0)
                 close(n->main_pidfd);
         n->main_pidfd = -EBADF;
+        n->main_pid = 0;
         n->status = e->signal > 0 ? 128 + e->signal : e->code & 0xff;
 
         if (n->state == NODE_STOPPING || (n->conf->on_exit == ON_EXIT_STOP && !e->starts_anew))
@@ -204,25 +198,50 @@ static void handle_signals(Node *n)
                         continue;
                 if (n->state >= NODE_ENDING)
                         continue;
-                if (means_stop(n, signal))
+                if (means_stop(n, signal)) {
                         node_set_state(n, NODE_STOPPING);
+                        if (!n->main_has_started)
+                                n->status = 128 + signal; /* what it would have died of, unprepared */
+                }
                 send_to_main(n, signal);
-                if (n->state == NODE_STOPPING && n->main_has_started && n->main_pidfd < 0)
+                if (n->state == NODE_STOPPING && n->main_pid == 0)
                         node_set_state(n, NODE_ENDING);
         }
 }
 
+/* runsvdir's only work is done once the services run: they go on under their runsv. */
+static void runsvdir_ended(Node *n)
+{
+        n->runsvdir = 0;
+        if (n->state >= NODE_ENDING)
+                return;
+        if (n->main_has_started) {
+                say("tbnode: runsvdir has ended; the services go on without it");
+                return;
+        }
+        say("tbnode: the services can't be started");
+        n->status = EXIT_INIT_FAILED;
+        node_set_state(n, NODE_ENDING);
+}
+
 static void reap(Node *n)
 {
+        int status;
         pid_t pid;
 
-        while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
-                if (pid != n->runsvdir)
-                        continue;
-                n->runsvdir = 0;
-                if (n->state < NODE_ENDING) {
-                        say("runsvdir has ended; starting it again");
-                        n->deadline = now_ms() + RUNSVDIR_RETRY_MS;
+        while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+                if (pid == n->runsvdir)
+                        runsvdir_ended(n);
+                else if (pid == n->main_pid && n->state < NODE_ENDING) {
+                        /* Its runsv was killed: nobody else will tell. */
+                        MainEvent e = {
+                                .kind = MAIN_EVENT_ENDED,
+                                .code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+                                .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                        };
+
+                        write_status(n, &e);
+                        main_ended(n, &e);
                 }
         }
         if (pid < 0 && errno == ECHILD && n->state == NODE_ENDING)
@@ -231,13 +250,8 @@ static void reap(Node *n)
 
 static void handle_deadline(Node *n)
 {
-        if (n->deadline < 0 || now_ms() < n->deadline)
-                return;
-        n->deadline = -1;
-        if (n->state == NODE_ENDING)
+        if (n->deadline >= 0 && now_ms() >= n->deadline)
                 node_set_state(n, NODE_ENDED);
-        else if (n->runsvdir == 0 && n->state < NODE_ENDING)
-                start_runsvdir(n);
 }
 
 static int poll_timeout(const Node *n)
@@ -247,7 +261,7 @@ static int poll_timeout(const Node *n)
         if (n->deadline < 0)
                 return -1;
         left = n->deadline - now_ms();
-        return left < 0 ? 0 : (int) MIN2(left, (int64_t) 60000);
+        return left < 0 ? 0 : (int) MIN2(left, (int64_t) END_BOUND_MS);
 }
 
 static int node_set_up(Node *n)
@@ -287,7 +301,12 @@ int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64
 
         if (node_set_up(&n) < 0)
                 return plain_run(spec, mask);
-        start_runsvdir(&n);
+        n.runsvdir = services_start(n.rundir, n.spec_fd, n.event_child_fd, n.mask);
+        if (n.runsvdir < 0) {
+                say("tbnode: cannot start the services (%s); running the program only",
+                        strerror(-n.runsvdir));
+                return plain_run(spec, mask);
+        }
 
         while (n.state != NODE_ENDED) {
                 struct pollfd p[] = {

@@ -73,6 +73,14 @@ static int lay_out_service(const char *rundir, Service s)
         return symlink(TBNODE_INIT_PATH, path) < 0 ? -errno : 0;
 }
 
+/* runsvdir waits until the second is over in which its directory changed (it compares whole seconds): make it an old one. */
+static int age_directory(const char *path)
+{
+        const struct timespec old[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
+
+        return utimensat(AT_FDCWD, path, old, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
 static int lay_out_at(const char *parent, const char *rundir)
 {
         static const char *const stale[] = {"service", "main.status", STOPPING_FILE};
@@ -95,7 +103,7 @@ static int lay_out_at(const char *parent, const char *rundir)
         for (int s = 0; r >= 0 && s < _SERVICE_MAX; s++)
                 if (service_wanted((Service) s))
                         r = lay_out_service(rundir, (Service) s);
-        return r;
+        return r < 0 ? r : age_directory(path);
 }
 
 int services_lay_out(const char **ret_rundir)

@@ -10,6 +10,7 @@
 
 #include "augment/client/exec-main.h"
 #include "augment/client/services.h"
+#include "augment/client/signals.h"
 #include "augment/client/spec.h"
 #include "augment/client/util.h"
 
@@ -53,7 +54,9 @@ int service_run_main(const char *rundir, int spec_fd, int event_fd, OnExit on_ex
 
         format_path(path, sizeof(path), "%s/stopping", rundir);
         if (access(path, F_OK) == 0) {
-                /* init is about to end everything; main has had its time. */
+                /* init is about to end everything; main has had its time. Its TERM is waited for. */
+                if (signal_mask_set(mask, NULL) < 0)
+                        return EXIT_INIT_FAILED;
                 for (;;)
                         (void) pause();
         }
