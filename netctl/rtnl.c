@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "netctl/rtnl.h"
+
+#include <linux/rtnetlink.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include "common/cleanup.h"
+#include "netctl/netctl.h"
+
+/* The kernel answers a dump in pieces of at most 32 kB when the reader's buffer allows it. */
+#define RECEIVE_SIZE (64 * 1024)
+/* Messages and bytes per sendmsg: the send buffer must hold the request, the receive buffer an answer for each message. */
+#define CHUNK_MESSAGES 2048
+#define CHUNK_BYTES (512 * 1024)
+#define SOCKET_BUFFER (8 * 1024 * 1024)
+
+struct Rtnl {
+        int fd;
+        uint32_t seq;
+        uint32_t port;
+        uint8_t *buffer;
+};
+
+Rtnl *rtnl_free(Rtnl *r)
+{
+        if (!r)
+                return NULL;
+        tb_close(r->fd);
+        free(r->buffer);
+        free(r);
+        return NULL;
+}
+
+static int set_option(int fd, int level, int name, int value)
+{
+        return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+int rtnl_new(Rtnl **ret, TbError **err)
+{
+        _cleanup_rtnl_ Rtnl *r = calloc(1, sizeof(*r));
+        if (!r)
+                return tb_error_oom(err);
+        r->fd = -EBADF;
+        r->buffer = malloc(RECEIVE_SIZE);
+        if (!r->buffer)
+                return tb_error_oom(err);
+
+        r->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+        if (r->fd < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot open an rtnetlink socket");
+
+        struct sockaddr_nl address = { .nl_family = AF_NETLINK };
+        socklen_t length = sizeof(address);
+        if (bind(r->fd, (struct sockaddr *) &address, sizeof(address)) < 0 ||
+                getsockname(r->fd, (struct sockaddr *) &address, &length) < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot bind an rtnetlink socket");
+        r->port = address.nl_pid;
+
+        /* *FORCE needs CAP_NET_ADMIN in the first user namespace; without it the defaults hold some 200 answers, which is
+         * enough for everything but mass failures. */
+        if (set_option(r->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) < 0)
+                (void) set_option(r->fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER);
+        if (set_option(r->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) < 0)
+                (void) set_option(r->fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
+        /* Linux 4.12 and 4.3: messages in words, and errors without a copy of the request. */
+        (void) set_option(r->fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+        (void) set_option(r->fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+
+        struct timeval timeout = { .tv_sec = NETCTL_TIMEOUT_MS / 1000, .tv_usec = NETCTL_TIMEOUT_MS % 1000 * 1000 };
+        if (setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot bound waiting for rtnetlink");
+
+        *ret = TAKE_PTR(r);
+        return 0;
+}
+
+int rtnl_in_netns(int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata,
+        TbError **err)
+{
+        if (setns(netns_fd, CLONE_NEWNET) < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot enter the container's network namespace");
+        int r = fn(userdata, err);
+        if (setns(home_fd, CLONE_NEWNET) < 0)
+                return tb_error_set_errno(err, TB_ERROR_BUG, errno,
+                        "cannot come back from a container's network namespace");
+        return r;
+}
+
+static int new_here(void *userdata, TbError **err)
+{
+        return rtnl_new(userdata, err);
+}
+
+int rtnl_new_in(int netns_fd, int home_fd, Rtnl **ret, TbError **err)
+{
+        Rtnl *fresh = NULL;
+
+        int r = rtnl_in_netns(netns_fd, home_fd, new_here, &fresh, err);
+        if (r < 0) {
+                rtnl_free(fresh);
+                return r;
+        }
+        *ret = fresh;
+        return 0;
+}
+
+static int rtnl_send(Rtnl *r, const void *data, size_t size, TbError **err)
+{
+        struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+        struct iovec iov = { .iov_base = (void *) data, .iov_len = size };
+        struct msghdr m = { .msg_name = &kernel, .msg_namelen = sizeof(kernel), .msg_iov = &iov, .msg_iovlen = 1 };
+        ssize_t n;
+
+        do
+                n = sendmsg(r->fd, &m, 0);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot send to rtnetlink");
+        return 0;
+}
+
+/* One datagram from the kernel into r->buffer. */
+static int rtnl_receive(Rtnl *r, size_t *ret_size, TbError **err)
+{
+        for (;;) {
+                struct sockaddr_nl from = {};
+                struct iovec iov = { .iov_base = r->buffer, .iov_len = RECEIVE_SIZE };
+                struct msghdr m = { .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1 };
+
+                ssize_t n = recvmsg(r->fd, &m, 0);
+                if (n < 0) {
+                        if (errno == EINTR)
+                                continue;
+                        int code = errno == EAGAIN ? ETIMEDOUT : errno;
+                        (void) tb_error_set_errno(err, TB_ERROR_SYSTEM, code, "no answer from rtnetlink");
+                        tb_error_set_retryable(err);
+                        return -code;
+                }
+                if (m.msg_flags & MSG_TRUNC)
+                        return tb_error_set(err, TB_ERROR_SYSTEM, -EMSGSIZE, "an answer from rtnetlink is too long");
+                if (from.nl_pid != 0) /* another process, not the kernel */
+                        continue;
+                *ret_size = (size_t) n;
+                return 0;
+        }
+}
+
+static const struct nlmsghdr *message_next(const uint8_t **p, size_t *left)
+{
+        const struct nlmsghdr *h = (const struct nlmsghdr *) *p;
+
+        if (*left < sizeof(*h) || h->nlmsg_len < sizeof(*h) || h->nlmsg_len > *left)
+                return NULL;
+        size_t step = NLMSG_ALIGN(h->nlmsg_len);
+        if (step > *left)
+                step = *left;
+        *p += step;
+        *left -= step;
+        return h;
+}
+
+/* Code and words of an NLMSG_ERROR or NLMSG_DONE message. */
+static int read_error(const struct nlmsghdr *h, char *text, size_t text_size)
+{
+        int32_t code;
+
+        text[0] = '\0';
+        if (h->nlmsg_len < NLMSG_HDRLEN + sizeof(code))
+                return -EBADMSG;
+        memcpy(&code, (const uint8_t *) h + NLMSG_HDRLEN, sizeof(code));
+
+        if (h->nlmsg_flags & NLM_F_ACK_TLVS) {
+                size_t skip = h->nlmsg_type == NLMSG_DONE ? NLMSG_HDRLEN + sizeof(code) :
+                                                            NLMSG_HDRLEN + sizeof(struct nlmsgerr);
+                if (h->nlmsg_type == NLMSG_ERROR && !(h->nlmsg_flags & NLM_F_CAPPED) &&
+                        h->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nlmsgerr)) {
+                        const struct nlmsgerr *e = (const void *) ((const uint8_t *) h + NLMSG_HDRLEN);
+                        if (e->msg.nlmsg_len >= NLMSG_HDRLEN)
+                                skip += NLMSG_ALIGN(e->msg.nlmsg_len - NLMSG_HDRLEN);
+                }
+                if (h->nlmsg_len > skip) {
+                        NlIter i = nl_iter((const uint8_t *) h + skip, h->nlmsg_len - skip);
+                        for (NlAttr a; nl_iter_next(&i, &a);)
+                                if (a.type == NLMSGERR_ATTR_MSG)
+                                        nl_attr_string(&a, text, text_size);
+                }
+        }
+        return code > 0 ? -EBADMSG : code;
+}
+
+static void stamp(NlWriter *w, size_t i, uint32_t seq, uint16_t flags)
+{
+        struct nlmsghdr h;
+
+        memcpy(&h, w->data + w->offsets[i], sizeof(h));
+        h.nlmsg_seq = seq;
+        h.nlmsg_flags |= flags;
+        memcpy(w->data + w->offsets[i], &h, sizeof(h));
+}
+
+/* Messages first .. last - 1 in one sendmsg; results of all of them. */
+static int batch_chunk(Rtnl *r, NlWriter *w, size_t first, size_t last, RtnlResult *results, TbError **err)
+{
+        uint32_t base = r->seq + 1;
+        size_t end = last < w->n_messages ? w->offsets[last] : w->size;
+
+        for (size_t i = first; i < last; i++) {
+                stamp(w, i, base + (uint32_t) (i - first), i + 1 == last ? NLM_F_ACK : 0);
+                results[i] = (RtnlResult) {};
+        }
+        r->seq += (uint32_t) (last - first);
+
+        int k = rtnl_send(r, w->data + w->offsets[first], end - w->offsets[first], err);
+        if (k < 0)
+                return k;
+
+        for (;;) {
+                size_t left;
+                k = rtnl_receive(r, &left, err);
+                if (k < 0)
+                        return k;
+                const uint8_t *p = r->buffer;
+                for (const struct nlmsghdr *h; (h = message_next(&p, &left));) {
+                        uint32_t index = h->nlmsg_seq - base;
+                        if (h->nlmsg_type != NLMSG_ERROR || index >= last - first)
+                                continue; /* a late answer to a request that timed out */
+                        RtnlResult *result = results + first + index;
+                        result->code = read_error(h, result->text, sizeof(result->text));
+                        if (index + 1 == last - first)
+                                return 0;
+                }
+        }
+}
+
+int rtnl_batch(Rtnl *r, NlWriter *w, RtnlResult *results, unsigned long *sends, TbError **err)
+{
+        int k = nlw_finish(w, err);
+        if (k < 0)
+                return k;
+
+        for (size_t first = 0; first < w->n_messages;) {
+                size_t last = first + 1;
+                while (last < w->n_messages && last - first < CHUNK_MESSAGES) {
+                        size_t end = last + 1 < w->n_messages ? w->offsets[last + 1] : w->size;
+                        if (end - w->offsets[first] > CHUNK_BYTES)
+                                break;
+                        last++;
+                }
+                k = batch_chunk(r, w, first, last, results, err);
+                if (k < 0)
+                        return k;
+                if (sends)
+                        (*sends)++;
+                first = last;
+        }
+        return 0;
+}
+
+static int exchange(Rtnl *r, NlWriter *w, bool dump, RtnlMessageFn fn, void *userdata, TbError **err)
+{
+        bool interrupted = false;
+
+        int k = nlw_finish(w, err);
+        if (k < 0)
+                return k;
+        uint32_t seq = ++r->seq;
+        stamp(w, 0, seq, dump ? NLM_F_DUMP : 0);
+        k = rtnl_send(r, w->data, w->size, err);
+        if (k < 0)
+                return k;
+
+        int failed = 0;
+        for (;;) {
+                size_t left;
+                k = rtnl_receive(r, &left, err);
+                if (k < 0)
+                        return k;
+                const uint8_t *p = r->buffer;
+                for (const struct nlmsghdr *h; (h = message_next(&p, &left));) {
+                        if (h->nlmsg_seq != seq)
+                                continue;
+                        interrupted |= dump && (h->nlmsg_flags & NLM_F_DUMP_INTR);
+                        if (h->nlmsg_type == NLMSG_ERROR || h->nlmsg_type == NLMSG_DONE) {
+                                char text[128];
+                                int code = read_error(h, text, sizeof(text));
+                                if (failed < 0)
+                                        return failed;
+                                if (code < 0)
+                                        return tb_error_set(err, TB_ERROR_SYSTEM, code, "rtnetlink: %s%s%s",
+                                                strerror(-code), text[0] ? ": " : "", text);
+                                if (interrupted) {
+                                        (void) tb_error_set(err, TB_ERROR_SYSTEM, -EINTR,
+                                                "the kernel's tables changed while they were read");
+                                        tb_error_set_retryable(err);
+                                        return -EINTR;
+                                }
+                                return 0;
+                        }
+                        if (failed == 0) {
+                                failed = fn(h, userdata);
+                                if (failed < 0)
+                                        (void) tb_error_set_errno(err, TB_ERROR_SYSTEM, failed,
+                                                "cannot take an answer from rtnetlink");
+                        }
+                        if (!dump)
+                                return failed;
+                }
+        }
+}
+
+int rtnl_dump(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err)
+{
+        return exchange(r, w, true, fn, userdata, err);
+}
+
+int rtnl_get(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err)
+{
+        return exchange(r, w, false, fn, userdata, err);
+}
