@@ -73,6 +73,12 @@ typedef struct NetctlInterface {
                        * which is only trustworthy before the container's own processes run */
 } NetctlInterface;
 
+typedef enum NetctlParts {
+        NETCTL_ALL,
+        NETCTL_SHAPES,   /* the firewall stays as it is */
+        NETCTL_FIREWALL, /* the shapes stay as they are (up and down are not looked at) */
+} NetctlParts;
+
 /* Desired state of one node. Everything is borrowed for the duration of the call. */
 typedef struct NetctlNode {
         const char *id;   /* see NETCTL_ID_MAX */
@@ -80,7 +86,8 @@ typedef struct NetctlNode {
         int netns_fd;     /* the container's network namespace (/proc/PID/ns/net) */
         const NetctlInterface *interfaces;
         size_t n_interfaces;
-        FwStyle style; /* FW_NONE: no chains for this node (existing ones are removed) */
+        FwStyle style;     /* FW_NONE: no chains for this node (existing ones are removed) */
+        NetctlParts parts; /* what of this node is declared here */
 } NetctlNode;
 
 /* How much a change disturbed, worst last. */

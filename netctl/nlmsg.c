@@ -7,7 +7,7 @@ void nlw_done(NlWriter *w)
 {
         free(w->data);
         free(w->offsets);
-        *w = (NlWriter) {};
+        *w = (NlWriter){};
 }
 
 /* Room for `size` more bytes, zeroed; NULL once anything went wrong. */
@@ -49,7 +49,7 @@ void nlw_begin(NlWriter *w, uint16_t type, uint16_t flags, const void *header, s
         uint8_t *p = nlw_reserve(w, NLMSG_HDRLEN + NLMSG_ALIGN(header_size));
         if (!p)
                 return;
-        struct nlmsghdr h = { .nlmsg_type = type, .nlmsg_flags = (uint16_t) (flags | NLM_F_REQUEST) };
+        struct nlmsghdr h = {.nlmsg_type = type, .nlmsg_flags = (uint16_t) (flags | NLM_F_REQUEST)};
         memcpy(p, &h, sizeof(h));
         memcpy(p + NLMSG_HDRLEN, header, header_size);
         w->message = start;
@@ -73,7 +73,7 @@ void nlw_put(NlWriter *w, uint16_t type, const void *data, size_t size)
         uint8_t *p = nlw_reserve(w, (size_t) NLA_HDRLEN + NLA_ALIGN(size));
         if (!p)
                 return;
-        struct nlattr a = { .nla_type = type, .nla_len = (uint16_t) (NLA_HDRLEN + size) };
+        struct nlattr a = {.nla_type = type, .nla_len = (uint16_t) (NLA_HDRLEN + size)};
         memcpy(p, &a, sizeof(a));
         if (size > 0)
                 memcpy(p + NLA_HDRLEN, data, size);
@@ -147,7 +147,7 @@ bool nl_iter_next(NlIter *i, NlAttr *ret)
                 i->left = 0;
                 return false;
         }
-        *ret = (NlAttr) {
+        *ret = (NlAttr){
                 .type = a.nla_type & NLA_TYPE_MASK,
                 .data = i->p + NLA_HDRLEN,
                 .size = (size_t) a.nla_len - NLA_HDRLEN,

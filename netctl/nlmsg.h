@@ -56,7 +56,7 @@ typedef struct NlIter {
 
 static inline NlIter nl_iter(const void *data, size_t size)
 {
-        return (NlIter) { .p = data, .left = size };
+        return (NlIter){.p = data, .left = size};
 }
 static inline NlIter nl_iter_nested(const NlAttr *a)
 {

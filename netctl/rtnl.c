@@ -53,7 +53,7 @@ int rtnl_new(Rtnl **ret, TbError **err)
         if (r->fd < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot open an rtnetlink socket");
 
-        struct sockaddr_nl address = { .nl_family = AF_NETLINK };
+        struct sockaddr_nl address = {.nl_family = AF_NETLINK};
         socklen_t length = sizeof(address);
         if (bind(r->fd, (struct sockaddr *) &address, sizeof(address)) < 0 ||
                 getsockname(r->fd, (struct sockaddr *) &address, &length) < 0)
@@ -70,7 +70,8 @@ int rtnl_new(Rtnl **ret, TbError **err)
         (void) set_option(r->fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
         (void) set_option(r->fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
 
-        struct timeval timeout = { .tv_sec = NETCTL_TIMEOUT_MS / 1000, .tv_usec = NETCTL_TIMEOUT_MS % 1000 * 1000 };
+        struct timeval timeout = {
+                .tv_sec = NETCTL_TIMEOUT_MS / 1000, .tv_usec = NETCTL_TIMEOUT_MS % 1000 * 1000};
         if (setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot bound waiting for rtnetlink");
 
@@ -78,15 +79,16 @@ int rtnl_new(Rtnl **ret, TbError **err)
         return 0;
 }
 
-int rtnl_in_netns(int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata,
-        TbError **err)
+int rtnl_in_netns(
+        int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata, TbError **err)
 {
         if (setns(netns_fd, CLONE_NEWNET) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot enter the container's network namespace");
+                return tb_error_set_errno(
+                        err, TB_ERROR_SYSTEM, errno, "cannot enter the container's network namespace");
         int r = fn(userdata, err);
         if (setns(home_fd, CLONE_NEWNET) < 0)
-                return tb_error_set_errno(err, TB_ERROR_BUG, errno,
-                        "cannot come back from a container's network namespace");
+                return tb_error_set_errno(
+                        err, TB_ERROR_BUG, errno, "cannot come back from a container's network namespace");
         return r;
 }
 
@@ -110,9 +112,10 @@ int rtnl_new_in(int netns_fd, int home_fd, Rtnl **ret, TbError **err)
 
 static int rtnl_send(Rtnl *r, const void *data, size_t size, TbError **err)
 {
-        struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-        struct iovec iov = { .iov_base = (void *) data, .iov_len = size };
-        struct msghdr m = { .msg_name = &kernel, .msg_namelen = sizeof(kernel), .msg_iov = &iov, .msg_iovlen = 1 };
+        struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+        struct iovec iov = {.iov_base = (void *) data, .iov_len = size};
+        struct msghdr m = {
+                .msg_name = &kernel, .msg_namelen = sizeof(kernel), .msg_iov = &iov, .msg_iovlen = 1};
         ssize_t n;
 
         do
@@ -128,8 +131,9 @@ static int rtnl_receive(Rtnl *r, size_t *ret_size, TbError **err)
 {
         for (;;) {
                 struct sockaddr_nl from = {};
-                struct iovec iov = { .iov_base = r->buffer, .iov_len = RECEIVE_SIZE };
-                struct msghdr m = { .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1 };
+                struct iovec iov = {.iov_base = r->buffer, .iov_len = RECEIVE_SIZE};
+                struct msghdr m = {
+                        .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1};
 
                 ssize_t n = recvmsg(r->fd, &m, 0);
                 if (n < 0) {
@@ -141,7 +145,8 @@ static int rtnl_receive(Rtnl *r, size_t *ret_size, TbError **err)
                         return -code;
                 }
                 if (m.msg_flags & MSG_TRUNC)
-                        return tb_error_set(err, TB_ERROR_SYSTEM, -EMSGSIZE, "an answer from rtnetlink is too long");
+                        return tb_error_set(
+                                err, TB_ERROR_SYSTEM, -EMSGSIZE, "an answer from rtnetlink is too long");
                 if (from.nl_pid != 0) /* another process, not the kernel */
                         continue;
                 *ret_size = (size_t) n;
@@ -174,8 +179,8 @@ static int read_error(const struct nlmsghdr *h, char *text, size_t text_size)
         memcpy(&code, (const uint8_t *) h + NLMSG_HDRLEN, sizeof(code));
 
         if (h->nlmsg_flags & NLM_F_ACK_TLVS) {
-                size_t skip = h->nlmsg_type == NLMSG_DONE ? NLMSG_HDRLEN + sizeof(code) :
-                                                            NLMSG_HDRLEN + sizeof(struct nlmsgerr);
+                size_t skip = h->nlmsg_type == NLMSG_DONE ? NLMSG_HDRLEN + sizeof(code)
+                                                          : NLMSG_HDRLEN + sizeof(struct nlmsgerr);
                 if (h->nlmsg_type == NLMSG_ERROR && !(h->nlmsg_flags & NLM_F_CAPPED) &&
                         h->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nlmsgerr)) {
                         const struct nlmsgerr *e = (const void *) ((const uint8_t *) h + NLMSG_HDRLEN);
@@ -210,7 +215,7 @@ static int batch_chunk(Rtnl *r, NlWriter *w, size_t first, size_t last, RtnlResu
 
         for (size_t i = first; i < last; i++) {
                 stamp(w, i, base + (uint32_t) (i - first), i + 1 == last ? NLM_F_ACK : 0);
-                results[i] = (RtnlResult) {};
+                results[i] = (RtnlResult){};
         }
         r->seq += (uint32_t) (last - first);
 

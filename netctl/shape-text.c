@@ -24,6 +24,8 @@ typedef struct Parser {
         char word[WORD_MAX + 1];
         bool have; /* `word` holds the current word */
         Direction direction;
+        uint32_t common
+                [2]; /* fields of up, down that an item for both directions set: these may be overridden */
         ShapePair pair;
 } Parser;
 
@@ -110,18 +112,22 @@ static uint64_t *shape_u64(Shape *s, ShapeField f)
         return (uint64_t *) ((char *) s + offsets[f]);
 }
 
-/* Marks f in the directions that hold; twice is a mistake somebody made. */
+/* Marks f in the directions that hold. Twice is a mistake somebody made, but for one direction's own value over that of
+ * both. */
 static int parser_mark(Parser *p, ShapeField f, const char *keyword, TbError **err)
 {
         for (int i = 0; i < 2; i++) {
                 Shape *s = i == 0 ? &p->pair.up : &p->pair.down;
                 if (!(p->direction & (i == 0 ? DIRECTION_UP : DIRECTION_DOWN)))
                         continue;
-                if (shape_has(s, f))
+                uint32_t bit = UINT32_C(1) << f;
+                bool override = p->direction != DIRECTION_BOTH && (p->common[i] & bit);
+                if (shape_has(s, f) && !override)
                         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                                 "bad shape: '%s' is given twice for direction %s", keyword,
                                 i == 0 ? "up" : "down");
-                s->set |= UINT32_C(1) << f;
+                s->set |= bit;
+                p->common[i] = p->direction == DIRECTION_BOTH ? p->common[i] | bit : p->common[i] & ~bit;
         }
         return 0;
 }

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "netctl/apply.h"
+
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+
+static void begin_tc(NlWriter *w, uint16_t type, uint16_t flags, uint32_t device, uint32_t handle,
+        uint32_t parent, uint32_t info)
+{
+        struct tcmsg m = {
+                .tcm_family = AF_UNSPEC,
+                .tcm_ifindex = (int) device,
+                .tcm_handle = handle,
+                .tcm_parent = parent,
+                .tcm_info = info,
+        };
+        nlw_begin(w, type, flags, &m, sizeof(m));
+}
+
+static void encode_leaf(NlWriter *w, const Op *op)
+{
+        const LeafVtable *v = leaf_vtable(op->leaf.kind);
+        /* Without CREATE the kernel changes what is there; REPLACE with another handle grafts a new one in its place. */
+        uint16_t flags = op->kind == OP_LEAF_ADD ? NLM_F_CREATE | NLM_F_EXCL
+                : op->kind == OP_LEAF_REPLACE    ? NLM_F_CREATE | NLM_F_REPLACE
+                                                 : 0;
+
+        begin_tc(w, RTM_NEWQDISC, flags, op->device, op->leaf.major << 16, TC_HANDLE_CLASS, 0);
+        nlw_put_string(w, TCA_KIND, v->kind);
+        v->encode(w, &op->leaf);
+        nlw_end(w);
+}
+
+void op_encode(NlWriter *w, const Op *op)
+{
+        switch (op->kind) {
+        case OP_IFB_CREATE:
+                ifb_encode_create(w, &op->ifb);
+                break;
+        case OP_IFB_SETUP:
+                ifb_encode_setup(w, &op->ifb);
+                break;
+        case OP_IFB_DELETE:
+                ifb_encode_delete(w, op->device);
+                break;
+        case OP_ROOT_ADD:
+                begin_tc(w, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, op->device, TC_HANDLE_ROOT, TC_H_ROOT,
+                        0);
+                htb_encode_root(w);
+                nlw_end(w);
+                break;
+        case OP_ROOT_DELETE:
+                begin_tc(w, RTM_DELQDISC, 0, op->device, TC_HANDLE_ROOT, TC_H_ROOT, 0);
+                nlw_end(w);
+                break;
+        case OP_CLASS_ADD:
+        case OP_CLASS_CHANGE:
+                begin_tc(w, RTM_NEWTCLASS, op->kind == OP_CLASS_ADD ? NLM_F_CREATE | NLM_F_EXCL : 0,
+                        op->device, TC_HANDLE_CLASS, TC_HANDLE_ROOT, 0);
+                htb_encode_class(w, &op->htb_class);
+                nlw_end(w);
+                break;
+        case OP_LEAF_ADD:
+        case OP_LEAF_CHANGE:
+        case OP_LEAF_REPLACE:
+                encode_leaf(w, op);
+                break;
+        case OP_INGRESS_ADD:
+                begin_tc(w, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, op->device, TC_H_MAKE(TC_H_INGRESS, 0),
+                        TC_H_INGRESS, 0);
+                nlw_put_string(w, TCA_KIND, "ingress");
+                nlw_end(w);
+                break;
+        case OP_INGRESS_DELETE:
+                begin_tc(w, RTM_DELQDISC, 0, op->device, TC_H_MAKE(TC_H_INGRESS, 0), TC_H_INGRESS, 0);
+                nlw_end(w);
+                break;
+        case OP_FILTER_ADD:
+                begin_tc(w, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, op->device, 0,
+                        TC_H_MAKE(TC_H_INGRESS, 0), TC_H_MAKE(TC_FILTER_PREF << 16, htons(ETH_P_ALL)));
+                ingress_encode_filter(w, op->redirect);
+                nlw_end(w);
+                break;
+        case _OP_KIND_MAX:
+        default:
+                break;
+        }
+}
+
+/* The kernel module behind an operation, for "not there" errors. */
+static const char *op_module(const Op *op)
+{
+        switch (op->kind) {
+        case OP_IFB_CREATE:
+                return "ifb";
+        case OP_ROOT_ADD:
+        case OP_CLASS_ADD:
+        case OP_CLASS_CHANGE:
+                return "sch_htb";
+        case OP_LEAF_ADD:
+        case OP_LEAF_CHANGE:
+        case OP_LEAF_REPLACE:
+                return leaf_vtable(op->leaf.kind)->module;
+        case OP_INGRESS_ADD:
+                return "sch_ingress";
+        case OP_FILTER_ADD:
+                return "cls_u32, act_mirred";
+        case OP_IFB_SETUP:
+        case OP_IFB_DELETE:
+        case OP_ROOT_DELETE:
+        case OP_INGRESS_DELETE:
+        case _OP_KIND_MAX:
+        default:
+                return NULL;
+        }
+}
+
+static bool is_delete(OpKind k)
+{
+        return k == OP_IFB_DELETE || k == OP_ROOT_DELETE || k == OP_INGRESS_DELETE;
+}
+
+int op_error(const Op *op, const RtnlResult *result, TbError **err)
+{
+        int code = result->code;
+        const char *what = op_to_string(op->kind), *module = op_module(op);
+
+        if (code == 0)
+                return 0;
+        if (is_delete(op->kind) && (code == -ENODEV || code == -ENOENT || code == -EINVAL))
+                return 0; /* gone already: EINVAL is what a missing root or ingress gives */
+        if (code == -ENODEV)
+                return tb_error_set(err, TB_ERROR_SYSTEM, code,
+                        "cannot %s: the interface (index %u) is gone; the container has probably ended",
+                        what, op->device);
+        if (module && (code == -ENOENT || code == -EOPNOTSUPP))
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, code,
+                        "cannot %s: this kernel has no %s%s%s%s; boot a kernel with module %s (Debian: "
+                        "install "
+                        "linux-image-amd64 and reboot)",
+                        what, module,
+                        op->kind <= OP_LEAF_REPLACE && op->kind >= OP_LEAF_ADD && op->leaf.kind == LEAF_NETEM
+                                ? ", which delay, jitter, loss, duplicate, corrupt and reorder need"
+                                : "",
+                        result->text[0] ? ": kernel says: " : "", result->text, module);
+        if (code == -EPERM)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, code,
+                        "cannot %s: not permitted; run as root (CAP_NET_ADMIN)", what);
+        return tb_error_set(err, TB_ERROR_SYSTEM, code, "cannot %s on interface index %u: %s%s%s", what,
+                op->device, strerror(-code), result->text[0] ? ": kernel says: " : "", result->text);
+}
+
+int apply_plan(Rtnl *r, const Plan *plan, TbError **errors, ApplyCounts *counts, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+
+        if (plan->n == 0)
+                return 0;
+        _cleanup_free_ RtnlResult *results = calloc(plan->n, sizeof(*results));
+        if (!results)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < plan->n; i++)
+                op_encode(&w, plan->ops + i);
+        counts->writes += plan->n;
+        int k = rtnl_batch(r, &w, results, &counts->sends, err);
+        if (k < 0)
+                return k;
+        for (size_t i = 0; i < plan->n; i++) {
+                const Op *op = plan->ops + i;
+                if (!errors[op->owner])
+                        (void) op_error(op, results + i, errors + op->owner);
+        }
+        return 0;
+}

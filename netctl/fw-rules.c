@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "netctl/fw-rules.h"
+
+#include <arpa/inet.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/xt_conntrack.h>
+#include <linux/netfilter/xt_physdev.h>
+#include <linux/netfilter/xt_tcpudp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/strv.h"
+
+#define RULE_SIZE_MAX 1024
+#define PORT_SSH 22
+#define PORT_DNS 53
+#define PORT_NTP 123
+
+/* A rule under construction. */
+typedef struct Draft {
+        union {
+                struct ipt_entry entry;
+                uint8_t bytes[RULE_SIZE_MAX];
+        };
+        size_t size;
+} Draft;
+
+void rules_done(Rules *r)
+{
+        for (size_t i = 0; i < r->n; i++)
+                free(r->v[i].data);
+        free(r->v);
+        *r = (Rules){};
+}
+
+void node_rules_done(NodeRules *r)
+{
+        rules_done(&r->in);
+        rules_done(&r->out);
+        rules_done(&r->forward);
+        rules_done(&r->input);
+}
+
+static void draft_begin(Draft *d)
+{
+        memset(d, 0, sizeof(*d));
+        d->size = sizeof(struct ipt_entry);
+}
+
+static void draft_match(Draft *d, const char *name, uint8_t revision, const void *data, size_t size)
+{
+        struct xt_entry_match m = {};
+        size_t total = XT_ALIGN(sizeof(m) + size);
+
+        m.u.user.match_size = (uint16_t) total;
+        m.u.user.revision = revision;
+        (void) snprintf(m.u.user.name, sizeof(m.u.user.name), "%s", name);
+        memcpy(d->bytes + d->size, &m, sizeof(m));
+        memcpy(d->bytes + d->size + sizeof(m), data, size);
+        d->size += total;
+}
+
+static void rules_add(Rules *r, Draft *d, const char *target)
+{
+        struct xt_standard_target t = {};
+
+        d->entry.target_offset = (uint16_t) d->size;
+        t.target.u.user.target_size = XT_ALIGN(sizeof(t));
+        (void) snprintf(t.target.u.user.name, sizeof(t.target.u.user.name), "%s", target);
+        memcpy(d->bytes + d->size, &t, sizeof(t));
+        d->size += XT_ALIGN(sizeof(t));
+        d->entry.next_offset = (uint16_t) d->size;
+
+        if (r->error < 0)
+                return;
+        if (r->n == r->allocated) {
+                size_t want = r->allocated > 0 ? r->allocated * 2 : 8;
+                Rule *p = reallocarray(r->v, want, sizeof(*p));
+                if (!p) {
+                        r->error = -ENOMEM;
+                        return;
+                }
+                r->v = p;
+                r->allocated = want;
+        }
+        uint8_t *data = malloc(d->size);
+        if (!data) {
+                r->error = -ENOMEM;
+                return;
+        }
+        memcpy(data, d->bytes, d->size);
+        r->v[r->n++] = (Rule){
+                .data = data,
+                .size = d->size,
+                .target = (const char *) data + d->entry.target_offset +
+                        offsetof(struct xt_entry_target, u.user.name),
+        };
+}
+
+void rules_add_jump(Rules *r, const char *target)
+{
+        Draft d;
+
+        draft_begin(&d);
+        rules_add(r, &d, target);
+}
+
+bool rule_equal(const Rule *a, const struct ipt_entry *e, const char *target)
+{
+        const struct ipt_entry *x = (const void *) a->data;
+
+        return x->target_offset == e->target_offset && memcmp(&x->ip, &e->ip, sizeof(x->ip)) == 0 &&
+                memcmp(x->elems, e->elems, x->target_offset - sizeof(*x)) == 0 &&
+                tb_streq(a->target, target);
+}
+
+/* Name and mask as iptables writes them: exact, terminator included. */
+static void put_ifname(const char *ifname, char name[static IFNAMSIZ], unsigned char mask[static IFNAMSIZ])
+{
+        size_t n = strnlen(ifname, IFNAMSIZ - 1);
+
+        memcpy(name, ifname, n);
+        memset(mask, 0xff, n + 1);
+}
+
+/* The packet came in through / leaves through the node's veth. */
+static void match_in(Draft *d, const FwInterface *i)
+{
+        if (i->bridged) {
+                struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_IN};
+                put_ifname(i->ifname, p.physindev, (unsigned char *) p.in_mask);
+                draft_match(d, "physdev", 0, &p, sizeof(p));
+        } else
+                put_ifname(i->ifname, d->entry.ip.iniface, d->entry.ip.iniface_mask);
+}
+
+static void match_out(Draft *d, const FwInterface *i)
+{
+        if (i->bridged) {
+                struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_OUT | XT_PHYSDEV_OP_BRIDGED};
+                put_ifname(i->ifname, p.physoutdev, (unsigned char *) p.out_mask);
+                draft_match(d, "physdev", 0, &p, sizeof(p));
+        } else
+                put_ifname(i->ifname, d->entry.ip.outiface, d->entry.ip.outiface_mask);
+}
+
+static void match_not_bridged(Draft *d)
+{
+        struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_BRIDGED, .invert = XT_PHYSDEV_OP_BRIDGED};
+
+        draft_match(d, "physdev", 0, &p, sizeof(p));
+}
+
+static struct in_addr prefix_mask(uint8_t prefix)
+{
+        return (struct in_addr){.s_addr = prefix == 0 ? 0 : htonl(UINT32_MAX << (32 - prefix))};
+}
+
+static void match_source(Draft *d, const FwNetwork *n)
+{
+        d->entry.ip.src = n->address;
+        d->entry.ip.smsk = prefix_mask(n->prefix);
+}
+
+static void match_destination(Draft *d, const FwNetwork *n)
+{
+        d->entry.ip.dst = n->address;
+        d->entry.ip.dmsk = prefix_mask(n->prefix);
+}
+
+static void match_port(Draft *d, uint16_t protocol, uint16_t port)
+{
+        d->entry.ip.proto = protocol;
+        if (protocol == IPPROTO_TCP) {
+                struct xt_tcp m = {.spts = {0, UINT16_MAX}, .dpts = {port, port}};
+                draft_match(d, "tcp", 0, &m, sizeof(m));
+        } else {
+                struct xt_udp m = {.spts = {0, UINT16_MAX}, .dpts = {port, port}};
+                draft_match(d, "udp", 0, &m, sizeof(m));
+        }
+}
+
+static void add_replies(Rules *r)
+{
+        struct xt_conntrack_mtinfo3 m = {
+                .match_flags = XT_CONNTRACK_STATE,
+                .state_mask =
+                        XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED) | XT_CONNTRACK_STATE_BIT(IP_CT_RELATED),
+        };
+        Draft d;
+
+        draft_begin(&d);
+        draft_match(&d, "conntrack", 3, &m, sizeof(m));
+        rules_add(r, &d, IPTC_LABEL_RETURN);
+}
+
+static void add_icmp(Rules *r)
+{
+        Draft d;
+
+        draft_begin(&d);
+        d.entry.ip.proto = IPPROTO_ICMP;
+        rules_add(r, &d, IPTC_LABEL_RETURN);
+}
+
+static void add_port(Rules *r, const FwNetwork *to, uint16_t protocol, uint16_t port)
+{
+        Draft d;
+
+        draft_begin(&d);
+        if (to)
+                match_destination(&d, to);
+        match_port(&d, protocol, port);
+        rules_add(r, &d, IPTC_LABEL_RETURN);
+}
+
+static void add_networks(Rules *r, const FwNetwork *networks, size_t n, bool source)
+{
+        for (size_t i = 0; i < n; i++) {
+                Draft d;
+                draft_begin(&d);
+                if (source)
+                        match_source(&d, networks + i);
+                else
+                        match_destination(&d, networks + i);
+                rules_add(r, &d, IPTC_LABEL_RETURN);
+        }
+}
+
+/* "To the node": fw.h, Styles. */
+static void compile_in(const FwSite *site, FwStyle style, Rules *r)
+{
+        add_replies(r);
+        if (style == FW_BASIC) {
+                add_port(r, NULL, IPPROTO_TCP, PORT_SSH);
+                add_icmp(r);
+        }
+        add_networks(r, site->gateways, site->n_gateways, true);
+        if (style == FW_CLOSED)
+                add_networks(r, site->servers, site->n_servers, true);
+        rules_add_jump(r, IPTC_LABEL_DROP);
+}
+
+static void compile_out(const FwSite *site, FwStyle style, Rules *r)
+{
+        add_replies(r);
+        for (size_t i = 0; i < site->n_dns; i++) {
+                add_port(r, site->dns + i, IPPROTO_UDP, PORT_DNS);
+                add_port(r, site->dns + i, IPPROTO_TCP, PORT_DNS);
+        }
+        for (size_t i = 0; i < site->n_ntp; i++)
+                add_port(r, site->ntp + i, IPPROTO_UDP, PORT_NTP);
+        if (style == FW_BASIC) {
+                add_icmp(r);
+                add_networks(r, site->gateways, site->n_gateways, false);
+        }
+        rules_add_jump(r, IPTC_LABEL_DROP);
+}
+
+static bool has_style_rules(FwStyle s)
+{
+        return s == FW_BASIC || s == FW_CLOSED;
+}
+
+/* Rules of the out chain that depend on the veth: pinned sources, and veths that the style does not hold for. */
+static void compile_sources(const FwNode *node, Rules *r)
+{
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const FwInterface *x = node->interfaces + i;
+                Draft d;
+                if (!x->pinned)
+                        continue;
+                draft_begin(&d);
+                match_in(&d, x);
+                match_source(&d, &(FwNetwork){.address = x->ipv4, .prefix = 32});
+                d.entry.ip.invflags |= IPT_INV_SRCIP;
+                rules_add(r, &d, IPTC_LABEL_DROP);
+        }
+        for (size_t i = 0; i < node->n_interfaces && has_style_rules(node->style); i++) {
+                const FwInterface *x = node->interfaces + i;
+                Draft d;
+                if (!x->pinned || x->filtered)
+                        continue;
+                draft_begin(&d);
+                match_in(&d, x);
+                rules_add(r, &d, IPTC_LABEL_RETURN);
+        }
+}
+
+static void compile_dispatch(const FwNode *node, NodeRules *r)
+{
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const FwInterface *x = node->interfaces + i;
+                bool styled = x->filtered && has_style_rules(node->style);
+                Draft d;
+
+                if (styled || x->pinned) {
+                        Rules *both[] = {&r->forward, &r->input};
+                        for (size_t k = 0; k < ELEMENTSOF(both); k++) {
+                                draft_begin(&d);
+                                match_in(&d, x);
+                                rules_add(both[k], &d, r->out_chain);
+                        }
+                        r->bridged |= x->bridged;
+                }
+                if (!styled)
+                        continue;
+                draft_begin(&d);
+                match_out(&d, x);
+                rules_add(&r->forward, &d, r->in_chain);
+                if (x->bridged && x->ipv4.s_addr) {
+                        /* Routed by the host into the bridge: the port is not known yet in FORWARD (xt_physdev). */
+                        draft_begin(&d);
+                        match_destination(&d, &(FwNetwork){.address = x->ipv4, .prefix = 32});
+                        match_not_bridged(&d);
+                        rules_add(&r->forward, &d, r->in_chain);
+                }
+        }
+}
+
+void fw_chain_names(
+        const char *id, char in[static XT_FUNCTION_MAXNAMELEN], char out[static XT_FUNCTION_MAXNAMELEN])
+{
+        (void) snprintf(in, XT_FUNCTION_MAXNAMELEN, FW_CHAIN_PREFIX "%.*s-I", FW_ID_LENGTH, id);
+        (void) snprintf(out, XT_FUNCTION_MAXNAMELEN, FW_CHAIN_PREFIX "%.*s-O", FW_ID_LENGTH, id);
+}
+
+bool fw_chain_id(const char *chain, char ret[static FW_ID_LENGTH + 1])
+{
+        const char *id = chain ? tb_startswith(chain, FW_CHAIN_PREFIX) : NULL;
+        const char *dash = id ? strrchr(id, '-') : NULL;
+
+        if (!dash || dash == id || dash - id > FW_ID_LENGTH ||
+                !(tb_streq(dash, "-I") || tb_streq(dash, "-O")))
+                return false;
+        memcpy(ret, id, (size_t) (dash - id));
+        ret[dash - id] = '\0';
+        return true;
+}
+
+int node_rules_compile(const FwSite *site, const FwNode *node, NodeRules *ret, TbError **err)
+{
+        static const FwSite no_site;
+        NodeRules r = {};
+
+        if (!site)
+                site = &no_site;
+        fw_chain_names(node->id, r.in_chain, r.out_chain);
+        if (node->style != FW_NONE) {
+                r.has_out = true;
+                r.has_in = has_style_rules(node->style);
+                compile_sources(node, &r.out);
+                if (r.has_in) {
+                        compile_out(site, node->style, &r.out);
+                        compile_in(site, node->style, &r.in);
+                }
+                compile_dispatch(node, &r);
+        }
+        if (r.in.error < 0 || r.out.error < 0 || r.forward.error < 0 || r.input.error < 0) {
+                node_rules_done(&r);
+                return tb_error_oom(err);
+        }
+        *ret = r;
+        return 0;
+}

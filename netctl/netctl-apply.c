@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * netctl_apply(): resolve, observe, plan, one batch, one firewall commit, read back.
+ *
+ * A node is configured wholly or not. Whatever goes wrong for a node after the batch was sent, its interfaces are put back
+ * to what was observed before, by planning in the other direction from what is there now; the firewall commit is all or
+ * nothing by itself and is only attempted for nodes whose shaping went well.
+ */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/strv.h"
+#include "common/units.h"
+#include "netctl/netctl-internal.h"
+
+static void name_error(TbError **err, const Work *w, size_t iface)
+{
+        const Iface *x = w->ifaces + iface;
+
+        tb_error_prefix(err, "interface %s%s%s (host side %s)", x->inside.link.name,
+                x->want->network ? " on " : "", x->want->network ? x->want->network : "", x->host.name);
+}
+
+/* Would a new plain leaf be made? Only then it matters whether the kernel has netem. */
+static bool needs_leaf_choice(const Work *w)
+{
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                const NetctlInterface *x = w->ifaces[i].want;
+                const IfaceState *b = w->before + i;
+                if (w->nodes[w->ifaces[i].node].parts == NETCTL_FIREWALL)
+                        continue;
+                if (x->down && !shape_needs_netem(x->down) && !b->down.has_class)
+                        return true;
+                if (x->up && !shape_needs_netem(x->up) && !(b->ifb.present && b->up.has_class))
+                        return true;
+        }
+        return false;
+}
+
+static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError **err)
+{
+        size_t start = plan->n;
+
+        for (size_t i = w->first[node]; i < w->first[node + 1]; i++) {
+                Iface *x = w->ifaces + i;
+                if (w->nodes[node].parts == NETCTL_FIREWALL) {
+                        w->desired[i] = w->before[i];
+                        continue;
+                }
+                int r = iface_from_shapes(x->want->up, x->want->down, x->host.mtu, w->nodes[node].id,
+                        w->before + i, have_netem, w->desired + i);
+                if (r < 0)
+                        (void) tb_error_set(err, TB_ERROR_RESOURCE, -ERANGE,
+                                "interface index %u or id is out of range", x->host.ifindex);
+                else
+                        r = plan_iface(w->desired + i, w->before + i, i, plan, &x->change, err);
+                if (r < 0) {
+                        name_error(err, w, i);
+                        plan->n = start;
+                        return r;
+                }
+        }
+        return 0;
+}
+
+/* First error of each interface becomes the node's. */
+static void collect_errors(Work *w, TbError **iface_errors)
+{
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                if (!iface_errors[i])
+                        continue;
+                name_error(iface_errors + i, w, i);
+                if (!w->errors[w->ifaces[i].node])
+                        w->errors[w->ifaces[i].node] = TAKE_PTR(iface_errors[i]);
+                else
+                        iface_errors[i] = tb_error_free(iface_errors[i]);
+        }
+}
+
+static int observe_now(Netctl *n, Work *w, TbError **err)
+{
+        links_done(&w->links);
+        int r = links_dump(n->rtnl, &w->links, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < w->n_ifaces; i++)
+                w->now[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
+        return observe(n->rtnl, &w->links, w->now, w->n_ifaces, err);
+}
+
+/* Puts the interfaces of all failed nodes back to before[]. Best effort: what can't be put back (a container that ended
+ * took its veth along) is logged at debug level, the node is failed already. */
+static int roll_back(Netctl *n, Work *w, ApplyCounts *counts, TbError **err)
+{
+        _cleanup_plan_ Plan plan = {};
+        bool any = false;
+
+        for (size_t i = 0; i < w->n_ifaces; i++)
+                any |= w->errors[w->ifaces[i].node] && w->ifaces[i].change != NETCTL_UNCHANGED;
+        if (!any)
+                return 0;
+        int r = observe_now(n, w, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                _cleanup_error_ TbError *ignored = NULL;
+                NetctlChange change;
+                if (!w->errors[w->ifaces[i].node] || w->ifaces[i].change == NETCTL_UNCHANGED)
+                        continue;
+                if (!links_find(&w->links, w->now[i].veth)) {
+                        /* The veth is gone: only the ifb can be left. */
+                        w->before[i].down = w->now[i].down;
+                        w->before[i].ingress = (IngressState){};
+                        w->before[i].ifb.present = false;
+                }
+                if (plan_iface(w->before + i, w->now + i, i, &plan, &change, &ignored) < 0)
+                        log_debug("cannot plan to put %s back: %s", w->ifaces[i].host.name,
+                                tb_error_message(ignored));
+                w->ifaces[i].change = NETCTL_UNCHANGED;
+        }
+        _cleanup_free_ TbError **errors = calloc(w->n_ifaces + 1, sizeof(*errors));
+        if (!errors)
+                return tb_error_oom(err);
+        r = apply_plan(n->rtnl, &plan, errors, counts, err);
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                if (errors[i])
+                        log_debug("cannot put %s back: %s", w->ifaces[i].host.name,
+                                tb_error_message(errors[i]));
+                tb_error_free(errors[i]);
+        }
+        return r;
+}
+
+/* Did the kernel take what it said it took? (Older ones ignore attributes that they don't know.) */
+static int verify(Netctl *n, Work *w, TbError **err)
+{
+        int r = observe_now(n, w, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                _cleanup_plan_ Plan plan = {};
+                _cleanup_error_ TbError *e = NULL;
+                NetctlChange change = NETCTL_UNCHANGED;
+                TbError **node_error = w->errors + w->ifaces[i].node;
+
+                if (*node_error || w->nodes[w->ifaces[i].node].parts == NETCTL_FIREWALL)
+                        continue;
+                r = plan_iface(w->desired + i, w->now + i, i, &plan, &change, &e);
+                if (r >= 0 && plan.n == 0)
+                        continue;
+                const Leaf *up = &w->desired[i].up.leaf, *down = &w->desired[i].down.leaf;
+                bool seeded = up->netem.seeded || down->netem.seeded;
+                if (e)
+                        (void) tb_error_move(node_error, &e);
+                else if (!links_find(&w->links, w->now[i].veth))
+                        (void) tb_error_set(node_error, TB_ERROR_SYSTEM, -ENODEV,
+                                "the interface went away; the container has probably ended");
+                else
+                        (void) tb_error_set(node_error, TB_ERROR_ENVIRONMENT, -EOPNOTSUPP,
+                                "the kernel did not take the shape (it would need '%s' again)%s",
+                                op_to_string(plan.ops[0].kind),
+                                seeded ? "; 'seed' needs Linux 6.6 or later" : "");
+                name_error(node_error, w, i);
+        }
+        return 0;
+}
+
+static int apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
+{
+        _cleanup_free_ FwInterface *interfaces = calloc(w->n_ifaces + 1, sizeof(*interfaces));
+        _cleanup_free_ FwNode *nodes = calloc(w->n_nodes + 1, sizeof(*nodes));
+        _cleanup_free_ size_t *index = calloc(w->n_nodes + 1, sizeof(*index));
+        _cleanup_free_ bool *changed = calloc(w->n_nodes + 1, sizeof(bool));
+        _cleanup_free_ bool *present = calloc(w->n_nodes + 1, sizeof(bool));
+        size_t count = 0;
+        bool wanted = false;
+
+        if (!interfaces || !nodes || !index || !changed || !present)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                const Iface *x = w->ifaces + i;
+                interfaces[i] = (FwInterface){
+                        .bridged = x->host.master != 0,
+                        .filtered = x->want->filtered,
+                        .pinned = x->want->pinned,
+                        .ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4,
+                };
+                memcpy(interfaces[i].ifname, x->host.name, sizeof(interfaces[i].ifname));
+        }
+        for (size_t i = 0; i < w->n_nodes; i++) {
+                if (w->nodes[i].parts == NETCTL_SHAPES)
+                        continue;
+                for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++)
+                        if (w->nodes[i].style != FW_NONE && interfaces[k].pinned &&
+                                interfaces[k].ipv4.s_addr == 0) {
+                                (void) tb_error_set(w->errors + i, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL,
+                                        "no IPv4 address to pin packets to");
+                                name_error(w->errors + i, w, k);
+                        }
+                if (w->errors[i])
+                        continue;
+                nodes[count] = (FwNode){
+                        .id = w->nodes[i].id,
+                        .style = w->nodes[i].style,
+                        .interfaces = interfaces + w->first[i],
+                        .n_interfaces = w->first[i + 1] - w->first[i],
+                };
+                wanted |= w->nodes[i].style != FW_NONE;
+                index[count++] = i;
+        }
+        if (count == 0)
+                return 0;
+
+        _cleanup_error_ TbError *e = NULL;
+        outcome->changed = changed;
+        outcome->present = present;
+        int r = fw_iptables.apply(
+                n->options.site, nodes, count, false, NULL, n->options.enable_bridge_nf, outcome, &e);
+        outcome->changed = outcome->present = NULL;
+        if (r < 0) {
+                /* Without legacy tables there can be no chains of ours to remove either. */
+                if (!wanted && (r == -ENOENT || r == -ENOPROTOOPT))
+                        return 0;
+                for (size_t k = 0; k < count; k++)
+                        if (nodes[k].style != FW_NONE)
+                                w->errors[index[k]] = tb_error_copy(e);
+                if (!wanted)
+                        return tb_error_move(err, &e);
+                return 0;
+        }
+        for (size_t k = 0; k < count; k++) {
+                w->fw_changed[index[k]] = changed[k];
+                w->fw_present[index[k]] = present[k];
+        }
+        return 0;
+}
+
+static void fill_direction(const TcTree *t, const char *device, NetctlDirection *ret)
+{
+        *ret = (NetctlDirection){};
+        if (t->owner != TC_OURS)
+                return;
+        *ret = (NetctlDirection){
+                .present = true,
+                .burst_bytes = htb_burst_bytes(&t->htb_class),
+                .quantum_bytes = t->htb_class.quantum,
+                .netem = t->leaf.kind == LEAF_NETEM,
+                .bytes = t->stats.bytes,
+                .packets = t->stats.packets,
+                .drops = t->stats.drops,
+                .overlimits = t->stats.overlimits,
+                .backlog_packets = t->stats.qlen,
+        };
+        tree_to_shape(t, &ret->shape);
+        (void) snprintf(ret->device, sizeof(ret->device), "%s", device);
+}
+
+static int fill_node(const Work *w, size_t i, const IfaceState *states, NetctlNodeStatus *s, TbError **err)
+{
+        size_t count = w->first[i + 1] - w->first[i];
+
+        s->interfaces = calloc(count + 1, sizeof(*s->interfaces));
+        if (!s->interfaces)
+                return tb_error_oom(err);
+        for (size_t k = 0; k < count; k++) {
+                const Iface *x = w->ifaces + w->first[i] + k;
+                const IfaceState *state = states + w->first[i] + k;
+                NetctlInterfaceStatus *o = s->interfaces + k;
+
+                memcpy(o->mac, x->want->mac, sizeof(o->mac));
+                if (x->want->network) {
+                        o->network = strdup(x->want->network);
+                        if (!o->network)
+                                return tb_error_oom(err);
+                }
+                s->n_interfaces = k + 1;
+                o->ifindex = (int) x->inside.link.ifindex;
+                memcpy(o->ifname, x->inside.link.name, sizeof(o->ifname));
+                o->host_ifindex = (int) x->host.ifindex;
+                memcpy(o->host_ifname, x->host.name, sizeof(o->host_ifname));
+                o->bridge_ifindex = (int) x->host.master;
+                o->ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4;
+                fill_direction(&state->down, x->host.name, &o->down);
+                if (state->ifb.present)
+                        fill_direction(&state->up, state->ifb.name, &o->up);
+                o->offload = offload_decision(
+                        o->up.present ? &o->up.shape : NULL, o->down.present ? &o->down.shape : NULL);
+                o->change = x->change;
+                s->change = MAX2(s->change, x->change);
+        }
+        return 0;
+}
+
+static int fill_report(
+        Work *w, const IfaceState *states, bool bridge_nf, NetctlReport *report, TbError **err)
+{
+        report->nodes = calloc(w->n_nodes + 1, sizeof(*report->nodes));
+        if (!report->nodes)
+                return tb_error_oom(err);
+        report->n_nodes = w->n_nodes;
+        for (size_t i = 0; i < w->n_nodes; i++) {
+                NetctlNodeStatus *s = report->nodes + i;
+                int r = fill_node(w, i, states, s, err);
+                if (r < 0)
+                        return r;
+                if (w->errors[i]) {
+                        const char *name = w->nodes[i].name ? w->nodes[i].name : w->nodes[i].id;
+                        tb_error_prefix(w->errors + i, "node %.64s", name ? name : "?");
+                        s->error = TAKE_PTR(w->errors[i]);
+                        s->change = NETCTL_UNCHANGED;
+                }
+                s->firewall = w->fw_present[i];
+                s->firewall_changed = w->fw_changed[i];
+                s->bridge_nf_enabled = bridge_nf && w->fw_present[i];
+        }
+        return 0;
+}
+
+static uint64_t lap(uint64_t *mark)
+{
+        uint64_t now = tb_now_ns(), d = now - *mark;
+
+        *mark = now;
+        return d;
+}
+
+int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
+{
+        _cleanup_netctl_report_ NetctlReport report = {};
+        _cleanup_work_ Work w = {};
+        _cleanup_plan_ Plan plan = {};
+        ApplyCounts counts = {};
+        bool have_netem = false;
+        uint64_t mark = tb_now_ns();
+
+        int r = work_prepare(n, &w, nodes, n_nodes, false, err);
+        if (r < 0)
+                return r;
+        report.observe_ns = lap(&mark);
+
+        if (needs_leaf_choice(&w)) {
+                const Capabilities *caps;
+                r = netctl_capabilities(n, &caps, err);
+                if (r < 0)
+                        return r;
+                have_netem = caps->has[CAPABILITY_NETEM];
+        }
+        for (size_t i = 0; i < n_nodes; i++)
+                if (!w.errors[i] && plan_node(&w, i, have_netem, &plan, w.errors + i) == -ENOMEM)
+                        return tb_error_move(err, w.errors + i);
+        report.plan_ns = lap(&mark);
+
+        _cleanup_free_ TbError **iface_errors = calloc(w.n_ifaces + 1, sizeof(*iface_errors));
+        if (!iface_errors)
+                return tb_error_oom(err);
+        r = apply_plan(n->rtnl, &plan, iface_errors, &counts, err);
+        if (r < 0)
+                return r;
+        collect_errors(&w, iface_errors);
+        report.apply_ns = lap(&mark);
+
+        /* Reading back before the firewall is touched: its commit is for those who went through. */
+        if (plan.n > 0) {
+                r = verify(n, &w, err);
+                if (r < 0)
+                        return r;
+        }
+        report.verify_ns = lap(&mark);
+
+        FwOutcome outcome = {};
+        r = apply_firewall(n, &w, &outcome, err);
+        if (r < 0)
+                return r;
+        report.firewall_ns = lap(&mark);
+
+        r = roll_back(n, &w, &counts, err);
+        if (r < 0)
+                return r;
+
+        r = fill_report(&w, plan.n > 0 ? w.now : w.before, outcome.bridge_nf_enabled, &report, err);
+        if (r < 0)
+                return r;
+        report.netlink_writes = counts.writes;
+        report.netlink_sends = counts.sends;
+        report.firewall_commits = outcome.commits;
+        report.sysctl_writes = outcome.sysctl_writes;
+        *ret = report;
+        report = (NetctlReport){};
+        return 0;
+}
+
+int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
+{
+        _cleanup_netctl_report_ NetctlReport report = {};
+        _cleanup_work_ Work w = {};
+        uint64_t mark = tb_now_ns();
+
+        int r = work_prepare(n, &w, nodes, n_nodes, false, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n_nodes; i++)
+                if (!w.errors[i] && fw_iptables_present(w.nodes[i].id, &w.fw_present[i], NULL) < 0)
+                        w.fw_present[i] = false;
+        report.observe_ns = lap(&mark);
+        r = fill_report(&w, w.before, false, &report, err);
+        if (r < 0)
+                return r;
+        *ret = report;
+        report = (NetctlReport){};
+        return 0;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "netctl/apply.h"
+#include "netctl/fw-backend.h"
+#include "netctl/netctl.h"
+#include "netctl/observe.h"
+#include "netctl/state.h"
+#include "netctl/veth.h"
+
+struct Netctl {
+        NetctlOptions options;
+        Rtnl *rtnl;
+        int host_fd; /* the host's network namespace */
+        bool have_caps;
+        Capabilities caps;
+};
+
+/* One interface of one node on its way through a call. */
+typedef struct Iface {
+        size_t node; /* index into nodes[] */
+        const NetctlInterface *want;
+        ContainerInterface inside;
+        Link host;
+        NetctlChange change;
+} Iface;
+
+/* All resolved interfaces of a call, node by node, and what each node's trouble is. */
+typedef struct Work {
+        const NetctlNode *nodes;
+        size_t n_nodes;
+        TbError **errors; /* per node */
+        size_t *first;    /* per node: its interfaces are first[i] .. first[i + 1] - 1 */
+        Iface *ifaces;
+        size_t n_ifaces;
+        IfaceState *before, *desired, *now; /* per interface */
+        Links links;
+        bool *fw_changed, *fw_present; /* per node */
+} Work;
+void work_done(Work *w);
+#define _cleanup_work_ _cleanup_(work_done)
+
+bool netctl_may_write(Netctl *n);
+int node_check_id(const char *id, TbError **err) _warn_unused_;
+
+/* Checks ids, dumps the host's links, enters each container and finds its veths, reads the kernel into before[]. Trouble
+ * of a node goes to errors[]; < 0 when nothing can be done at all. `optional`: nodes without namespace are fine and have no
+ * interfaces (removal). */
+int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bool optional, TbError **err)
+        _warn_unused_;
+
+/* In words, for the status. */
+const char *offload_decision(const Shape *up, const Shape *down);

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "netctl/observe.h"
+
+#include <linux/gen_stats.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/cleanup.h"
+#include "common/strv.h"
+
+static void decode_stats(const NlAttr *stats2, TcStats *ret)
+{
+        struct gnet_stats_basic basic;
+        struct gnet_stats_queue queue;
+        NlIter i = nl_iter_nested(stats2);
+
+        for (NlAttr a; nl_iter_next(&i, &a);) {
+                if (a.type == TCA_STATS_BASIC && nl_attr_struct(&a, &basic, sizeof(basic))) {
+                        ret->bytes = basic.bytes;
+                        if (ret->packets == 0)
+                                ret->packets = basic.packets;
+                } else if (a.type == TCA_STATS_PKT64)
+                        (void) nl_attr_u64(&a, &ret->packets);
+                else if (a.type == TCA_STATS_QUEUE && nl_attr_struct(&a, &queue, sizeof(queue))) {
+                        ret->drops = queue.drops;
+                        ret->overlimits = queue.overlimits;
+                        ret->qlen = queue.qlen;
+                }
+        }
+}
+
+bool qdisc_decode(const struct nlmsghdr *h, Qdisc *ret)
+{
+        const struct tcmsg *m = nl_message_header(h, sizeof(*m));
+        NlAttr options = {};
+
+        if (h->nlmsg_type != RTM_NEWQDISC || !m || m->tcm_ifindex <= 0)
+                return false;
+        Qdisc q = {.ifindex = (uint32_t) m->tcm_ifindex, .handle = m->tcm_handle, .parent = m->tcm_parent};
+
+        NlIter i = nl_message_attributes(h, sizeof(*m));
+        for (NlAttr a; nl_iter_next(&i, &a);) {
+                if (a.type == TCA_KIND)
+                        nl_attr_string(&a, q.kind, sizeof(q.kind));
+                else if (a.type == TCA_OPTIONS)
+                        options = a;
+                else if (a.type == TCA_STATS2)
+                        decode_stats(&a, &q.stats);
+        }
+        q.leaf.major = TC_H_MAJ(q.handle) >> 16;
+        q.leaf.kind = leaf_kind_from_string(q.kind);
+        const LeafVtable *v = leaf_vtable(q.leaf.kind);
+        if (v && (!options.data || !v->decode(&options, &q.leaf)))
+                q.leaf.kind = LEAF_OTHER;
+        *ret = q;
+        return true;
+}
+
+bool class_decode(const struct nlmsghdr *h, uint32_t *ret_ifindex, uint32_t *ret_handle, HtbClass *ret)
+{
+        const struct tcmsg *m = nl_message_header(h, sizeof(*m));
+        HtbClass c;
+        bool htb = false, ok = false;
+
+        if (h->nlmsg_type != RTM_NEWTCLASS || !m || m->tcm_ifindex <= 0)
+                return false;
+        NlIter i = nl_message_attributes(h, sizeof(*m));
+        for (NlAttr a; nl_iter_next(&i, &a);) {
+                char kind[IFNAMSIZ];
+                if (a.type == TCA_KIND) {
+                        nl_attr_string(&a, kind, sizeof(kind));
+                        htb = tb_streq(kind, "htb");
+                } else if (a.type == TCA_OPTIONS && htb)
+                        ok = htb_decode_class(&a, &c);
+        }
+        if (!ok)
+                return false;
+        *ret_ifindex = (uint32_t) m->tcm_ifindex;
+        *ret_handle = m->tcm_handle;
+        *ret = c;
+        return true;
+}
+
+/* Which tree a device's qdiscs belong to. */
+typedef struct Device {
+        uint32_t ifindex;
+        IfaceState *iface;
+        bool is_ifb;
+} Device;
+
+typedef struct Observation {
+        Device *devices; /* sorted by ifindex */
+        size_t n;
+} Observation;
+
+static int compare_device(const void *a, const void *b)
+{
+        uint32_t x = ((const Device *) a)->ifindex, y = ((const Device *) b)->ifindex;
+
+        return x < y ? -1 : x > y;
+}
+
+static Device *find_device(const Observation *o, uint32_t ifindex)
+{
+        Device key = {.ifindex = ifindex};
+
+        return o->n > 0 ? bsearch(&key, o->devices, o->n, sizeof(*o->devices), compare_device) : NULL;
+}
+
+static int take_qdisc(const struct nlmsghdr *h, void *userdata)
+{
+        const Observation *o = userdata;
+        Qdisc q;
+
+        if (!qdisc_decode(h, &q))
+                return 0;
+        Device *d = find_device(o, q.ifindex);
+        if (!d || q.handle == 0) /* handle 0: the kernel's own default */
+                return 0;
+
+        TcTree *t = d->is_ifb ? &d->iface->up : &d->iface->down;
+        if (q.parent == TC_H_ROOT) {
+                t->owner = q.handle == TC_HANDLE_ROOT && tb_streq(q.kind, "htb") ? TC_OURS : TC_FOREIGN;
+                (void) snprintf(t->kind, sizeof(t->kind), "%s", q.kind);
+                t->stats = q.stats;
+        } else if (q.parent == TC_HANDLE_CLASS)
+                t->leaf = q.leaf;
+        else if (q.parent == TC_H_INGRESS && !d->is_ifb) {
+                IngressState *s = &d->iface->ingress;
+                s->owner = TC_FOREIGN; /* until its filters say otherwise */
+                (void) snprintf(s->kind, sizeof(s->kind), "%s", q.kind);
+        }
+        return 0;
+}
+
+static int take_class(const struct nlmsghdr *h, void *userdata)
+{
+        TcTree *t = userdata;
+        uint32_t ifindex, handle;
+        HtbClass c;
+
+        if (class_decode(h, &ifindex, &handle, &c) && handle == TC_HANDLE_CLASS) {
+                t->has_class = true;
+                t->htb_class = c;
+        }
+        return 0;
+}
+
+static int take_filter(const struct nlmsghdr *h, void *userdata)
+{
+        if (h->nlmsg_type == RTM_NEWTFILTER)
+                ingress_decode_filter(h, userdata);
+        return 0;
+}
+
+static int dump_device(Rtnl *r, uint16_t type, uint32_t ifindex, uint32_t parent, RtnlMessageFn fn,
+        void *userdata, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        struct tcmsg m = {.tcm_family = AF_UNSPEC, .tcm_ifindex = (int) ifindex, .tcm_parent = parent};
+
+        nlw_begin(&w, type, 0, &m, sizeof(m));
+        nlw_end(&w);
+        return rtnl_dump(r, &w, fn, userdata, err);
+}
+
+/* An ingress qdisc is ours when our filter is its only one; or when it has none and our ifb for this veth is there (we
+ * were interrupted between the two messages). */
+static void judge_ingress(IfaceState *s)
+{
+        if (s->ingress.owner == TC_NONE || !tb_streq(s->ingress.kind, "ingress"))
+                return;
+        if (s->ingress.n_foreign == 0 && (s->ingress.filtered || s->ifb.present))
+                s->ingress.owner = TC_OURS;
+}
+
+static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
+{
+        int k = dump_device(r, RTM_GETQDISC, 0, 0, take_qdisc, o, err);
+        if (k < 0)
+                return k;
+        for (size_t i = 0; i < n; i++) {
+                IfaceState *s = states + i;
+                if (s->down.owner == TC_OURS) {
+                        k = dump_device(r, RTM_GETTCLASS, s->veth, 0, take_class, &s->down, err);
+                        if (k < 0)
+                                return k;
+                }
+                if (s->ifb.present && s->up.owner == TC_OURS) {
+                        k = dump_device(r, RTM_GETTCLASS, s->ifb.ifindex, 0, take_class, &s->up, err);
+                        if (k < 0)
+                                return k;
+                }
+                if (s->ingress.owner != TC_NONE) {
+                        k = dump_device(r, RTM_GETTFILTER, s->veth, TC_H_MAKE(TC_H_INGRESS, 0), take_filter,
+                                &s->ingress, err);
+                        if (k < 0)
+                                return k;
+                        judge_ingress(s);
+                }
+        }
+        return 0;
+}
+
+/* The ifb that belongs to a veth by name, or what sits in its place. */
+static void observe_ifb(const Links *links, const Link **by_name, uint32_t veth, IfbState *ret)
+{
+        char id[TC_ALIAS_MAX];
+        uint32_t of;
+        const Link *l = *by_name ? *by_name : links_find(links, TC_IFB_INDEX_BASE + veth);
+
+        *ret = (IfbState){};
+        if (!l)
+                return;
+        if (!tb_streq(l->kind, "ifb") || !ifb_parse_alias(l->alias, id, &of) || of != veth) {
+                /* A device of our index without alias and without a name of its own is one that we did not finish. */
+                char name[IFNAMSIZ];
+                (void) snprintf(name, sizeof(name), "tbi%u", veth);
+                bool unfinished = tb_streq(l->kind, "ifb") && l->alias[0] == '\0' &&
+                        tb_streq(l->name, name) && l->ifindex == TC_IFB_INDEX_BASE + veth;
+                if (!unfinished) {
+                        ret->foreign = true;
+                        (void) snprintf(ret->name, sizeof(ret->name), "%s", l->name);
+                        return;
+                }
+        }
+        ret->present = true;
+        ret->up = (l->flags & IFF_UP) != 0;
+        ret->ifindex = l->ifindex;
+        ret->txqlen = l->txqlen;
+        memcpy(ret->name, l->name, sizeof(ret->name));
+        memcpy(ret->alias, l->alias, sizeof(ret->alias));
+}
+
+/* Links whose name is ours ("tbi<N>"), found in one walk. */
+typedef struct Named {
+        uint32_t veth;
+        const Link *link;
+} Named;
+
+static int compare_named(const void *a, const void *b)
+{
+        uint32_t x = ((const Named *) a)->veth, y = ((const Named *) b)->veth;
+
+        return x < y ? -1 : x > y;
+}
+
+static void observe_links(const Links *links, Named *named, IfaceState *states, size_t n)
+{
+        size_t count = 0;
+
+        for (size_t i = 0; i < links->n; i++) {
+                unsigned v;
+                char end;
+                if (sscanf(links->v[i].name, "tbi%u%c", &v, &end) == 1)
+                        named[count++] = (Named){.veth = v, .link = links->v + i};
+        }
+        if (count > 0)
+                qsort(named, count, sizeof(*named), compare_named);
+        for (size_t i = 0; i < n; i++) {
+                Named key = {.veth = states[i].veth};
+                const Named *hit =
+                        count > 0 ? bsearch(&key, named, count, sizeof(*named), compare_named) : NULL;
+                const Link *by_name = hit ? hit->link : NULL;
+                states[i] = (IfaceState){.veth = states[i].veth};
+                observe_ifb(links, &by_name, states[i].veth, &states[i].ifb);
+        }
+}
+
+int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, TbError **err)
+{
+        enum {
+                TRIES = 5,
+        };
+
+        if (n == 0)
+                return 0;
+        _cleanup_free_ Device *devices = reallocarray(NULL, n * 2, sizeof(*devices));
+        _cleanup_free_ Named *named = reallocarray(NULL, links->n + 1, sizeof(*named));
+        if (!devices || !named)
+                return tb_error_oom(err);
+
+        for (int try = 0;; try++) {
+                _cleanup_error_ TbError *e = NULL;
+                Observation o = {.devices = devices};
+
+                observe_links(links, named, states, n);
+                for (size_t i = 0; i < n; i++) {
+                        devices[o.n++] = (Device){.ifindex = states[i].veth, .iface = states + i};
+                        if (states[i].ifb.present)
+                                devices[o.n++] = (Device){
+                                        .ifindex = states[i].ifb.ifindex,
+                                        .iface = states + i,
+                                        .is_ifb = true,
+                                };
+                }
+                qsort(devices, o.n, sizeof(*devices), compare_device);
+
+                int k = observe_once(r, &o, states, n, &e);
+                if (k >= 0)
+                        return 0;
+                if (k == -EINTR && try + 1 < TRIES)
+                        continue;
+                tb_error_prefix(&e, "cannot read traffic control state");
+                (void) tb_error_move(err, &e);
+                return k;
+        }
+}

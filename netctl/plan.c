@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "netctl/plan.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/strv.h"
+
+static const struct {
+        const char *name;
+        NetctlChange change;
+} op_table[] = {
+        [OP_IFB_CREATE] = {"create ifb", NETCTL_REBUILT},
+        [OP_IFB_SETUP] = {"set up ifb", NETCTL_IN_PLACE},
+        [OP_IFB_DELETE] = {"delete ifb", NETCTL_REBUILT},
+        [OP_ROOT_ADD] = {"add root htb", NETCTL_REBUILT},
+        [OP_ROOT_DELETE] = {"delete root htb", NETCTL_REBUILT},
+        [OP_CLASS_ADD] = {"add htb class", NETCTL_REBUILT},
+        [OP_CLASS_CHANGE] = {"change htb class", NETCTL_IN_PLACE},
+        [OP_LEAF_ADD] = {"add leaf", NETCTL_LEAF_REPLACED},
+        [OP_LEAF_CHANGE] = {"change leaf", NETCTL_IN_PLACE},
+        [OP_LEAF_REPLACE] = {"replace leaf", NETCTL_LEAF_REPLACED},
+        [OP_INGRESS_ADD] = {"add ingress qdisc", NETCTL_REBUILT},
+        [OP_INGRESS_DELETE] = {"delete ingress qdisc", NETCTL_REBUILT},
+        [OP_FILTER_ADD] = {"add redirect filter", NETCTL_REBUILT},
+};
+static_assert(ELEMENTSOF(op_table) == _OP_KIND_MAX, "one row per operation");
+
+static const char *const change_table[] = {
+        [NETCTL_UNCHANGED] = "unchanged",
+        [NETCTL_IN_PLACE] = "in-place",
+        [NETCTL_LEAF_REPLACED] = "leaf-replaced",
+        [NETCTL_REBUILT] = "rebuilt",
+};
+static_assert(ELEMENTSOF(change_table) == _NETCTL_CHANGE_MAX, "one name per change");
+
+const char *op_to_string(OpKind k)
+{
+        return k < _OP_KIND_MAX ? op_table[k].name : NULL;
+}
+
+NetctlChange op_change(OpKind k)
+{
+        return op_table[k].change;
+}
+
+const char *netctl_change_to_string(NetctlChange c)
+{
+        return c >= 0 && c < _NETCTL_CHANGE_MAX ? change_table[c] : NULL;
+}
+
+void plan_done(Plan *p)
+{
+        free(p->ops);
+        *p = (Plan){};
+}
+
+/* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
+#define OPS_PER_IFACE 16
+
+static int plan_reserve(Plan *p, TbError **err)
+{
+        if (p->allocated - p->n >= OPS_PER_IFACE)
+                return 0;
+        size_t want = p->allocated > 0 ? p->allocated * 2 : 64;
+        Op *ops = reallocarray(p->ops, want, sizeof(*ops));
+        if (!ops)
+                return tb_error_oom(err);
+        p->ops = ops;
+        p->allocated = want;
+        return 0;
+}
+
+static Op *plan_add(Plan *p, OpKind kind, uint32_t device, size_t owner)
+{
+        assert(p->n < p->allocated);
+        Op *op = p->ops + p->n++;
+        *op = (Op){.kind = kind, .device = device, .owner = owner};
+        return op;
+}
+
+static bool class_equal(const HtbClass *a, const HtbClass *b)
+{
+        return a->rate == b->rate && a->buffer == b->buffer && a->quantum == b->quantum;
+}
+
+static void plan_leaf(const Leaf *desired, const Leaf *actual, uint32_t device, size_t owner, Plan *p)
+{
+        const LeafVtable *v = leaf_vtable(desired->kind);
+
+        if (!v)
+                return;
+        if (actual->kind == LEAF_NONE)
+                plan_add(p, OP_LEAF_ADD, device, owner)->leaf = *desired;
+        else if (actual->kind != desired->kind || actual->major != desired->major ||
+                (actual->kind == LEAF_NETEM && actual->netem.foreign))
+                plan_add(p, OP_LEAF_REPLACE, device, owner)->leaf = *desired;
+        else if (!v->equal(desired, actual))
+                plan_add(p, OP_LEAF_CHANGE, device, owner)->leaf = *desired;
+}
+
+static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t device, size_t owner, Plan *p)
+{
+        static const Leaf none;
+
+        if (desired->owner == TC_NONE) {
+                if (actual->owner == TC_OURS)
+                        plan_add(p, OP_ROOT_DELETE, device, owner);
+                return;
+        }
+        if (actual->owner == TC_NONE)
+                plan_add(p, OP_ROOT_ADD, device, owner);
+        if (!desired->has_class) /* a state to return to, not one to make: interrupted between root and class */
+                return;
+        if (!actual->has_class)
+                plan_add(p, OP_CLASS_ADD, device, owner)->htb_class = desired->htb_class;
+        else if (!class_equal(&desired->htb_class, &actual->htb_class))
+                plan_add(p, OP_CLASS_CHANGE, device, owner)->htb_class = desired->htb_class;
+        plan_leaf(&desired->leaf, actual->has_class ? &actual->leaf : &none, device, owner, p);
+}
+
+static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan *p)
+{
+        static const TcTree none;
+
+        if (!d->ifb.present) {
+                if (a->ingress.owner == TC_OURS)
+                        plan_add(p, OP_INGRESS_DELETE, a->veth, owner);
+                if (a->ifb.present)
+                        plan_add(p, OP_IFB_DELETE, a->ifb.ifindex, owner);
+                return;
+        }
+        if (!a->ifb.present) {
+                plan_add(p, OP_IFB_CREATE, d->ifb.ifindex, owner)->ifb = d->ifb;
+                plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
+        } else if (!tb_streq(d->ifb.alias, a->ifb.alias) || d->ifb.up != a->ifb.up ||
+                d->ifb.txqlen != a->ifb.txqlen)
+                plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
+        plan_tree(&d->up, a->ifb.present ? &a->up : &none, d->ifb.ifindex, owner, p);
+
+        if (d->ingress.owner == TC_NONE) {
+                if (a->ingress.owner == TC_OURS)
+                        plan_add(p, OP_INGRESS_DELETE, a->veth, owner);
+                return;
+        }
+        bool ingress = a->ingress.owner == TC_OURS, filtered = ingress && a->ingress.filtered;
+        if (filtered && (!d->ingress.filtered || a->ingress.redirect != d->ingress.redirect)) {
+                plan_add(p, OP_INGRESS_DELETE, a->veth, owner);
+                ingress = filtered = false;
+        }
+        if (!ingress)
+                plan_add(p, OP_INGRESS_ADD, a->veth, owner);
+        if (!filtered && d->ingress.filtered)
+                plan_add(p, OP_FILTER_ADD, a->veth, owner)->redirect = d->ingress.redirect;
+}
+
+static int check_foreign(const IfaceState *d, const IfaceState *a, TbError **err)
+{
+        static const char advice[] =
+                "it is not ours and was not touched; remove it or leave this interface unshaped";
+
+        if (d->down.owner == TC_OURS && a->down.owner == TC_FOREIGN)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
+                        "the host interface has a root qdisc '%s' of somebody else; %s", a->down.kind,
+                        advice);
+        if (!d->ifb.present)
+                return 0;
+        if (a->ingress.owner == TC_FOREIGN)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
+                        "the host interface has a qdisc '%s' or ingress filters of somebody else; %s",
+                        a->ingress.kind, advice);
+        if (a->ifb.foreign)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
+                        "interface '%s' sits where our ifb belongs; %s", a->ifb.name, advice);
+        if (a->ifb.present && a->up.owner == TC_FOREIGN)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
+                        "ifb '%s' has a root qdisc '%s' of somebody else; %s", a->ifb.name, a->up.kind,
+                        advice);
+        return 0;
+}
+
+int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner, Plan *plan,
+        NetctlChange *ret_change, TbError **err)
+{
+        NetctlChange worst = NETCTL_UNCHANGED;
+
+        int r = check_foreign(desired, actual, err);
+        if (r < 0)
+                return r;
+        r = plan_reserve(plan, err);
+        if (r < 0)
+                return r;
+        size_t first = plan->n;
+        plan_tree(&desired->down, &actual->down, desired->veth, owner, plan);
+        plan_up(desired, actual, owner, plan);
+        for (size_t i = first; i < plan->n; i++)
+                worst = MAX2(worst, op_change(plan->ops[i].kind));
+        *ret_change = worst;
+        return 0;
+}
+
+static void simulate_tree(const Op *op, TcTree *t)
+{
+        switch (op->kind) {
+        case OP_ROOT_ADD:
+                *t = (TcTree){.owner = TC_OURS, .kind = "htb"};
+                break;
+        case OP_ROOT_DELETE:
+                *t = (TcTree){};
+                break;
+        case OP_CLASS_ADD:
+                t->has_class = true;
+                t->leaf = (Leaf){};
+                _fallthrough_;
+        case OP_CLASS_CHANGE:
+                t->htb_class = op->htb_class;
+                break;
+        case OP_LEAF_ADD:
+        case OP_LEAF_CHANGE:
+        case OP_LEAF_REPLACE:
+                t->leaf = op->leaf;
+                break;
+        case OP_IFB_CREATE:
+        case OP_IFB_SETUP:
+        case OP_IFB_DELETE:
+        case OP_INGRESS_ADD:
+        case OP_INGRESS_DELETE:
+        case OP_FILTER_ADD:
+        case _OP_KIND_MAX:
+        default:
+                break;
+        }
+}
+
+void plan_simulate(const Op *op, IfaceState *s)
+{
+        switch (op->kind) {
+        case OP_IFB_CREATE:
+                s->ifb = op->ifb;
+                s->ifb.up = false;
+                s->ifb.alias[0] = '\0';
+                s->up = (TcTree){};
+                break;
+        case OP_IFB_SETUP:
+                s->ifb = op->ifb;
+                break;
+        case OP_IFB_DELETE:
+                s->ifb = (IfbState){};
+                s->up = (TcTree){};
+                s->ingress.redirect = 0;
+                break;
+        case OP_INGRESS_ADD:
+                s->ingress = (IngressState){.owner = TC_OURS, .kind = "ingress"};
+                break;
+        case OP_INGRESS_DELETE:
+                s->ingress = (IngressState){};
+                break;
+        case OP_FILTER_ADD:
+                s->ingress.filtered = true;
+                s->ingress.redirect = op->redirect;
+                break;
+        case OP_ROOT_ADD:
+        case OP_ROOT_DELETE:
+        case OP_CLASS_ADD:
+        case OP_CLASS_CHANGE:
+        case OP_LEAF_ADD:
+        case OP_LEAF_CHANGE:
+        case OP_LEAF_REPLACE:
+                simulate_tree(op, op->device == s->veth ? &s->down : &s->up);
+                break;
+        case _OP_KIND_MAX:
+        default:
+                break;
+        }
+}

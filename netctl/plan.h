@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "netctl/netctl.h"
+#include "netctl/tc.h"
+
+typedef enum OpKind {
+        OP_IFB_CREATE,
+        OP_IFB_SETUP,
+        OP_IFB_DELETE,
+        OP_ROOT_ADD,
+        OP_ROOT_DELETE,
+        OP_CLASS_ADD,
+        OP_CLASS_CHANGE,
+        OP_LEAF_ADD,
+        OP_LEAF_CHANGE,
+        OP_LEAF_REPLACE,
+        OP_INGRESS_ADD,
+        OP_INGRESS_DELETE,
+        OP_FILTER_ADD,
+        _OP_KIND_MAX,
+} OpKind;
+
+/* One rtnetlink message to be. */
+typedef struct Op {
+        OpKind kind;
+        uint32_t device; /* ifindex */
+        size_t owner;    /* the caller's: which interface this is for */
+        union {
+                IfbState ifb;
+                HtbClass htb_class;
+                Leaf leaf;
+                uint32_t redirect;
+        };
+} Op;
+
+typedef struct Plan {
+        Op *ops;
+        size_t n, allocated;
+} Plan;
+void plan_done(Plan *p);
+#define _cleanup_plan_ _cleanup_(plan_done)
+
+const char *op_to_string(OpKind k);
+NetctlChange op_change(OpKind k);
+
+/*
+ * Appends to `plan` what turns `actual` into `desired` (same veth), in the order in which the kernel must be told: an ifb
+ * carries its whole tree before packets are sent to it, and gets no packets any more before it goes. Pure; plan(x, x)
+ * appends nothing.
+ *
+ * *ret_change: the worst class of the operations. Fails with TB_ERROR_ENVIRONMENT -EEXIST, and appends nothing, when
+ * something foreign is in the way of what is desired; foreign objects where nothing is desired are left alone.
+ */
+int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner, Plan *plan,
+        NetctlChange *ret_change, TbError **err) _warn_unused_;
+
+/* What the kernel would hold after `op`, on a model (for the tests of the planner and for nothing else in the kernel's
+ * stead). */
+void plan_simulate(const Op *op, IfaceState *s);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "netctl/tc.h"
+
+/* Shapes <-> kernel objects. Pure. */
+
+/* The tree for a shape. `actual` is what is there (its leaf is kept as it is when the shape does not need netem: changing
+ * the kind of a leaf would drop its queue); `have_netem`: make new leaves netem even if a pfifo would do, so that later
+ * changes are in place. */
+void tree_from_shape(const Shape *s, uint32_t mtu, const TcTree *actual, bool have_netem, TcTree *ret);
+
+/* What the tree does, in a shape's terms; `limit` is always set. */
+void tree_to_shape(const TcTree *t, Shape *ret);
+
+/* The whole interface; NULL for a direction without anything of ours. -EINVAL: id or ifindex out of range. */
+int iface_from_shapes(const Shape *up, const Shape *down, uint32_t mtu, const char *node_id,
+        const IfaceState *actual, bool have_netem, IfaceState *ret);

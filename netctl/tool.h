@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "common/json.h"
+#include "netctl/netctl.h"
+#include "netctl/veth.h"
+
+/*
+ * What tbnode-netctl reads and prints. Nodes from a JSON document:
+ *
+ *   { "nodes": [ { "id": "4f5d...", "name": "n1", "pid": 1234, (or "netns": "/run/netns/x")
+ *                  "style": "closed",
+ *                  "interfaces": [ { "mac": "02:42:ac:11:00:02", (or "ifname": "eth0")
+ *                                    "network": "exp1", "shape": SPEC, (or "up": SPEC, "down": SPEC; "" = pass everything)
+ *                                    "filtered": true, "pinned": true, "ipv4": "172.17.0.2" } ] } ],
+ *     "site": { "gateways": ["10.0.0.0/24"], "servers": [], "dns": [], "ntp": [] } }
+ *
+ * Unknown keys are errors.
+ */
+
+typedef struct ToolNodes {
+        NetctlNode *nodes;
+        NetctlInterface **interfaces; /* one array per node */
+        ShapePair **shapes;
+        size_t n;
+        FwSite site;
+        json_t *document; /* holds the strings */
+} ToolNodes;
+void tool_nodes_done(ToolNodes *t);
+#define _cleanup_tool_nodes_ _cleanup_(tool_nodes_done)
+
+int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err) _warn_unused_;
+
+/* Opens a network namespace by PID ("1234") or path. */
+int tool_open_netns(const char *pid_or_path, int *ret_fd, TbError **err) _warn_unused_;
+/* Reads the container's interfaces: a Netctl-independent look through fresh sockets. */
+int tool_container(int netns_fd, Container *ret, Links *ret_links, TbError **err) _warn_unused_;
+
+json_t *tool_report_json(const NetctlReport *r, uint64_t elapsed_ns);
+/* For people; errors go to stderr. Returns the number of failed nodes. */
+int tool_report_print(const NetctlReport *r);

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/strv.h"
+#include "netctl/netctl-internal.h"
+
+void work_done(Work *w)
+{
+        for (size_t i = 0; w->errors && i < w->n_nodes; i++)
+                tb_error_free(w->errors[i]);
+        free(w->errors);
+        free(w->first);
+        free(w->ifaces);
+        free(w->before);
+        free(w->desired);
+        free(w->now);
+        free(w->fw_changed);
+        free(w->fw_present);
+        links_done(&w->links);
+        *w = (Work){};
+}
+
+static int check_node(const NetctlNode *node, bool optional, TbError **err)
+{
+        int r = node_check_id(node->id, err);
+        if (r < 0)
+                return r;
+        if (node->n_interfaces > NETCTL_INTERFACES_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -E2BIG, "more than %d interfaces", NETCTL_INTERFACES_MAX);
+        if (node->netns_fd < 0 && !optional)
+                return tb_error_set(
+                        err, TB_ERROR_SYSTEM, -ESRCH, "the container's network namespace is not there");
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const NetctlInterface *x = node->interfaces + i;
+                if (x->up) {
+                        r = shape_validate(x->up, "up", err);
+                        if (r < 0)
+                                return r;
+                }
+                if (x->down) {
+                        r = shape_validate(x->down, "down", err);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        return 0;
+}
+
+/* The interfaces of one node, appended to w->ifaces. */
+static int resolve_node(Netctl *n, Work *w, size_t index, TbError **err)
+{
+        const NetctlNode *node = w->nodes + index;
+        _cleanup_container_ Container c = {};
+
+        if (node->n_interfaces == 0)
+                return 0;
+        int r = container_read(n->rtnl, n->host_fd, node->netns_fd, &c, err);
+        if (r < 0)
+                return r;
+        size_t start = w->n_ifaces;
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const NetctlInterface *want = node->interfaces + i;
+                const ContainerInterface *inside = NULL;
+                const Link *host = NULL;
+
+                r = container_resolve(&c, &w->links, want->mac, &inside, &host, err);
+                if (r < 0) {
+                        if (want->network)
+                                tb_error_prefix(err, "network %s", want->network);
+                        return r;
+                }
+                for (size_t k = start; k < w->n_ifaces; k++)
+                        if (w->ifaces[k].host.ifindex == host->ifindex)
+                                return tb_error_set(err, TB_ERROR_BUG, -ENOTUNIQ,
+                                        "two interfaces of the node are the same veth (%s)", host->name);
+                w->ifaces[w->n_ifaces++] =
+                        (Iface){.node = index, .want = want, .inside = *inside, .host = *host};
+        }
+        return 0;
+}
+
+static int work_allocate(Work *w, const NetctlNode *nodes, size_t n_nodes, TbError **err)
+{
+        size_t total = 0;
+
+        if (n_nodes > NETCTL_NODES_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_BUG, -E2BIG, "more than %d nodes in one call", NETCTL_NODES_MAX);
+        for (size_t i = 0; i < n_nodes; i++)
+                total += MIN2(nodes[i].n_interfaces, (size_t) NETCTL_INTERFACES_MAX);
+
+        w->nodes = nodes;
+        w->errors = calloc(n_nodes + 1, sizeof(*w->errors));
+        w->first = calloc(n_nodes + 1, sizeof(*w->first));
+        w->fw_changed = calloc(n_nodes + 1, sizeof(bool));
+        w->fw_present = calloc(n_nodes + 1, sizeof(bool));
+        w->ifaces = calloc(total + 1, sizeof(*w->ifaces));
+        w->before = calloc(total + 1, sizeof(*w->before));
+        w->desired = calloc(total + 1, sizeof(*w->desired));
+        w->now = calloc(total + 1, sizeof(*w->now));
+        if (!w->errors || !w->first || !w->fw_changed || !w->fw_present || !w->ifaces || !w->before ||
+                !w->desired || !w->now)
+                return tb_error_oom(err);
+        w->n_nodes = n_nodes;
+        return 0;
+}
+
+static int compare_string(const void *a, const void *b)
+{
+        return strncmp(*(const char *const *) a, *(const char *const *) b, FW_ID_LENGTH);
+}
+
+/* Two nodes with one short id would share chains. */
+static int check_unique(const NetctlNode *nodes, size_t n, TbError **err)
+{
+        if (n < 2)
+                return 0;
+        _cleanup_free_ const char **ids = reallocarray(NULL, n, sizeof(*ids));
+        if (!ids)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < n; i++)
+                ids[i] = nodes[i].id ? nodes[i].id : "";
+        qsort(ids, n, sizeof(*ids), compare_string);
+        for (size_t i = 1; i < n; i++)
+                if (ids[i][0] && strncmp(ids[i - 1], ids[i], FW_ID_LENGTH) == 0)
+                        return tb_error_set(err, TB_ERROR_BUG, -ENOTUNIQ,
+                                "node ids '%.64s' and '%.64s' have the same first %d bytes", ids[i - 1],
+                                ids[i], FW_ID_LENGTH);
+        return 0;
+}
+
+int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bool optional, TbError **err)
+{
+        int r = work_allocate(w, nodes, n_nodes, err);
+        if (r < 0)
+                return r;
+        r = check_unique(nodes, n_nodes, err);
+        if (r < 0)
+                return r;
+        /* Before the containers are read: listing links is what makes the kernel give namespaces their ids. */
+        r = links_dump(n->rtnl, &w->links, err);
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < n_nodes; i++) {
+                w->first[i] = w->n_ifaces;
+                r = check_node(nodes + i, optional, w->errors + i);
+                if (r >= 0 && nodes[i].netns_fd >= 0) {
+                        r = resolve_node(n, w, i, w->errors + i);
+                        /* Not back in our own namespace: nothing more may be done by this thread. */
+                        if (r < 0 && w->errors[i]->kind == TB_ERROR_BUG && r != -ENOTUNIQ)
+                                return tb_error_move(err, w->errors + i);
+                }
+                if (r < 0)
+                        w->n_ifaces = w->first[i];
+        }
+        w->first[n_nodes] = w->n_ifaces;
+        for (size_t i = 0; i < w->n_ifaces; i++)
+                w->before[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
+        return observe(n->rtnl, &w->links, w->before, w->n_ifaces, err);
+}
