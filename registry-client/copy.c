@@ -287,8 +287,7 @@ static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError *
                 .source = c->source,
                 .target = c->target,
                 .blob = item->blob,
-                .mount_from =
-                        strcasecmp(c->source->host, c->target->host) == 0 ? c->source->repository : NULL,
+                .mount_from = tb_streq(c->source->host, c->target->host) ? c->source->repository : NULL,
                 .exists = c->same_repository && stream,
                 .always_stream = stream,
                 .tap = item->is_layer ? c->tap : NULL,
@@ -663,8 +662,8 @@ int registry_copy_start(RegistryClient *client, const RegistryRef *source, const
         if ((r = ref_copy(source, &c->source, err)) < 0 || (r = ref_copy(target, &c->target, err)) < 0 ||
                 (r = take_options(c, options, err)) < 0)
                 return r;
-        c->same_repository = strcasecmp(source->host, target->host) == 0 &&
-                tb_streq(source->repository, target->repository);
+        c->same_repository =
+                tb_streq(source->host, target->host) && tb_streq(source->repository, target->repository);
         r = get_source(c, NULL, err);
         if (r < 0)
                 return r;

@@ -63,7 +63,7 @@ typedef struct RegistryOp RegistryOp;
  * "library/" in front. Immutable after parsing.
  */
 typedef struct RegistryRef {
-        char *host; /* "docker.io", "127.0.0.1:5000"; lower-case, unless only its capitals make it a host */
+        char *host;       /* "docker.io", "127.0.0.1:5000"; lower-case */
         char *repository; /* "library/nginx" */
         char *tag;        /* "latest" when neither tag nor digest was given; NULL = only a digest */
         TbDigest digest;  /* unset = none; when set it decides, and the tag is only a name */
