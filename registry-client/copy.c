@@ -69,6 +69,7 @@ struct CopyOp {
         bool one_platform, same_repository;
         unsigned parallel, platform_depth;
         bool always_stream;
+        bool repair;
         RegistryCopyTap tap_copy;
         const RegistryCopyTap *tap; /* NULL or &tap_copy */
         void (*progress_fn)(const RegistryCopyProgress *, void *);
@@ -287,7 +288,8 @@ static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError *
                 .source = c->source,
                 .target = c->target,
                 .blob = item->blob,
-                .mount_from = tb_streq(c->source->host, c->target->host) ? c->source->repository : NULL,
+                .mount_from =
+                        strcasecmp(c->source->host, c->target->host) == 0 ? c->source->repository : NULL,
                 .exists = c->same_repository && stream,
                 .always_stream = stream,
                 .tap = item->is_layer ? c->tap : NULL,
@@ -320,7 +322,7 @@ static int skip_blob(CopyOp *c, const CopyItem *item, TbError **err)
 
 static bool target_is_complete(const CopyOp *c)
 {
-        return c->same_repository || tb_digest_equal(&c->present, &c->nodes[0]->digest);
+        return c->same_repository || (!c->repair && tb_digest_equal(&c->present, &c->nodes[0]->digest));
 }
 
 static int next_blobs(CopyOp *c, TbError **err)
@@ -637,6 +639,7 @@ static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
         if (o->parallel > 0)
                 c->parallel = MIN2(o->parallel, PARALLEL_MAX);
         c->always_stream = o->always_stream;
+        c->repair = o->repair;
         if (o->tap) {
                 c->tap_copy = *o->tap;
                 c->tap = &c->tap_copy;
@@ -662,8 +665,8 @@ int registry_copy_start(RegistryClient *client, const RegistryRef *source, const
         if ((r = ref_copy(source, &c->source, err)) < 0 || (r = ref_copy(target, &c->target, err)) < 0 ||
                 (r = take_options(c, options, err)) < 0)
                 return r;
-        c->same_repository =
-                tb_streq(source->host, target->host) && tb_streq(source->repository, target->repository);
+        c->same_repository = strcasecmp(source->host, target->host) == 0 &&
+                tb_streq(source->repository, target->repository);
         r = get_source(c, NULL, err);
         if (r < 0)
                 return r;

@@ -198,7 +198,9 @@ int registry_ref_new(const char *host, const char *repository, const char *tag, 
         ref->repository = strdup(repository);
         if (!ref->host || !ref->repository)
                 return tb_error_oom(err);
-        lower(ref->host);
+        /* Names do not differ in case. "Host/x" is left alone: in lower case it would no longer read as a host. */
+        if (strpbrk(ref->host, ".:") || strcasecmp(ref->host, "localhost") == 0)
+                lower(ref->host);
         if (tb_streq(ref->host, "index.docker.io")) { /* Docker's own legacy name for the Hub */
                 free(ref->host);
                 ref->host = strdup("docker.io");

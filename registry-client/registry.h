@@ -63,7 +63,7 @@ typedef struct RegistryOp RegistryOp;
  * "library/" in front. Immutable after parsing.
  */
 typedef struct RegistryRef {
-        char *host;       /* "docker.io", "127.0.0.1:5000"; lower-case */
+        char *host; /* "docker.io", "127.0.0.1:5000"; lower-case, unless only its capitals make it a host */
         char *repository; /* "library/nginx" */
         char *tag;        /* "latest" when neither tag nor digest was given; NULL = only a digest */
         TbDigest digest;  /* unset = none; when set it decides, and the tag is only a name */
@@ -367,6 +367,7 @@ typedef struct RegistryCopyOptions {
         const RegistryPlatform *platform; /* copy this one image out of an index; NULL = everything */
         unsigned parallel;                /* blobs at a time, 1..16; 0 = 4 */
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */
+        bool repair; /* look at every blob, also when the target has the manifest already (somebody removed blobs) */
         const RegistryCopyTap *tap; /* NULL = none */
         void (*progress)(const RegistryCopyProgress *p,
                 void *userdata); /* at most ~10 times a second, and at the end */

@@ -44,7 +44,7 @@ static CURLU *url_parse(const char *url)
 int registry_url_resolve(const char *base, const char *location, char **ret, TbError **err)
 {
         _cleanup_curlu_ CURLU *u = url_parse(base);
-        _cleanup_curl_string_ char *scheme = NULL, *user = NULL, *url = NULL, *fragment = NULL;
+        _cleanup_curl_string_ char *scheme = NULL, *user = NULL, *url = NULL;
         _cleanup_free_ char *shown = NULL;
         const char *why = "not a URL";
         char *copy;
@@ -273,14 +273,18 @@ int registry_link_next(const char *header, char **ret, TbError **err)
                 for (p = params; *p && (quoted || *p != ','); p++)
                         if (*p == '"')
                                 quoted = !quoted;
-                for (const char *q = params; q < p; q++)
-                        if ((*q == ';' || *q == ' ') && strncasecmp(q + 1, "rel=", 4) == 0) {
-                                const char *v = q + 5;
+                quoted = false;
+                for (const char *q = params; q < p; q++) {
+                        const char *v = q + 5;
 
-                                v += *v == '"';
-                                if (strncasecmp(v, "next", 4) == 0 && strchr("\" \t;,", v[4]))
-                                        next = true; /* strchr() finds the terminator too: end of the value */
-                        }
+                        if (*q == '"')
+                                quoted = !quoted;
+                        if (quoted || (*q != ';' && *q != ' ') || strncasecmp(q + 1, "rel=", 4) != 0)
+                                continue;
+                        v += *v == '"';
+                        /* strchr() finds the terminator too: the end of the value */
+                        next = next || (strncasecmp(v, "next", 4) == 0 && strchr("\" \t;,", v[4]));
+                }
                 if (next) {
                         *ret = strndup(start, (size_t) (end - start));
                         return *ret ? 1 : tb_error_oom(err);
