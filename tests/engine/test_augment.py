@@ -1,0 +1,446 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Augmentation against a real registry and a real engine: both builders give the same image, it behaves as its base,
+the second request is a hit, and what fails leaves nothing."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import unittest
+
+import lab
+from augment_driver import Driver
+
+L = None
+D = None
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ODD = ["/bin/probe", "", "  two  ", "# x", "it's \"quoted\" $HOME ${X:-y} \\ `id`", "line\nbreak\ttab", "gr\u00fcn \u2603 \U0001d11e",
+       "\u202e\u2028\ufeff", "<<EOF", "back\\", "x" * 9000]
+
+FIXTURES = {
+    "plain": {"Cmd": ["/bin/probe", "hello"]},
+    "nginx-like": {"Entrypoint": ["/bin/probe"], "Cmd": ["-g", "daemon off;"], "StopSignal": "SIGQUIT",
+                   "ExposedPorts": {"80/tcp": {}}, "Labels": {"maintainer": "N <n@example.org>"}},
+    "user": {"Entrypoint": ["probe"], "Cmd": ["memcached"], "User": "app", "WorkingDir": "/home/app"},
+    "user-group": {"Cmd": ["/bin/probe"], "User": "1000:33"},
+    "unknown-uid": {"Cmd": ["/bin/probe"], "User": "4711"},
+    "root": {"Cmd": ["/bin/probe"], "User": "root"},
+    "home": {"Cmd": ["/bin/probe"], "User": "app", "Env": [PATH, "HOME=/data/db", "X=a b"]},
+    "shell-form": {"Entrypoint": ["/bin/sh", "-c", "exec /bin/probe \"$HOME\" 'it'\"'\"'s' \\\n # no comment\n"],
+                   "Cmd": ["/bin/sh", "-c", "echo unused"]},
+    "odd": {"Cmd": ODD},
+    "empty-cmd": {"Entrypoint": ["/bin/probe"], "Cmd": []},
+    "no-cmd": {"Entrypoint": ["/bin/probe", "only"], "Cmd": None},
+    "health": {"Cmd": ["/bin/probe"], "User": "app",
+               "Healthcheck": {"Test": ["CMD-SHELL", "test \"$(id -u)\" = 1000 && test $HOME = /home/app"],
+                               "Interval": 1000000000, "Timeout": 1500000000, "Retries": 2}},
+    "health-root": {"Cmd": ["/bin/probe"], "Healthcheck": {"Test": ["CMD", "/bin/true"], "Interval": 1000000000}},
+    # A WorkingDir that exists: a missing one makes the engine add a layer at any instruction (moby SetupWorkingDirectory).
+    "volume": {"Cmd": ["/bin/probe"], "Volumes": {"/data": {}, "/tbnode-data": {}}, "WorkingDir": "/var/www"},
+}
+
+
+def setUpModule():
+    global L, D
+    L = lab.Lab.get()
+    L.hub.ensure()
+    L.local.ensure()
+    base = lab.images.busybox(L)
+    for i, (name, config) in enumerate(FIXTURES.items()):
+        push(name, config, base, "oci" if i % 2 else "v2s2")
+    D = Driver(L)
+
+
+def tearDownModule():
+    if D:
+        assert D.close() == 0
+
+
+def push(name, config, base=None, form="v2s2", registry=None, **options):
+    """Pushes library/NAME:1 with the layers of a busybox image (or its own) and this config."""
+    if base:
+        image = lab.images.build(L, [], {"Env": [PATH], **config}, name=name, **options)
+        take_layers(image, base)
+    else:
+        image = lab.images.busybox(L, config)
+    return image.push(registry or L.hub, f"library/{name}:1", format=form)
+
+
+def take_layers(image, base):
+    """Gives an image without layers those of another one."""
+    blobs = f"{image.path}/blobs/sha256"
+    for layer in base.layers:
+        digest = layer["digest"].removeprefix("sha256:")
+        shutil.copy(f"{base.path}/blobs/sha256/{digest}", f"{blobs}/{digest}")
+
+    def put(value):
+        data = json.dumps(value).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        with open(f"{blobs}/{digest}", "wb") as f:
+            f.write(data)
+        return {"digest": f"sha256:{digest}", "size": len(data)}
+
+    image.config["rootfs"] = base.config["rootfs"]
+    image.config["history"] = base.config["history"]
+    with open(f"{image.path}/index.json", encoding="utf-8") as f:
+        index = json.load(f)
+    with open(f"{blobs}/{index['manifests'][0]['digest'].removeprefix('sha256:')}", encoding="utf-8") as f:
+        manifest = json.load(f)
+    manifest["config"].update(put(image.config))
+    manifest["layers"] = image.layers = base.layers
+    index["manifests"][0].update(put(manifest))
+    with open(f"{image.path}/index.json", "w", encoding="utf-8") as f:
+        json.dump(index, f)
+
+
+def repository(name):
+    return f"augmented/docker.io/library/{name}"
+
+
+def config_of(repo, digest):
+    manifest, _ = L.local.manifest(repo, digest)
+    return json.loads(L.local.blob(repo, manifest["config"]["digest"]))
+
+
+def essence(config):
+    """The configuration without times, history and what builders write about themselves."""
+    c = {k: v for k, v in (config.get("config") or {}).items() if k not in ("Hostname", "Image")}
+    cmd = c.pop("Cmd", None)
+    return {"os": config["os"], "architecture": config["architecture"], "cmd": cmd,
+            "layers": len(config["rootfs"]["diff_ids"]),
+            "filled": len([h for h in config["history"] if not h.get("empty_layer")]),
+            "config": {k: v for k, v in c.items() if v not in (None, "", [], {}, False)}}
+
+
+def file_tree(image):
+    """{path: what it is} of an image in the local registry, unpacked by umoci."""
+    work = L.tmp("tree")
+    L.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{image}", f"oci:{work}/oci:x")
+    L.umoci("raw", "unpack", "--image", f"{work}/oci:x", f"{work}/root")
+    tree = {}
+    for folder, dirs, files in os.walk(f"{work}/root"):
+        for name in dirs + files:
+            path = os.path.join(folder, name)
+            s = os.lstat(path)
+            entry = [stat.filemode(s.st_mode), s.st_uid, s.st_gid, s.st_nlink if stat.S_ISREG(s.st_mode) else 0]
+            if stat.S_ISLNK(s.st_mode):
+                entry.append(os.readlink(path))
+            elif stat.S_ISREG(s.st_mode):
+                with open(path, "rb") as f:
+                    entry += [int(s.st_mtime), hashlib.sha256(f.read()).hexdigest()]
+            tree[os.path.relpath(path, f"{work}/root")] = entry
+    shutil.rmtree(work)
+    return tree
+
+
+def engine_state():
+    """Names, images and containers of the engine."""
+    images = sorted(L.docker("images", "-aq", "--no-trunc").out.split())
+    names = sorted(L.docker("images", "--format", "{{.Repository}}:{{.Tag}}").out.split())
+    return images, [n for n in names if "<none>" not in n], L.docker("ps", "-aq").out.split()
+
+
+class Builders(unittest.TestCase):
+    def test_native_and_docker_give_the_same_image(self):
+        L.dockerd.ensure()
+        for name in FIXTURES:
+            with self.subTest(name):
+                native = D("augment", f"{name}:1")
+                self.assertNotIn("error", native)
+                before = engine_state()
+                docker = D("docker", f"{name}:1", fresh=True)
+                self.assertNotIn("error", docker)
+                after = engine_state()
+                self.assertEqual(after[1:], before[1:])
+                self.assertLessEqual(len(set(after[0]) - set(before[0])), 1)  # the base
+                repo = repository(name)
+                a, b = (x["result"]["digest"] for x in (native, docker))
+                self.assertEqual(L.local.manifest(repo, "1-basic")[1], b)
+                self.assertEqual(L.local.manifest(repo, docker["result"]["key"])[1], b)
+                self.assertEqual(essence(config_of(repo, a)), essence(config_of(repo, b)))
+                if name in ("user", "odd"):
+                    host = L.local.host
+                    self.assertEqual(file_tree(f"{host}/{repo}@{a}"), file_tree(f"{host}/{repo}@{b}"))
+
+    def test_same_input_same_digest(self):
+        first = D("augment", "user:1", fresh=True)["result"]
+        second = D("augment", "user:1", fresh=True)["result"]
+        self.assertEqual(first["digest"], second["digest"])
+
+    def test_media_types_follow_the_base(self):
+        kinds = set()
+        for name in ("plain", "nginx-like"):
+            digest = D("augment", f"{name}:1", fresh=True)["result"]["digest"]
+            base, _ = L.local.manifest(f"mirror/docker.io/library/{name}", "1")
+            m, _ = L.local.manifest(repository(name), digest)
+            self.assertEqual(m["mediaType"], base["mediaType"])
+            self.assertEqual(m["config"]["mediaType"], base["config"]["mediaType"])
+            self.assertEqual(m["layers"][:-1], base["layers"])
+            self.assertEqual(m["layers"][-1]["mediaType"], base["layers"][0]["mediaType"])
+            labels = config_of(repository(name), digest)["config"]["Labels"]
+            self.assertEqual(labels["org.opencontainers.image.base.name"], f"docker.io/library/{name}:1")
+            if "oci" in m["mediaType"]:
+                for key, value in m["annotations"].items():
+                    self.assertEqual(labels[key], value)
+                self.assertIn("org.tbnode.level", m["annotations"])
+            else:
+                self.assertNotIn("annotations", m)
+            kinds.add(m["mediaType"])
+        self.assertEqual(len(kinds), 2)
+
+    def test_exported_context_builds_with_both_docker_builders(self):
+        directory = L.tmp("context")
+        r = D("context", "odd:1", directory=directory)
+        self.assertNotIn("error", r)
+        self.assertEqual(sorted(os.listdir(directory)), ["Dockerfile", "basic.tar.gz"])
+        native = config_of(repository("odd"), D("augment", "odd:1", fresh=True)["result"]["digest"])["config"]
+        for buildkit in ("0", "1"):
+            with self.subTest(buildkit=buildkit):
+                L.docker("build", "-q", "-t", "exported:1", directory, env={"DOCKER_BUILDKIT": buildkit})
+                _, image = L.dockerd.request("GET", "/images/exported:1/json")
+                for key in ("Entrypoint", "Cmd", "Labels"):
+                    self.assertEqual(image["Config"][key], native[key])
+                L.docker("rmi", "exported:1")
+
+    def test_a_failed_docker_build_leaves_nothing(self):
+        push("broken", {"Cmd": ["x"]}, lab.images.build(L, [{"f": b"of this image only"}]))
+        mirrored = D("augment", "broken:1")["result"]
+        layer = L.local.manifest("mirror/docker.io/library/broken", "1")[0]["layers"][0]["digest"]
+        L.local.corrupt(layer)
+        before = engine_state(), L.local.manifest(repository("broken"), "1-basic")[1]
+        r = D("docker", "broken:1", fresh=True)
+        self.assertIn("cannot build image docker.io/library/broken:1 with docker", r["error"]["message"])
+        self.assertNotIn("\n", r["error"]["message"])
+        self.assertEqual((engine_state(), mirrored["digest"]), before)
+
+
+class Behaviour(unittest.TestCase):
+    """The augmented image, started by plain docker run, does what its base does."""
+
+    def probe(self, image, *args):
+        options = [a for a in args if isinstance(a, tuple)]
+        words = [a for a in args if isinstance(a, str)]
+        r = L.docker("run", "--rm", "--hostname", "h", *[x for o in options for x in o], image, *words, check=False)
+        text = r.out.strip()
+        value = json.loads(text) if text.startswith("{") else text
+        if isinstance(value, dict):
+            del value["pid"]
+            value["env"] = sorted(value["env"])
+        return r.rc, value
+
+    def test_same_as_the_base(self):
+        L.dockerd.ensure()
+        runs = [(), (("--user", "app"),), (("-e", "HOME=/x"), ("-e", "A=b c")), (("-w", "/tmp"),)]
+        for name in FIXTURES:
+            image = D("augment", f"{name}:1")["result"]["image"]
+            for args in runs:
+                with self.subTest(name=name, args=args):
+                    self.assertEqual(self.probe(image, *args), self.probe(f"docker.io/library/{name}:1", *args))
+
+    def test_other_commands(self):
+        image = D("augment", "user:1")["result"]["image"]
+        # A process that is PID 1 can't kill itself, so the base is run under docker's init here.
+        for args in (("exit", "3"), ("kill", "9"), (("--entrypoint", "/bin/probe"), ("--user", "app"), "x")):
+            with self.subTest(args=args):
+                self.assertEqual(self.probe(image, *args), self.probe("docker.io/library/user:1", ("--init",), *args))
+
+    def test_healthcheck_runs_as_the_user(self):
+        image = D("augment", "health:1")["result"]["image"]
+        name = L.docker("run", "-d", image, "/bin/probe", "hold").out.strip()
+        lab.wait_for(lambda: L.docker("inspect", "-f", "{{.State.Health.Status}}", name).out.strip() == "healthy", 30,
+                     "the health check")
+        L.docker("rm", "-f", name)
+
+
+class Cache(unittest.TestCase):
+    def test_second_request_is_a_hit(self):
+        push("cached", {"Cmd": ["/bin/probe"]})
+        first = D("augment", "cached:1")
+        self.assertFalse(first["hit"])
+        self.assertEqual(first["result"]["cache"], "miss")
+        seen = len(L.local.accesses())
+        second = D("augment", "cached:1")
+        self.assertTrue(second["hit"])
+        self.assertEqual(second["result"]["cache"], "hit")
+        self.assertEqual(second["result"]["digest"], first["result"]["digest"])
+        self.assertEqual(second["result"]["image"], first["result"]["image"])
+        self.assertEqual({m for m, _, _ in L.local.accesses()[seen:]}, {"HEAD"})
+
+    def test_changed_base_is_a_miss(self):
+        push("moving", {"Cmd": ["/bin/probe", "1"]})
+        first = D("augment", "moving:1")["result"]
+        push("moving", {"Cmd": ["/bin/probe", "2"]})
+        second = D("augment", "moving:1")
+        self.assertFalse(second["hit"])
+        self.assertNotEqual(second["result"]["key"], first["key"])
+        self.assertEqual(L.local.manifest(repository("moving"), "1-basic")[1], second["result"]["digest"])
+        self.assertEqual(L.local.manifest(repository("moving"), first["key"])[1], first["digest"])
+        # Back again: the key is still there, the name follows.
+        push("moving", {"Cmd": ["/bin/probe", "1"]})
+        third = D("augment", "moving:1")
+        self.assertTrue(third["hit"])
+        self.assertEqual(L.local.manifest(repository("moving"), "1-basic")[1], first["digest"])
+
+    def test_mirrored_base_asks_the_source_nothing_more(self):
+        push("mirrored", {"Cmd": ["/bin/probe"]})
+        D("augment", "mirrored:1")
+        seen = len(L.hub.accesses())
+        r = D("augment", "mirrored:1", fresh=True)["result"]
+        self.assertEqual(r["bytes"]["downloaded"], 0)
+        self.assertLess(r["bytes"]["uploaded"], 20000)
+        asked = [a for a in L.hub.accesses()[seen:] if a[2] == 200]
+        self.assertEqual({a[0] for a in asked}, {"HEAD"})
+
+    def test_cleaned_mirror_is_made_again(self):
+        push("cleaned", {"Cmd": ["/bin/probe"]})
+        D("augment", "cleaned:1")
+        mirror = "mirror/docker.io/library/cleaned"
+        config = L.local.manifest(mirror, "1")[0]["config"]["digest"]
+        status, _, _ = L.local.request("DELETE", f"/v2/{mirror}/blobs/{config}")
+        self.assertEqual(status, 202)
+        self.assertNotIn("error", D("augment", "cleaned:1", fresh=True))
+        self.assertEqual(L.local.request("GET", f"/v2/{mirror}/blobs/{config}")[0], 200)
+
+
+class Decisions(unittest.TestCase):
+    def test_level_none_is_the_mirrored_image(self):
+        r = D("augment", "plain:1", level="none")["result"]
+        self.assertEqual(r["image"], f"{L.local.host}/mirror/docker.io/library/plain:1")
+        self.assertEqual(r["digest"], L.hub.manifest("library/plain", "1")[1])
+        self.assertTrue(r["as_is"])
+        self.assertTrue(D("augment", "plain:1", level="none")["hit"])
+
+    def test_augmented_image_is_used_as_it_is(self):
+        first = D("augment", "health:1")["result"]
+        name = first["image"].removeprefix(f"{L.local.host}/")
+        again = D("augment", first["image"])
+        self.assertTrue(again["result"]["as_is"])
+        self.assertEqual(again["result"]["digest"], first["digest"])
+        self.assertTrue(D("augment", first["image"])["hit"])
+        # With update it is taken apart and wrapped once, as before.
+        updated = D("augment", first["image"], update=True)["result"]
+        self.assertFalse(updated["as_is"])
+        one = config_of(name.rsplit(":", 1)[0], first["digest"])["config"]
+        two = config_of(updated["image"].removeprefix(f"{L.local.host}/").rsplit(":", 1)[0], updated["digest"])["config"]
+        for key in ("Entrypoint", "Cmd", "User", "Healthcheck"):
+            self.assertEqual(one.get(key), two.get(key))
+
+    def test_base_in_the_local_registry_is_not_mirrored(self):
+        push("own", {"Cmd": ["/bin/probe"]}, registry=L.local)
+        r = D("augment", "127.0.0.1:5000/library/own:1")["result"]
+        self.assertEqual(r["image"], "127.0.0.1:5000/augmented/127.0.0.1_5000/library/own:1-basic")
+        self.assertEqual(r["base"]["image"].split("@")[0], "127.0.0.1:5000/library/own")
+        self.assertFalse([n for n in L.local.repositories() if n.startswith("mirror/127")])
+
+    def test_project_and_digest(self):
+        digest = L.hub.manifest("library/plain", "1")[1]
+        r = D("augment", f"plain@{digest}", project="team-7")["result"]
+        self.assertTrue(r["image"].startswith(f"{L.local.host}/projects/team-7/augmented/docker.io/library/plain:k-"))
+        self.assertTrue(r["base"]["image"].startswith(f"{L.local.host}/projects/team-7/mirror/docker.io/library/plain@"))
+        self.assertTrue(D("augment", f"plain@{digest}", project="team-7")["hit"])
+
+    def test_scratch_image(self):
+        lab.images.scratch(L, {"Cmd": ["x"]}).push(L.hub, "library/scratch-like:1")
+        image = D("augment", "scratch-like:1")["result"]["image"]
+        self.assertEqual(L.docker("run", "--rm", image).json()["args"], ["/probe", "x"])
+
+
+class Failures(unittest.TestCase):
+    def fails(self, *args, contains, **options):
+        """One clear line, and every tag as it was."""
+        before = L.local.all_tags()
+        for cmd in options.pop("commands", ("augment",)):
+            r = D(cmd, *args, **options)
+            self.assertIn("error", r)
+            self.assertIn(contains, r["error"]["message"])
+            self.assertNotIn("\n", r["error"]["message"])
+        self.assertEqual(L.local.all_tags(), before)
+        return r["error"]
+
+    def test_unknown_image(self):
+        self.fails("no-such-image:1", contains="docker.io has no such image", commands=("augment", "lookup", "docker"))
+        self.fails("plain:no-such-tag", contains="plain:no-such-tag", fresh=True)
+
+    def test_bad_requests(self):
+        self.fails("UPPER//x", contains="UPPER")
+        self.fails("plain:1", level="core", contains="levels none and basic")
+        self.fails("plain:1", platform="linux/arm64", contains="no payload for arm64")
+        self.fails("plain:1", platform="windows/amd64", contains="linux")
+        self.fails("plain:1", project="../x", contains="project")
+
+    def test_source_down(self):
+        L.hub.stop()
+        try:
+            self.fails("plain:9", contains="docker.io")
+        finally:
+            L.hub.start()
+
+    def test_local_registry_down(self):
+        L.local.stop()
+        try:
+            r = D("augment", "plain:1")
+            self.assertIn("127.0.0.1", r["error"]["message"])
+            self.assertNotIn("\n", r["error"]["message"])
+        finally:
+            L.local.start()
+
+    def test_wrong_bytes_from_the_source(self):
+        for part in ("config", "layer"):
+            with self.subTest(part):
+                push(f"liar-{part}", {"Cmd": ["/bin/probe", part]}, lab.images.build(L, [{"f": part.encode()}]))
+                m = L.hub.manifest(f"library/liar-{part}", "1")[0]
+                digest = m["config"]["digest"] if part == "config" else m["layers"][0]["digest"]
+                L.hub.corrupt(digest)
+                self.fails(f"liar-{part}:1", contains=digest[:19])
+
+    def test_other_architecture(self):
+        push("other-arch", {"Cmd": ["x"]}, lab.images.busybox(L), architecture="arm64")
+        self.fails("other-arch:1", contains="use --platform linux/arm64")
+
+    def test_volume_in_our_place(self):
+        push("collision", {"Cmd": ["x"], "Volumes": {"/tbnode/run/": {}}})
+        self.fails("collision:1", contains="VOLUME /tbnode/run", commands=("augment", "docker"))
+
+    def test_broken_configuration(self):
+        push("bad-config", {"Cmd": "not a list"})
+        self.fails("bad-config:1", contains="Cmd")
+
+
+class Worker(unittest.TestCase):
+    REQUEST = {"version": 1, "op": "dockerfile", "image": "plain:1", "level": "basic", "builder": "native",
+               "registry": "http://127.0.0.1:5000"}
+
+    def run_worker(self, text, *args, wrap=()):
+        L.install()
+        return L.run(*wrap, f"{L.dir}/bin/tbnode-augment-worker", *args, input=text, check=False)
+
+    def test_refuses_root(self):
+        r = self.run_worker(json.dumps(self.REQUEST))
+        self.assertEqual(r.rc, 1)
+        self.assertIn("does not run as root", json.loads(r.out)["message"])
+
+    def test_runs_as_nobody_and_writes_nothing_for_a_dockerfile(self):
+        before = L.local.all_tags()
+        seen = len(L.local.accesses())
+        r = self.run_worker(json.dumps(self.REQUEST), wrap=("setpriv", "--reuid", "65534", "--regid", "65534",
+                                                            "--clear-groups", "--inh-caps=-all"))
+        self.assertEqual(r.rc, 0, r)
+        last = json.loads(r.out.splitlines()[-1])
+        self.assertEqual(last["event"], "result")
+        self.assertIn("FROM ${BASE}", last["dockerfile"])
+        self.assertLessEqual({m for m, _, _ in L.local.accesses()[seen:]}, {"GET", "HEAD"})
+        self.assertEqual(L.local.all_tags(), before)
+
+    def test_bad_input(self):
+        for text in ("", "{", "[]", "{}", json.dumps({**self.REQUEST, "evil": 1}), "x" * 100000,
+                     json.dumps({**self.REQUEST, "version": 2}), json.dumps({**self.REQUEST, "image": 5})):
+            r = self.run_worker(text, "--allow-root")
+            self.assertEqual(r.rc, 1, r)
+            self.assertEqual(json.loads(r.out)["event"], "error")
+        self.assertEqual(self.run_worker("", "--what").rc, 2)
+
+
+if __name__ == "__main__":
+    lab.main()
