@@ -186,6 +186,7 @@ int augment_registry_parse(const char *url, char **ret_host, bool *ret_plain_htt
 
 int augment_client_setup(RegistryClient *client, const AugmentRequest *request, TbError **err)
 {
+        _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ char *host = NULL;
         bool plain_http;
         int r;
@@ -198,5 +199,9 @@ int augment_client_setup(RegistryClient *client, const AugmentRequest *request, 
                 if (r < 0)
                         return r;
         }
-        return registry_client_load_docker_config(client, request->docker_config, err);
+        if (request->docker_config)
+                return registry_client_load_docker_config(client, request->docker_config, err);
+        /* Nobody named a file: one in a home that this process may not look into is as good as none. */
+        r = registry_client_load_docker_config(client, NULL, &e);
+        return r == -EACCES || r >= 0 ? 0 : tb_error_move(err, &e);
 }

@@ -26,6 +26,7 @@ typedef struct Run {
         AugmentNames names;
         Payload *payload;       /* NULL for level none */
         RegistryManifest *base; /* of the platform */
+        bool repair;            /* the mirror lacks blobs that its manifest names */
         bool mirrored;          /* the base was found in the testbed's registry */
         ImageConfig *config;
         ImageFacts *facts;
@@ -140,13 +141,13 @@ static int mirror_ref(const Run *run, RegistryRef **ret, TbError **err)
 }
 
 /* From the mirror when it is there (then nothing is asked of the source), else from the source. */
-static int read_base(Run *run, bool use_mirror, TbError **err)
+static int read_base(Run *run, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
         _cleanup_error_ TbError *e = NULL;
         int r;
 
-        if (use_mirror && !run->names.base_is_local) {
+        if (!run->repair && !run->names.base_is_local) {
                 r = mirror_ref(run, &mirror, err);
                 if (r < 0)
                         return r;
@@ -274,6 +275,7 @@ static int copy_base(Run *run, TbError **err)
         _cleanup_registry_copy_result_ RegistryCopyResult copied = {};
         _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
         const RegistryCopyOptions options = {
+                .repair = run->repair,
                 .progress = on_copy_progress,
                 .progress_userdata = run,
         };
@@ -346,14 +348,13 @@ static int push(Run *run, TbError **err)
 }
 
 /* Reading, mirroring and, for AUGMENT_OP_AUGMENT, building. */
-static int run_base(Run *run, bool use_mirror, TbError **err)
+static int run_base(Run *run, TbError **err)
 {
         uint64_t started = tb_now_us();
         int r;
 
         run_stage(run, "facts");
-        if ((r = read_base(run, use_mirror, err)) < 0 || (r = read_config(run, err)) < 0 ||
-                (r = plan(run, err)) < 0)
+        if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
         run->result.timings.facts = tb_now_us() - started;
         if (run->op == AUGMENT_OP_DOCKERFILE)
@@ -395,12 +396,13 @@ static int run_all(Run *run, TbError **err)
                 return r;
         run->result.timings.resolve = tb_now_us() - started;
 
-        r = run_base(run, true, &e);
+        r = run_base(run, &e);
         if ((r == -ESTALE || (r == -ENOENT && run->mirrored)) && !run->names.base_is_local) {
                 /* Somebody has cleaned the mirror up: its tag is there, blobs are not. Copy again. */
                 e = tb_error_free(e);
                 forget_base(run);
-                r = run_base(run, false, &e);
+                run->repair = true;
+                r = run_base(run, &e);
         }
         if (r < 0)
                 return tb_error_move(err, &e);
