@@ -364,6 +364,25 @@ static int session_plan(Session *s, TbError **err)
         return r;
 }
 
+/* libiptc takes the counters of every built-in chain's policy for "to be zeroed" and so resets them with each commit (iptables(8)
+ * does so to this day). Setting each policy to what it is, with its counters, makes them stay; what passes between snapshot
+ * and commit is not counted there. */
+static int keep_policy_counters(Session *s, TbError **err)
+{
+        for (const char *c = iptc_first_chain(s->handle); c; c = iptc_next_chain(s->handle)) {
+                xt_chainlabel label = {}, policy = {};
+                struct xt_counters counters;
+                const char *p = iptc_get_policy(c, &counters, s->handle);
+                if (!p)
+                        continue;
+                (void) snprintf(label, sizeof(label), "%s", c);
+                (void) snprintf(policy, sizeof(policy), "%s", p);
+                if (!iptc_set_policy(label, policy, &counters, s->handle))
+                        return iptc_error(err, "cannot keep a policy's counters");
+        }
+        return 0;
+}
+
 /* Snapshot, plan and (with the lock) commit. Returns 1 when a change is needed and `locked` is false. */
 static int session_try(Session *s, bool locked, unsigned long *commits, TbError **err)
 {
@@ -373,6 +392,8 @@ static int session_try(Session *s, bool locked, unsigned long *commits, TbError 
                 if (!s->handle)
                         return iptc_error(err, "cannot read the iptables " TABLE " table");
                 int r = session_plan(s, err);
+                if (r >= 0 && s->dirty && locked)
+                        r = keep_policy_counters(s, err);
                 if (r >= 0 && s->dirty) {
                         if (!locked)
                                 r = 1;

@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Firewall of nodes: which packets really pass, and that nobody else's rules notice."""
+
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import netlab  # noqa: E402
+from netlab import rules, run  # noqa: E402
+
+LISTEN = '''
+import socket, sys
+s = socket.create_server(("", int(sys.argv[1])))
+print("ready", flush=True)
+while True:
+    c, _ = s.accept()
+    c.sendall(b"hello")
+    c.close()
+'''
+CONNECT = '''
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1)
+print(s.recv(5).decode())
+'''
+
+
+class Firewall(netlab.Lab):
+    def listen(self, node, port):
+        p = node.start(sys.executable, '-c', LISTEN, port)
+        self.assertEqual(p.stdout.readline(), 'ready\n')
+
+    def connects(self, node, address, port):
+        command = [sys.executable, '-c', CONNECT, address, str(port)]
+        done = node.run(*command, check=False) if node else run(*command, check=False)
+        return done.returncode == 0 and done.stdout == 'hello\n'
+
+    def pings(self, node, address, *more):
+        return node.run('ping', '-c1', '-W1', *more, address, check=False).returncode == 0
+
+    def protect(self, node, style, site=None, **interface):
+        return self.apply([self.declare(node, [{'ifname': 'eth0', 'filtered': True, 'pinned': True, **interface}], style)],
+                          site)
+
+    def test_open_passes(self):
+        a, b = self.pair()
+        self.listen(a, 80)
+        self.protect(a, 'open')
+        self.assertTrue(self.pings(b, '10.9.0.1'))
+        self.assertTrue(self.pings(a, '10.9.0.2'))
+        self.assertTrue(self.connects(b, '10.9.0.1', 80))
+
+    def test_closed_blocks_both_ways(self):
+        a, b = self.pair()
+        for port in (22, 80):
+            self.listen(a, port)
+            self.listen(b, port)
+        self.assertTrue(self.connects(b, '10.9.0.1', 22))
+        r = self.protect(a, 'closed')
+        self.assertTrue(r['nodes'][0]['firewall'])
+        self.assertFalse(self.pings(b, '10.9.0.1'))
+        self.assertFalse(self.pings(a, '10.9.0.2'))
+        self.assertFalse(self.connects(b, '10.9.0.1', 22))
+        self.assertFalse(self.connects(b, '10.9.0.1', 80))
+        self.assertFalse(self.connects(a, '10.9.0.2', 80))
+        # The host gets in, the node does not get at the host.
+        self.assertTrue(self.connects(None, '10.9.0.1', 22))
+        self.assertFalse(self.pings(a, '10.9.0.254'))
+        # Gateways of the site get in.
+        self.protect(a, 'closed', {'gateways': ['10.9.0.2']})
+        self.assertTrue(self.connects(b, '10.9.0.1', 22))
+        self.assertTrue(self.pings(b, '10.9.0.1'))
+        self.assertFalse(self.connects(a, '10.9.0.2', 80))
+        # And it opens again without a trace.
+        self.tool('remove', a.id)
+        self.assertTrue(self.connects(a, '10.9.0.2', 80))
+        self.assertFalse([r for r in rules() if 'TBNODE' in r])
+
+    def test_basic_lets_ssh_and_icmp_in(self):
+        a, b = self.pair()
+        for port in (22, 80):
+            self.listen(a, port)
+            self.listen(b, port)
+        self.protect(a, 'basic', {'dns': ['10.9.0.2']})
+        self.assertTrue(self.connects(b, '10.9.0.1', 22))
+        self.assertFalse(self.connects(b, '10.9.0.1', 80))
+        self.assertTrue(self.pings(b, '10.9.0.1'))
+        self.assertTrue(self.pings(a, '10.9.0.2'))
+        self.assertFalse(self.connects(a, '10.9.0.2', 80))
+        self.listen(b, 53)
+        self.assertTrue(self.connects(a, '10.9.0.2', 53))
+
+    def test_spoofed_sources_are_dropped(self):
+        a, b = self.pair()
+        a.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
+        self.assertTrue(self.pings(a, '10.9.0.2', '-I', '10.9.0.77'))
+        for style in ('open', 'basic'):
+            self.protect(a, style, ipv4='10.9.0.1')
+            self.assertFalse(self.pings(a, '10.9.0.2', '-I', '10.9.0.77'), style)
+            self.assertFalse(self.pings(a, '10.9.0.254', '-I', '10.9.0.77'), f'{style}: to the host itself')
+            self.assertTrue(self.pings(a, '10.9.0.2', '-I', '10.9.0.1'), style)
+
+    def test_routed_to_another_network(self):
+        """Through the host's routing instead of the bridge: the same styles hold."""
+        a, _ = self.pair()
+        netlab.bridge('br1', '10.8.0.254/24')
+        c = self.node('c')
+        c.plug('br1', '10.8.0.1')
+        run('sysctl', '-q', 'net.ipv4.ip_forward=1')
+        a.run('ip', 'route', 'add', 'default', 'via', '10.9.0.254')
+        c.run('ip', 'route', 'add', 'default', 'via', '10.8.0.254')
+        self.listen(a, 22)
+        self.assertTrue(self.connects(c, '10.9.0.1', 22))
+        self.protect(a, 'closed')
+        self.assertFalse(self.connects(c, '10.9.0.1', 22))
+        self.assertFalse(self.pings(a, '10.8.0.1'))
+        self.protect(a, 'closed', {'servers': ['10.8.0.0/24']})
+        self.assertTrue(self.connects(c, '10.9.0.1', 22))
+        self.assertFalse(self.pings(a, '10.8.0.1'))
+
+    def test_veth_without_bridge(self):
+        a = self.node('a')
+        host = a.plug(None, '10.7.0.1')
+        run('ip', 'addr', 'add', '10.7.0.254/24', 'dev', host)
+        self.listen(a, 22)
+        self.protect(a, 'closed')
+        self.assertTrue(self.connects(None, '10.7.0.1', 22))
+        self.assertFalse(self.pings(a, '10.7.0.254'))
+
+    def test_two_nodes_both_sides_count(self):
+        """What one node's chain allows must still pass the other's: "allowed" is not ACCEPT."""
+        a, b = self.pair()
+        self.listen(b, 53)
+        self.apply([self.declare(a, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'basic'),
+                    self.declare(b, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'closed')],
+                   {'dns': ['10.9.0.2']})
+        self.assertFalse(self.connects(a, '10.9.0.2', 53))
+
+    def test_bridge_nf_is_turned_on_and_said(self):
+        a, b = self.pair()
+        run('sysctl', '-q', 'net.bridge.bridge-nf-call-iptables=0')
+        r = self.protect(a, 'closed')
+        self.assertTrue(r['nodes'][0]['bridge_nf_enabled'])
+        self.assertFalse(self.pings(b, '10.9.0.1'))
+        r = self.protect(a, 'closed')
+        self.assertFalse(r['nodes'][0]['bridge_nf_enabled'])
+
+    def test_others_survive_bit_for_bit(self):
+        a, b = self.pair()
+        run('iptables-legacy-restore', stdin='\n'.join([
+            '*filter', ':INPUT ACCEPT [11:1111]', ':FORWARD ACCEPT [22:2222]', ':OUTPUT ACCEPT [33:3333]',
+            ':DOCKER-USER - [0:0]', ':THEIRS - [0:0]', '[5:500] -A INPUT -s 192.0.2.1/32 -j DROP',
+            '[7:700] -A FORWARD -j DOCKER-USER', '[1:100] -A FORWARD -m comment --comment "keep \\"me\\"" -j THEIRS',
+            '[3:300] -A DOCKER-USER -i docker0 -p tcp -m multiport --dports 1,2,3 -j RETURN',
+            '[9:900] -A THEIRS -p icmp -m icmp --icmp-type 8 -m limit --limit 5/min -j LOG --log-prefix "x "', 'COMMIT', '']))
+
+        def save():
+            text = [r for r in run('iptables-legacy-save', '-c').stdout.splitlines() if not r.startswith('#')]
+            return [r for r in text if 'TBNODE' not in r]
+
+        before = save()
+        nodes = [self.declare(n, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'closed') for n in (a, b)]
+        self.apply(nodes)
+        self.assertEqual(save(), before)
+        self.assertTrue([r for r in rules() if 'TBNODE' in r])
+        self.assertEqual(rules()[rules().index('-A FORWARD -j TBNODE-FORWARD') + 1], '-A FORWARD -j DOCKER-USER')
+        self.tool('sweep')
+        self.assertEqual(save(), before)
+        self.assertFalse([r for r in rules() if 'TBNODE' in r])
+
+    def test_drift_is_repaired(self):
+        a, b = self.pair()
+        nodes = [self.declare(n, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'closed') for n in (a, b)]
+        self.apply(nodes)
+
+        def shown():
+            # iptables(8) itself resets the counters of policies with every change it makes.
+            return sorted(r.split(' [')[0] for r in rules())
+
+        good = shown()
+        chain = next(r.split()[0][1:] for r in rules() if r.startswith(f':TBNODE-{a.id[:12]}-I'))
+        for damage in (('-D', 'FORWARD', '-j', 'TBNODE-FORWARD'), ('-I', 'FORWARD', '-j', 'ACCEPT'), ('-F',),
+                       ('-F', chain), ('-I', chain, '-j', 'ACCEPT'), ('-D', 'TBNODE-FORWARD', '1')):
+            run('iptables-legacy', *damage)
+            r = self.apply(nodes)
+            self.assertEqual(r['firewall_commits'], 1, damage)
+            run('iptables-legacy', '-D', 'FORWARD', '-j', 'ACCEPT', check=False)
+            self.assertEqual(shown(), good, damage)
+            self.assertEqual(self.apply(nodes)['firewall_commits'], 0, damage)
+
+    def test_style_change_and_other_nodes_untouched(self):
+        a, b = self.pair()
+        self.protect(a, 'closed')
+        self.protect(b, 'basic')
+        mine = [r for r in rules() if a.id[:12] in r]
+        self.protect(b, 'open')
+        self.assertEqual([r for r in rules() if a.id[:12] in r], mine)
+        self.tool('remove', b.id)
+        self.assertEqual([r for r in rules() if a.id[:12] in r], mine)
+
+    def test_lock_is_respected_and_bounded(self):
+        a, _ = self.pair()
+        before = netlab.snapshot()
+        with open('/run/xtables.lock', 'w', encoding='utf-8') as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            begin = time.monotonic()
+            r = self.apply([self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 1mbit', 'filtered': True}], 'closed')], status=1)
+            self.assertLess(time.monotonic() - begin, 15)
+            self.assertTrue(r['nodes'][0]['error']['retryable'])
+            self.assertIn('iptables lock', r['nodes'][0]['error']['message'])
+            self.assertEqual(netlab.qdiscs(), before['qdiscs'], 'shaping rolled back with it')
+        self.protect(a, 'closed')
+        # An unchanged host doesn't wait for the lock.
+        with open('/run/xtables.lock', 'w', encoding='utf-8') as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            self.assertEqual(self.protect(a, 'closed')['firewall_commits'], 0)
+
+    def test_beside_concurrent_iptables(self):
+        a, b = self.pair()
+        failed = []
+
+        def others():
+            for i in range(60):
+                for op in ('-A', '-D') if i % 2 else ('-A',):
+                    done = run('iptables-legacy', '-w', '10', op, 'FORWARD', '-s', f'192.0.2.{i + 1}', '-j', 'DROP', check=False)
+                    if done.returncode != 0:
+                        failed.append(done.stderr)
+
+        thread = threading.Thread(target=others)
+        thread.start()
+        n = 0
+        while thread.is_alive():
+            self.apply([self.declare(x, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], ('closed', 'basic')[n % 2])
+                        for x in (a, b)])
+            n += 1
+        thread.join()
+        self.assertEqual(failed, [])
+        left = [r for r in rules() if '192.0.2.' in r]
+        self.assertEqual(left, [f'-A FORWARD -s 192.0.2.{i + 1}/32 -j DROP' for i in range(0, 60, 2)])
+        self.assertGreater(n, 3)
+
+    def test_many_nodes_one_commit(self):
+        netlab.bridge('br0', '10.9.0.254/16')
+        nodes = [self.node(f'm{i}') for i in range(30)]
+        for i, x in enumerate(nodes):
+            x.plug('br0', f'10.9.1.{i + 1}', prefix=16)
+        declared = [self.declare(x, [{'mac': x.mac(), 'filtered': True, 'pinned': True, 'shape': 'rate 10mbit'}], 'closed')
+                    for x in nodes]
+        r = self.apply(declared)
+        self.assertEqual((r['firewall_commits'], r['netlink_sends']), (1, 1))
+        self.assertFalse(self.pings(nodes[3], '10.9.1.9'))
+        keep = [x.id for x in nodes[:5]]
+        self.tool('sweep', *keep)
+        self.assertEqual(len({r.split()[0] for r in rules() if r.startswith(':TBNODE-m')}), 10)
+        self.assertEqual(run('ip', '-br', 'link', 'show', 'type', 'ifb').stdout.count('tbi'), 5)
+
+
+if __name__ == '__main__':
+    netlab.main()
