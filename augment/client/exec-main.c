@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,17 +40,8 @@ MainSession main_session_choose(int tty, bool keep_tty)
 
 void main_session_prepare(MainSession session, int tty)
 {
-        struct sigaction ignore = {.sa_handler = SIG_IGN}, hup = {}, cont = {};
-
-        if (session != MAIN_SESSION_TAKE_TTY)
-                return;
-        /* Giving it up sends HUP and CONT to the foreground group, which is only us yet (tty_jobctrl.c,
-         * disassociate_ctty): not something to forward. */
-        (void) sigaction(SIGHUP, &ignore, &hup);
-        (void) sigaction(SIGCONT, &ignore, &cont);
-        (void) ioctl(tty, TIOCNOTTY);
-        (void) sigaction(SIGHUP, &hup, NULL);
-        (void) sigaction(SIGCONT, &cont, NULL);
+        if (session == MAIN_SESSION_TAKE_TTY)
+                (void) ioctl(tty, TIOCNOTTY);
 }
 
 static void enter_session(MainSession session, int tty)
@@ -85,11 +76,20 @@ static int check_executable(const char *path)
         return !S_ISDIR(st.st_mode) && (st.st_mode & 0111) ? 0 : -EACCES;
 }
 
+/* strerror() in Go's spelling, which the messages of the original have. */
+static const char *reason(int code, char *buffer, size_t size)
+{
+        snprintf(buffer, size, "%s", strerror(code));
+        buffer[0] = (char) tolower((unsigned char) buffer[0]);
+        return buffer;
+}
+
 /* As Go's exec.LookPath(), which runc uses: a name with a slash is a path, others are looked up in PATH,
  * whose empty parts mean the working directory. Returns 0 and the path, or an exit status after saying why.
  */
 static int find_program(const char *name, const char *path, char *ret, size_t ret_size)
 {
+        char why[128];
         int r;
 
         if (strchr(name, '/')) {
@@ -99,7 +99,7 @@ static int find_program(const char *name, const char *path, char *ret, size_t re
                         return EXIT_NOT_EXECUTABLE;
                 }
                 if (r < 0) {
-                        say("exec: \"%s\": stat %s: %s", name, name, strerror(-r));
+                        say("exec: \"%s\": stat %s: %s", name, name, reason(-r, why, sizeof(why)));
                         return EXIT_NOT_FOUND;
                 }
                 if (snprintf(ret, ret_size, "%s", name) < (int) ret_size)
@@ -140,7 +140,7 @@ static char **env_with_home(char **env, const char *home)
 
 int program_exec(char **argv, char **env, const char *user, bool keep_home)
 {
-        char path[PATH_MAX], *home = NULL;
+        char path[PATH_MAX], why[128], *home = NULL;
         const char *search;
         int r;
 
@@ -162,9 +162,8 @@ int program_exec(char **argv, char **env, const char *user, bool keep_home)
         if (r != 0)
                 return r;
         execve(path, argv, env);
-        r = errno;
-        say("exec %s: %s", path, strerror(r));
-        return r == EACCES ? EXIT_NOT_EXECUTABLE : r == ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+        say("exec %s: %s", path, reason(errno, why, sizeof(why)));
+        return EXIT_EXEC_FAILED;
 }
 
 int main_exec(const MainSpec *s, MainSession session, int tty, uint64_t mask)

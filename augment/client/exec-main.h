@@ -28,7 +28,8 @@ int session_tty(void);
  * its terminal is hung up. */
 MainSession main_session_choose(int tty, bool keep_tty);
 
-/* The init's part of MAIN_SESSION_TAKE_TTY: gives the terminal up. No-op for the others. */
+/* The init's part of MAIN_SESSION_TAKE_TTY: gives the terminal up. No-op for the others. The kernel sends HUP and CONT to
+ * the foreground group for it (tty_jobctrl.c, disassociate_ctty), in our own name: not to be forwarded. */
 void main_session_prepare(MainSession session, int tty);
 
 /* Becomes main. Signals are unblocked, dispositions are the inherited ones. Returns only a status to exit

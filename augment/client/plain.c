@@ -54,8 +54,9 @@ static int follow(pid_t main_pid, int fd)
                 while (read(fd, &si, sizeof(si)) == (ssize_t) sizeof(si)) {
                         if (si.ssi_signo == SIGCHLD)
                                 continue;
-                        /* What the kernel sends to a whole foreground group, main has got already. */
-                        if (si.ssi_code != SI_KERNEL)
+                        /* What the kernel sends to a whole foreground group, main has got already; what comes in our own name
+                         * is about the terminal that we gave up. */
+                        if (si.ssi_code != SI_KERNEL && si.ssi_pid != (uint32_t) getpid())
                                 (void) kill(main_pid, (int) si.ssi_signo);
                 }
                 if (reap(main_pid, &status))

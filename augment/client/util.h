@@ -18,6 +18,7 @@
 
 /* Exit statuses that are init's own; the same ones docker run uses. */
 enum {
+        EXIT_EXEC_FAILED = 1, /* found, but execve(2) wouldn't have it: what runc ends with */
         EXIT_INIT_FAILED = 125,
         EXIT_NOT_EXECUTABLE = 126,
         EXIT_NOT_FOUND = 127,
