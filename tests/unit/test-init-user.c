@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Moby's GetExecUser rules; the expected values are those of moby/sys/user's own tests and of docker run. */
+#include "tests/unit/test.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "augment/client/user.h"
+
+static const char passwd[] = "root:x:0:0:root user:/root:/bin/bash\n"
+                             "\n"
+                             "   adm:x:42:43:adm:/var/adm:/bin/false   \n"
+                             "111:x:222:333::/var/garbage\n"
+                             "odd:x:111:112::/home/odd:::::\n"
+                             "user7456:x:7456:100:Vasya:/home/user7456\n"
+                             "twice:x:500:1::/first:/bin/sh\n"
+                             "twice:x:501:2::/second:/bin/sh\n"
+                             "broken:x:abc:def::/broken:/bin/sh\n"
+                             "short\n"
+                             "last:x:900:901::/last";
+
+static const char group[] = "root:x:0:root\n"
+                            "adm:x:43:\n"
+                            "grp:x:1234:root,adm,user7456\n"
+                            "adm:x:4343:root,adm-duplicate\n"
+                            "\n"
+                            "odd:x:444:\n"
+                            "own:x:100:user7456\n"
+                            "many:x:5:a,b,,last\n"
+                            "tail:x:6:last";
+
+static UserIds resolve(const char *spec)
+{
+        UserIds ids = {};
+        char why[256] = "";
+        int r = user_resolve(spec, passwd, group, &ids, why, sizeof(why));
+
+        if (r < 0)
+                fail_msg("%s: %d: %s", spec, r, why);
+        return ids;
+}
+
+static void assert_ids(const char *spec, uid_t uid, gid_t gid, size_t n_groups)
+{
+        UserIds ids = resolve(spec);
+
+        assert_int_equal(ids.uid, uid);
+        assert_int_equal(ids.gid, gid);
+        assert_int_equal(ids.n_groups, n_groups);
+}
+
+static void test_names_and_numbers(void **state)
+{
+        assert_ids("root", 0, 0, 2);
+        assert_ids("adm", 42, 43, 1);
+        assert_ids("adm:grp", 42, 1234, 0);
+        assert_ids("adm:43", 42, 43, 0);
+        assert_ids("adm:5555", 42, 5555, 0);
+        assert_ids("10000", 10000, 0, 0);
+        assert_ids("10000:grp", 10000, 1234, 0);
+        assert_ids("10000:11", 10000, 11, 0);
+        assert_ids("root:adm", 0, 43, 0);
+        assert_ids("42", 42, 43, 1);
+        assert_ids(" adm \n", 42, 43, 1);
+        assert_ids("", 0, 0, 2);
+        assert_ids(":grp", 0, 1234, 0);
+        assert_ids("adm:", 42, 43, 1);
+        assert_ids("adm:grp:more", 42, 1234, 0);
+        assert_ids("007456", 7456, 100, 1);
+        assert_ids("2147483647", 2147483647, 0, 0);
+}
+
+static void test_a_number_is_never_a_name(void **state)
+{
+        /* The user named 111 has uid 222; uid 111 belongs to odd. */
+        assert_ids("111", 111, 112, 0);
+        assert_ids("222", 222, 333, 0);
+}
+
+static void test_first_line_wins(void **state)
+{
+        assert_ids("twice", 500, 1, 0);
+        assert_ids("501", 501, 2, 0);
+}
+
+static void test_supplementary_groups(void **state)
+{
+        UserIds ids = resolve("user7456");
+
+        /* The primary group isn't listed twice. */
+        assert_int_equal(ids.n_groups, 1);
+        assert_int_equal(ids.groups[0], 1234);
+
+        ids = resolve("last");
+        assert_int_equal(ids.gid, 901);
+        assert_int_equal(ids.n_groups, 2);
+        assert_int_equal(ids.groups[0], 5);
+        assert_int_equal(ids.groups[1], 6);
+}
+
+static void test_broken_numbers_count_as_zero(void **state)
+{
+        assert_ids("broken", 0, 0, 0);
+        assert_ids("short", 0, 0, 0);
+}
+
+static void assert_refused(const char *spec, const char *p, const char *g, int expected, const char *message)
+{
+        UserIds ids = {.uid = 77};
+        char why[256] = "";
+
+        assert_int_equal(user_resolve(spec, p, g, &ids, why, sizeof(why)), expected);
+        assert_int_equal(ids.uid, 77);
+        assert_non_null(strstr(why, message));
+}
+
+static void test_unknown(void **state)
+{
+        assert_refused("nosuch", passwd, group, -ENOENT,
+                "unable to find user nosuch: no matching entries in passwd file");
+        assert_refused("adm:nosuch", passwd, group, -ENOENT,
+                "unable to find group nosuch: no matching entries in group file");
+        assert_refused("nosuch", NULL, NULL, -ENOENT, "unable to find user nosuch");
+        assert_refused("1:nosuch", NULL, NULL, -ENOENT, "unable to find group nosuch");
+        assert_refused("2147483648", passwd, group, -ERANGE, "0-2147483647");
+        assert_refused("-1", passwd, group, -ERANGE, "0-2147483647");
+        assert_refused("99999999999999999999999999", passwd, group, -ERANGE, "0-2147483647");
+        assert_refused("1:-1", passwd, group, -ERANGE, "0-2147483647");
+        assert_refused("0x10", passwd, group, -ENOENT, "0x10");
+}
+
+static void test_no_files(void **state)
+{
+        UserIds ids;
+        char why[256];
+
+        assert_int_equal(user_resolve("1000:1001", NULL, NULL, &ids, why, sizeof(why)), 0);
+        assert_int_equal(ids.uid, 1000);
+        assert_int_equal(ids.gid, 1001);
+        assert_int_equal(user_resolve("", NULL, NULL, &ids, why, sizeof(why)), 0);
+        assert_int_equal(ids.uid, 0);
+}
+
+static void assert_home(const char *p, uid_t uid, const char *expected)
+{
+        char *home = user_home(p, uid);
+
+        assert_string_equal(home, expected);
+        free(home);
+}
+
+static void test_home(void **state)
+{
+        assert_home(passwd, 0, "/root");
+        assert_home(passwd, 42, "/var/adm");
+        assert_home(passwd, 900, "/last");
+        assert_home(passwd, 500, "/first");
+        assert_home(passwd, 4711, "/");
+        assert_home(NULL, 0, "/");
+        assert_home("x:x:7:7\n", 7, "");
+}
+
+static void test_more_groups_than_fit(void **state)
+{
+        size_t size = 0, room = 64 * 2000;
+        char *text = malloc(room), why[256];
+        UserIds ids;
+
+        assert_non_null(text);
+        for (int i = 0; i < 2000; i++)
+                size += (size_t) snprintf(text + size, room - size, "g%d:x:%d:adm\n", i, 10000 + i);
+        assert_int_equal(user_resolve("adm", passwd, text, &ids, why, sizeof(why)), 0);
+        assert_int_equal(ids.n_groups, USER_GROUPS_MAX);
+        free(text);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_names_and_numbers),
+                cmocka_unit_test(test_a_number_is_never_a_name),
+                cmocka_unit_test(test_first_line_wins),
+                cmocka_unit_test(test_supplementary_groups),
+                cmocka_unit_test(test_broken_numbers_count_as_zero),
+                cmocka_unit_test(test_unknown),
+                cmocka_unit_test(test_no_files),
+                cmocka_unit_test(test_home),
+                cmocka_unit_test(test_more_groups_than_fit),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
