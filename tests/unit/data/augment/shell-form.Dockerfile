@@ -11,7 +11,7 @@ FROM ${BASE}
 ADD basic.tar.gz /
 
 # /tbnode/init starts as root and gives the main process the image's own user (--user below).
-USER 0
+USER root
 
 # What this image was made from, and with what.
 LABEL "org.opencontainers.image.base.name"="docker.io/library/fixture:1.0" \

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Operations that stream: augmentation, Dockerfile, events. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/api-ops.h"
+#include "agent/augment-job.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+/* ---- Augmentation ------------------------------------------------------------------------------------------------ */
+
+typedef struct AugmentOpState {
+        ApiRequest *request;
+        JobWaiter *waiter;
+} AugmentOpState;
+
+static void on_progress(const json_t *line, void *userdata)
+{
+        AugmentOpState *s = userdata;
+
+        api_stream_line(s->request, json_deep_copy(line), false);
+}
+
+static void on_done(const AugmentResult *result, const TbError *err, void *userdata)
+{
+        AugmentOpState *s = userdata;
+        _cleanup_error_ TbError *failed = NULL;
+        json_t *j = NULL;
+
+        if (!err && augment_result_to_json(result, &j, &failed) < 0)
+                err = failed;
+        if (err)
+                api_stream_line(s->request,
+                        json_pack("{s:s, s:o}", "event", "error", "error", api_error_to_json(err)), true);
+        else
+                api_stream_line(s->request, json_pack("{s:s, s:o}", "event", "result", "result", j), true);
+        api_stream_end(s->request);
+        free(s);
+}
+
+static void on_gone(ApiRequest *r, void *userdata)
+{
+        AugmentOpState *s = userdata;
+
+        job_waiter_free(s->waiter);
+        free(s);
+}
+
+static int take_string(const json_t *body, const char *key, char **ret, TbError **err)
+{
+        const char *s = NULL;
+        int r;
+
+        r = tb_json_get_string(body, key, &s, err);
+        if (r <= 0)
+                return r;
+        *ret = strdup(s);
+        return *ret ? 0 : tb_error_oom(err);
+}
+
+static int parse_request(const json_t *body, const Config *config, AugmentRequest *ret, TbError **err)
+{
+        static const char *const members[] = {
+                "image", "level", "builder", "platform", "project", "update", NULL};
+        const char *level = NULL, *builder = NULL;
+        int r;
+
+        ret->level = config->level;
+        ret->builder = config->builder;
+        r = api_check_members(body, members, err);
+        if (r >= 0)
+                r = take_string(body, "image", &ret->image, err);
+        if (r >= 0 && !ret->image)
+                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no image is named");
+        if (r >= 0)
+                r = take_string(body, "platform", &ret->platform, err);
+        if (r >= 0)
+                r = take_string(body, "project", &ret->project, err);
+        if (r >= 0)
+                r = tb_json_get_bool(body, "update", &ret->update, err);
+        if (r >= 0)
+                r = tb_json_get_string(body, "level", &level, err);
+        if (r > 0) {
+                ret->level = augment_level_from_string(level);
+                if (ret->level < 0)
+                        r = tb_error_set(
+                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
+        }
+        if (r >= 0)
+                r = tb_json_get_string(body, "builder", &builder, err);
+        if (r > 0) {
+                ret->builder = augment_builder_from_string(builder);
+                if (ret->builder < 0)
+                        r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "there is no such builder; use native or docker");
+        }
+        return r < 0 ? r : augment_level_check(ret->level, err);
+}
+
+static void submit(ApiRequest *r, AugmentOp op)
+{
+        _cleanup_augment_request_ AugmentRequest request = {};
+        _cleanup_error_ TbError *err = NULL;
+        Manager *m = api_request_manager(r);
+        AugmentOpState *s;
+
+        s = calloc(1, sizeof(*s));
+        if (!s) {
+                api_reply(r, 507, NULL);
+                return;
+        }
+        s->request = r;
+        if (parse_request(api_request_body(r), &m->config, &request, &err) < 0 ||
+                job_submit(m->jobs, &request, op,
+                        &(JobCallbacks){.progress = on_progress, .done = on_done, .userdata = s}, &s->waiter,
+                        &err) < 0) {
+                api_reply_error(r, err);
+                free(s);
+                return;
+        }
+        api_stream_start(r);
+        api_request_on_gone(r, on_gone, s);
+}
+
+void op_augment(ApiRequest *r)
+{
+        submit(r, AUGMENT_OP_AUGMENT);
+}
+
+void op_dockerfile(ApiRequest *r)
+{
+        submit(r, AUGMENT_OP_DOCKERFILE);
+}
+
+/* ---- Events ------------------------------------------------------------------------------------------------------ */
+
+typedef struct EventsOp {
+        ApiRequest *request;
+        EventListener *listener;
+        const EventLog *log;
+        uint64_t next;
+        bool follow;
+} EventsOp;
+
+/* As much as the reader has room for; the rest when it asks for more. */
+static void events_pump(EventsOp *o)
+{
+        const char *line;
+        uint64_t seq;
+
+        while ((line = event_log_get(o->log, o->next, &seq))) {
+                _cleanup_free_ char *text = tb_asprintf("%s\n", line);
+
+                if (!text || !api_stream_text(o->request, text, strlen(text)))
+                        return;
+                o->next = seq + 1;
+        }
+}
+
+static void on_event(void *userdata)
+{
+        events_pump(userdata);
+}
+
+static void on_drained(ApiRequest *r, void *userdata)
+{
+        events_pump(userdata);
+}
+
+static void on_events_gone(ApiRequest *r, void *userdata)
+{
+        EventsOp *o = userdata;
+
+        event_listener_free(o->listener);
+        free(o);
+}
+
+void op_events(ApiRequest *r)
+{
+        Manager *m = api_request_manager(r);
+        const char *follow = api_request_query(r, "follow");
+        _cleanup_error_ TbError *err = NULL;
+        EventsOp *o = calloc(1, sizeof(*o));
+
+        if (!o) {
+                api_reply(r, 507, NULL);
+                return;
+        }
+        *o = (EventsOp){.request = r, .log = m->log, .next = 1, .follow = tb_streq(follow, "1")};
+        if (o->follow && event_log_listen(m->log, on_event, o, &o->listener, &err) < 0) {
+                api_reply_error(r, err);
+                free(o);
+                return;
+        }
+        api_stream_start(r);
+        events_pump(o);
+        if (!o->follow) {
+                api_stream_end(r); /* the ring is smaller than what a stream may hold */
+                free(o);
+                return;
+        }
+        api_stream_on_drained(r, on_drained, o);
+        api_request_on_gone(r, on_events_gone, o);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "agent/api.h"
+
+/* Between the files that hold operations. */
+
+/* The node that the path's first argument names; answers the request itself when there is none. */
+int api_request_node(ApiRequest *r, Node **ret) _warn_unused_;
+/* Refuses members that are not in the NULL-terminated list. */
+int api_check_members(const json_t *body, const char *const *known, TbError **err) _warn_unused_;
+
+/* api-node-ops.c: through the engine */
+void op_stop(ApiRequest *r);
+void op_start(ApiRequest *r);
+void op_remove(ApiRequest *r);
+void op_logs(ApiRequest *r);
+/* api-augment-ops.c */
+void op_augment(ApiRequest *r);
+void op_dockerfile(ApiRequest *r);
+void op_events(ApiRequest *r);

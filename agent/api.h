@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "agent/manager.h"
+#include "common/error.h"
+
+/*
+ * The API: HTTP/1.1 and JSON on a unix socket, operations under /v1/ (api-ops.c has the table)
+ *
+ * libmicrohttpd runs inside our loop: its epoll descriptor is one event source, its time-out one timer. An operation
+ * either answers at once, or takes its time: then the connection is suspended and costs nothing until the answer (or
+ * the next line of a stream) is there. Whoever hangs up is noticed and the work that only they wanted is cancelled.
+ *
+ * Who may use it: whoever can open the socket (mode 0660, root and the group of the configuration).
+ *
+ * Bounds: API_CONNECTIONS_MAX connections, API_BODY_MAX bytes of request body, 30 s for a client to send its request
+ * or take its answer, API_STREAM_MAX bytes of a stream that its reader does not take (progress is dropped beyond).
+ */
+
+#define API_CONNECTIONS_MAX 256U
+#define API_BODY_MAX (256U * 1024)
+#define API_STREAM_MAX (1024U * 1024)
+#define API_SEGMENTS_MAX 8U
+
+typedef struct ApiRequest ApiRequest;
+
+int api_new(Manager *m, Api **ret, TbError **err) _warn_unused_;
+Api *api_free(Api *a);
+
+/* ---- For operations ---------------------------------------------------------------------------------------- */
+
+Manager *api_request_manager(const ApiRequest *r);
+uid_t api_request_uid(const ApiRequest *r);
+/* i-th variable part of the path ("/v1/nodes/{0}/shape/{1}"), decoded. */
+const char *api_request_argument(const ApiRequest *r, size_t i);
+/* Query parameter, or NULL. */
+const char *api_request_query(const ApiRequest *r, const char *key);
+/* The body, parsed: an object (an empty body gives an empty one). Borrowed. */
+const json_t *api_request_body(const ApiRequest *r);
+
+/* One of these ends a request. `body` is consumed (NULL: out of memory, answered as such). */
+void api_reply(ApiRequest *r, unsigned status, json_t *body);
+void api_reply_error(ApiRequest *r, const TbError *err);
+
+/* Long work: JSON lines, chunked. */
+void api_stream_start(ApiRequest *r);
+/* Consumes `line`. Dropped when the reader is too slow and !important. */
+void api_stream_line(ApiRequest *r, json_t *line, bool important);
+/* The same with text that has its newline (events) or is no JSON (logs). Returns false when there was no room. */
+bool api_stream_text(ApiRequest *r, const char *text, size_t size);
+bool api_stream_has_room(const ApiRequest *r, size_t size);
+void api_stream_end(ApiRequest *r);
+/* Called when the reader has taken everything: time to give more. */
+void api_stream_on_drained(ApiRequest *r, void (*fn)(ApiRequest *r, void *userdata), void *userdata);
+
+/* The client went away, or the agent stops, before the end: the operation must forget `r` now. */
+void api_request_on_gone(ApiRequest *r, void (*fn)(ApiRequest *r, void *userdata), void *userdata);
+
+/* {"kind","code","message","retryable"}; NULL when out of memory. */
+json_t *api_error_to_json(const TbError *err);
+/* HTTP status for an error. */
+unsigned api_error_status(const TbError *err);
+
+typedef void (*ApiFn)(ApiRequest *r);
+typedef struct ApiOperation {
+        const char *method;
+        const char *path; /* segments; "{}" stands for a variable one */
+        ApiFn fn;
+        const char *summary;
+} ApiOperation;
+/* api-ops.c; ends with an entry without method. */
+extern const ApiOperation api_operations[];
+
+/* The operation for a path (decoded segments): pure, for tests. `ret_args` gets indexes of the variable segments.
+ * -ENOENT: no such path; -ENOTSUP: the path exists, with other methods. */
+int api_match(
+        const char *method, char *const *segments, size_t n, const ApiOperation **ret, size_t *ret_args);
+/* Splits and decodes "/v1/nodes/a%2Fb": -EINVAL for bad escapes, NULs, too many segments. */
+int api_split_path(const char *path, char ***ret, TbError **err) _warn_unused_;

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/augment-job.h"
+#include "agent/worker.h"
+#include "augment/build-docker.h"
+#include "augment/cache.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/strv.h"
+#include "registry-client/registry.h"
+
+#define WAITERS_MAX 1024U
+#define JOBS_QUEUED_MAX 256U
+#define ROOT_DOCKER_CONFIG "/root/.docker/config.json"
+
+typedef enum JobState {
+        JOB_LOOKUP,   /* the registries are asked whether it is there already */
+        JOB_WAITING,  /* another job makes the same image: look again when that one is done */
+        JOB_QUEUED,   /* waits for its turn */
+        JOB_WORKING,  /* the worker runs */
+        JOB_BUILDING, /* the engine builds */
+} JobState;
+
+typedef struct Job Job;
+
+struct JobWaiter {
+        Job *job;
+        JobWaiter *next;
+        JobCallbacks callbacks;
+};
+
+struct Job {
+        JobQueue *queue;
+        Job *next;
+        JobState state;
+        AugmentRequest request;
+        AugmentOp op;
+        char *text; /* the request as JSON: equal texts are the same job */
+        char *key;  /* "<project>/<builder>/<key tag>" once the lookup gave it */
+        JobWaiter *waiters;
+        size_t n_waiters;
+        RegistryClient *client;
+        AugmentLookup *lookup;
+        Worker *worker;
+        AugmentDockerBuild *build;
+        sd_event_source *later;
+        bool finishing;
+};
+
+struct JobQueue {
+        Manager *manager;
+        Job *jobs; /* oldest first */
+        sd_event_source *pump;
+};
+
+static void job_step(Job *j);
+static bool job_can_step(const Job *j);
+
+/* ---- Queue ----------------------------------------------------------------------------------------------------- */
+
+int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
+{
+        JobQueue *q = calloc(1, sizeof(*q));
+
+        if (!q)
+                return tb_error_oom(err);
+        q->manager = m;
+        *ret = q;
+        return 0;
+}
+
+static void job_free(Job *j)
+{
+        for (Job **p = &j->queue->jobs; *p; p = &(*p)->next)
+                if (*p == j) {
+                        *p = j->next;
+                        break;
+                }
+        while (j->waiters) {
+                JobWaiter *w = j->waiters;
+
+                j->waiters = w->next;
+                free(w);
+        }
+        augment_lookup_free(j->lookup);
+        worker_free(j->worker);
+        augment_docker_build_free(j->build);
+        sd_event_source_disable_unref(j->later);
+        registry_client_free(j->client);
+        augment_request_done(&j->request);
+        free(j->text);
+        free(j->key);
+        free(j);
+}
+
+JobQueue *job_queue_free(JobQueue *q)
+{
+        if (!q)
+                return NULL;
+        sd_event_source_disable_unref(q->pump);
+        while (q->jobs)
+                job_free(q->jobs);
+        free(q);
+        return NULL;
+}
+
+static size_t queue_count(const JobQueue *q, bool running_only)
+{
+        size_t n = 0;
+
+        for (const Job *j = q->jobs; j; j = j->next)
+                if (!running_only || j->state == JOB_WORKING || j->state == JOB_BUILDING)
+                        n++;
+        return n;
+}
+
+size_t job_queue_running(const JobQueue *q)
+{
+        return queue_count(q, false);
+}
+
+/* One job per turn: a step may end the job, and others with it. */
+static int on_pump(sd_event_source *s, void *userdata)
+{
+        JobQueue *q = userdata;
+
+        for (Job *j = q->jobs; j; j = j->next)
+                if (job_can_step(j)) {
+                        job_step(j);
+                        return 0;
+                }
+        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
+        return 0;
+}
+
+/* Whoever waits for a turn or for another job looks again, soon. */
+static void queue_pump(JobQueue *q)
+{
+        int r;
+
+        if (!q->pump)
+                r = sd_event_add_defer(q->manager->event, &q->pump, on_pump, q);
+        else
+                r = 0;
+        if (r >= 0)
+                r = sd_event_source_set_enabled(q->pump, SD_EVENT_ON);
+        if (r < 0)
+                log_error("cannot go on with waiting augmentations: %s", strerror(-r));
+}
+
+/* ---- One job --------------------------------------------------------------------------------------------------- */
+
+static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
+{
+        JobQueue *q = j->queue;
+
+        j->finishing = true; /* nobody joins, and a waiter that leaves now frees nothing */
+        if (err)
+                log_debug("augmentation of %s failed: %s", j->request.image, tb_error_message(err));
+        while (j->waiters) {
+                JobWaiter *w = j->waiters;
+
+                j->waiters = w->next;
+                w->callbacks.done(result, err, w->callbacks.userdata);
+                free(w);
+        }
+        job_free(j);
+        queue_pump(q);
+}
+
+static void job_progress(Job *j, const json_t *line)
+{
+        if (line)
+                for (JobWaiter *w = j->waiters; w; w = w->next)
+                        if (w->callbacks.progress)
+                                w->callbacks.progress(line, w->callbacks.userdata);
+}
+
+static void on_worker_progress(Worker *w, const AugmentProgress *p, void *userdata)
+{
+        _cleanup_json_ json_t *line = json_pack("{s:s, s:s, s:s*, s:I, s:I}", "event", "progress", "stage",
+                p->stage, "blob", p->blob, "done", (json_int_t) p->done, "total", (json_int_t) p->total);
+
+        job_progress(userdata, line);
+}
+
+static void on_build_progress(AugmentDockerBuild *b, const char *text, void *userdata)
+{
+        _cleanup_free_ char *shown = tb_escape(text, 200);
+        _cleanup_json_ json_t *line =
+                json_pack("{s:s, s:s, s:s*}", "event", "progress", "stage", "build", "text", shown);
+
+        job_progress(userdata, line);
+}
+
+static void on_build_done(
+        AugmentDockerBuild *b, const AugmentResult *result, const TbError *err, void *userdata)
+{
+        job_finish(userdata, result, err);
+}
+
+static void on_worker_done(Worker *w, const AugmentResult *result, const TbError *err, void *userdata)
+{
+        Job *j = userdata;
+        _cleanup_error_ TbError *failed = NULL;
+
+        if (err || j->op != AUGMENT_OP_AUGMENT || j->request.builder != AUGMENT_BUILDER_DOCKER) {
+                job_finish(j, result, err);
+                return;
+        }
+        j->state = JOB_BUILDING;
+        if (augment_docker_build_start(j->queue->manager->engine,
+                    &(AugmentDockerBuildOptions){
+                            .request = &j->request,
+                            .mirrored = result,
+                            .registry = j->client,
+                            .progress = on_build_progress,
+                            .done = on_build_done,
+                            .userdata = j,
+                    },
+                    &j->build, &failed) < 0) {
+                job_finish(j, NULL, failed);
+                return;
+        }
+        j->worker = worker_free(j->worker);
+}
+
+static void job_work(Job *j)
+{
+        const Config *c = &j->queue->manager->config;
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_free_ char *text = NULL, *host_config = NULL;
+        AugmentOp op = j->op;
+        int r;
+
+        j->state = JOB_WORKING;
+        if (op == AUGMENT_OP_AUGMENT && j->request.builder == AUGMENT_BUILDER_DOCKER)
+                op = AUGMENT_OP_MIRROR;
+        /* The worker finds the credentials elsewhere than we do. */
+        host_config = j->request.docker_config;
+        j->request.docker_config = host_config ? strdup(WORKER_DOCKER_CONFIG) : NULL;
+        r = augment_request_to_json(&j->request, op, &text, &err);
+        free(j->request.docker_config);
+        j->request.docker_config = TAKE_PTR(host_config);
+        if (r >= 0)
+                r = worker_start(j->queue->manager->event,
+                        &(WorkerOptions){
+                                .path = augment_worker_path(),
+                                .user = c->worker_user,
+                                .docker_config = j->request.docker_config,
+                                .memory = c->job_memory,
+                                .timeout_usec = c->job_timeout_usec,
+                                .progress = on_worker_progress,
+                                .done = on_worker_done,
+                                .userdata = j,
+                        },
+                        text, &j->worker, &err);
+        if (r < 0)
+                job_finish(j, NULL, err);
+}
+
+static Job *same_key_working(const Job *j)
+{
+        for (Job *i = j->queue->jobs; i; i = i->next)
+                if (i != j && (i->state == JOB_WORKING || i->state == JOB_BUILDING) && i->key &&
+                        tb_streq(i->key, j->key))
+                        return i;
+        return NULL;
+}
+
+static void on_lookup_done(AugmentLookup *l, const TbError *err, void *userdata)
+{
+        Job *j = userdata;
+        const AugmentResult *result;
+
+        if (err) {
+                job_finish(j, NULL, err);
+                return;
+        }
+        result = augment_lookup_result(l);
+        if (augment_lookup_is_hit(l) && !j->request.update) {
+                job_finish(j, result, NULL);
+                return;
+        }
+        /* The worker takes exactly what was looked up, whatever the tag means by then. */
+        j->request.resolved = result->source_digest;
+        free(j->key);
+        j->key = tb_asprintf("%s/%s/%s", j->request.project ?: "",
+                augment_builder_to_string(j->request.builder), result->key_tag ?: "");
+        if (!j->key) {
+                _cleanup_error_ TbError *oom = NULL;
+
+                (void) tb_error_oom(&oom);
+                job_finish(j, NULL, oom);
+                return;
+        }
+        j->lookup = augment_lookup_free(j->lookup);
+        j->state = JOB_QUEUED;
+        queue_pump(j->queue);
+}
+
+static void job_lookup(Job *j)
+{
+        _cleanup_error_ TbError *err = NULL;
+
+        j->state = JOB_LOOKUP;
+        j->request.resolved = (TbDigest){};
+        if (augment_lookup_start(j->client, &j->request, on_lookup_done, j, &j->lookup, &err) < 0)
+                job_finish(j, NULL, err);
+}
+
+static bool job_can_step(const Job *j)
+{
+        const JobQueue *q = j->queue;
+
+        if (j->state == JOB_WAITING)
+                return !same_key_working(j);
+        return j->state == JOB_QUEUED &&
+                ((j->key && same_key_working(j)) || queue_count(q, true) < q->manager->config.jobs_max);
+}
+
+/* Only when job_can_step(). */
+static void job_step(Job *j)
+{
+        if (j->state == JOB_WAITING)
+                job_lookup(j);
+        else if (j->key && same_key_working(j))
+                j->state = JOB_WAITING;
+        else
+                job_work(j);
+}
+
+/* ---- Submitting ------------------------------------------------------------------------------------------------ */
+
+static int request_complete(JobQueue *q, AugmentRequest *r, TbError **err)
+{
+        const Config *c = &q->manager->config;
+        const char *config = c->docker_config;
+
+        if (!config && access(ROOT_DOCKER_CONFIG, R_OK) >= 0)
+                config = ROOT_DOCKER_CONFIG;
+        free(r->registry);
+        r->registry = strdup(c->registry);
+        free(r->docker_config);
+        r->docker_config = config ? strdup(config) : NULL;
+        if (!r->registry || (config && !r->docker_config))
+                return tb_error_oom(err);
+        return augment_request_check(r, err);
+}
+
+static int on_later(sd_event_source *s, void *userdata)
+{
+        Job *j = userdata;
+
+        j->later = sd_event_source_disable_unref(j->later);
+        if (j->op == AUGMENT_OP_AUGMENT)
+                job_lookup(j);
+        else {
+                j->state = JOB_QUEUED;
+                queue_pump(j->queue);
+        }
+        return 0;
+}
+
+static int job_new(
+        JobQueue *q, AugmentRequest *request, AugmentOp op, const char *text, Job **ret, TbError **err)
+{
+        Job *j, **end = &q->jobs;
+        int r;
+
+        if (queue_count(q, false) >= JOBS_QUEUED_MAX)
+                return tb_error_set(err, TB_ERROR_RESOURCE, -EAGAIN,
+                        "%u augmentations are waiting already; try again later", JOBS_QUEUED_MAX);
+        j = calloc(1, sizeof(*j));
+        if (!j)
+                return tb_error_oom(err);
+        j->queue = q;
+        j->op = op;
+        j->state = JOB_LOOKUP;
+        while (*end)
+                end = &(*end)->next;
+        *end = j;
+        j->text = strdup(text);
+        r = j->text ? registry_client_new(q->manager->event, &j->client, err) : tb_error_oom(err);
+        if (r >= 0)
+                r = augment_client_setup(j->client, request, err);
+        if (r >= 0) {
+                /* Callbacks come from the loop only, so the first step is taken there, too. */
+                r = sd_event_add_defer(q->manager->event, &j->later, on_later, j);
+                if (r < 0)
+                        r = tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot start an augmentation");
+        }
+        if (r < 0) {
+                job_free(j);
+                return r;
+        }
+        j->request = *request;
+        *request = (AugmentRequest){};
+        *ret = j;
+        return 0;
+}
+
+int job_submit(JobQueue *q, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
+        JobWaiter **ret, TbError **err)
+{
+        _cleanup_free_ char *text = NULL;
+        JobWaiter *w;
+        Job *j;
+        int r;
+
+        r = request_complete(q, request, err);
+        if (r >= 0)
+                r = augment_request_to_json(request, op, &text, err);
+        if (r < 0)
+                return r;
+        for (j = q->jobs; j; j = j->next)
+                if (!j->finishing && tb_streq(j->text, text))
+                        break;
+        if (j && j->n_waiters >= WAITERS_MAX)
+                return tb_error_set(err, TB_ERROR_RESOURCE, -EAGAIN,
+                        "%u requests wait for this image already; try again later", WAITERS_MAX);
+        w = calloc(1, sizeof(*w));
+        if (!w)
+                return tb_error_oom(err);
+        if (!j) {
+                r = job_new(q, request, op, text, &j, err);
+                if (r < 0) {
+                        free(w);
+                        return r;
+                }
+        }
+        *w = (JobWaiter){.job = j, .next = j->waiters, .callbacks = *callbacks};
+        j->waiters = w;
+        j->n_waiters++;
+        *ret = w;
+        return 0;
+}
+
+JobWaiter *job_waiter_free(JobWaiter *w)
+{
+        Job *j;
+
+        if (!w)
+                return NULL;
+        j = w->job;
+        for (JobWaiter **p = &j->waiters; *p; p = &(*p)->next)
+                if (*p == w) {
+                        *p = w->next;
+                        break;
+                }
+        j->n_waiters--;
+        free(w);
+        if (j->waiters || j->finishing)
+                return NULL;
+        if (j->state == JOB_BUILDING)
+                augment_docker_build_cancel(j->build); /* cleans up in the engine, then ends the job */
+        else {
+                JobQueue *q = j->queue;
+
+                job_free(j);
+                queue_pump(q);
+        }
+        return NULL;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <jansson.h>
+
+#include "agent/manager.h"
+#include "augment/augment.h"
+#include "common/error.h"
+
+/*
+ * Augmentation requests inside the agent
+ *
+ *     LOOKUP -> (hit) DONE
+ *            -> (miss) QUEUED -> WORKING -> [BUILDING] -> DONE
+ *            -> (miss, and another job makes the same image) WAITING -> LOOKUP again, which is a hit then
+ *
+ * A request for exactly the same thing joins the job that is under way. Everything that reads what a registry sent
+ * happens in the worker: a process of its own, as an unprivileged user, with limits on memory, files, descriptors, CPU
+ * time and wall time, which dies with the agent. With the docker builder the worker only mirrors; the engine builds.
+ */
+
+typedef struct JobWaiter JobWaiter;
+
+typedef struct JobCallbacks {
+        /* {"event":"progress",...}; borrowed. May be NULL. */
+        void (*progress)(const json_t *line, void *userdata);
+        /* The end; both borrowed. err == NULL: result is complete. The waiter is freed afterwards by the queue. */
+        void (*done)(const AugmentResult *result, const TbError *err, void *userdata);
+        void *userdata;
+} JobCallbacks;
+
+int job_queue_new(Manager *m, JobQueue **ret, TbError **err) _warn_unused_;
+JobQueue *job_queue_free(JobQueue *q);
+
+/* Fills the request's registry, credentials and defaults in from the configuration, and checks it. Takes its content.
+ * The callbacks come from the loop only. */
+int job_submit(JobQueue *q, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
+        JobWaiter **ret, TbError **err) _warn_unused_;
+/* Forgets the waiter; a job that nobody waits for is cancelled. */
+JobWaiter *job_waiter_free(JobWaiter *w);
+
+/* Jobs under way, for `tbnode status`. */
+size_t job_queue_running(const JobQueue *q);

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* tbnode augment | dockerfile */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/cli.h"
+#include "augment/augment.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+typedef struct Options {
+        json_t *body;
+        const char *context;
+        const char *level, *platform;
+} Options;
+
+/* Options of augment and dockerfile go into the request as they are: the agent checks them. -1 = go on, else the exit
+ * status. */
+static int parse(Cli *c, int argc, char **argv, bool context, Options *o)
+{
+        enum {
+                OPT_LEVEL = 0x100,
+                OPT_BUILDER,
+                OPT_PLATFORM,
+                OPT_PROJECT,
+                OPT_UPDATE,
+                OPT_CONTEXT
+        };
+        const struct option options[] = {
+                {"level", required_argument, NULL, OPT_LEVEL},
+                {"builder", required_argument, NULL, OPT_BUILDER},
+                {"platform", required_argument, NULL, OPT_PLATFORM},
+                {"project", required_argument, NULL, OPT_PROJECT},
+                {"update", no_argument, NULL, OPT_UPDATE},
+                CLI_OPTIONS,
+                {context ? "context" : NULL, required_argument, NULL, OPT_CONTEXT},
+                {},
+        };
+        int opt, r = 0;
+
+        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+                switch (opt) {
+                case OPT_LEVEL:
+                        o->level = optarg;
+                        r = tb_json_set_string(o->body, "level", optarg, NULL);
+                        break;
+                case OPT_BUILDER:
+                        r = tb_json_set_string(o->body, "builder", optarg, NULL);
+                        break;
+                case OPT_PLATFORM:
+                        o->platform = optarg;
+                        r = tb_json_set_string(o->body, "platform", optarg, NULL);
+                        break;
+                case OPT_PROJECT:
+                        r = tb_json_set_string(o->body, "project", optarg, NULL);
+                        break;
+                case OPT_UPDATE:
+                        r = tb_json_set_bool(o->body, "update", true, NULL);
+                        break;
+                case OPT_CONTEXT:
+                        o->context = optarg;
+                        break;
+                case 'j':
+                        c->json = true;
+                        break;
+                default:
+                        return cli_getopt_other(c, opt);
+                }
+                if (r < 0)
+                        return cli_usage(c, "'%s' is not text", optarg);
+        }
+        if (optind + 1 != argc)
+                return cli_usage(c, optind < argc ? "more than one image is given" : "no image is given");
+        if (tb_json_set_string(o->body, "image", argv[optind], NULL) < 0)
+                return cli_usage(c, "the image's name is not text");
+        return -1;
+}
+
+static double number(const json_t *obj, const char *group, const char *key)
+{
+        return json_number_value(json_object_get(json_object_get(obj, group), key));
+}
+
+static void print_result(const json_t *j)
+{
+        const json_t *source = json_object_get(j, "source");
+
+        printf("%s\n", cli_text(j, "image", ""));
+        printf("  digest  %s\n", cli_text(j, "digest", ""));
+        printf("  source  %s@%s\n", cli_text(source, "name", ""), cli_text(source, "digest", ""));
+        printf("  level %s, builder %s, cache %s, %.0f ms (%.1f MB downloaded, %.1f MB uploaded, %.1f MB "
+               "mounted)\n",
+                cli_text(j, "level", ""), cli_text(j, "builder", ""), cli_text(j, "cache", ""),
+                number(j, "timings_ms", "total"), number(j, "bytes", "downloaded") / 1e6,
+                number(j, "bytes", "uploaded") / 1e6, number(j, "bytes", "mounted") / 1e6);
+}
+
+int cli_augment(Cli *c, int argc, char **argv)
+{
+        _cleanup_json_ json_t *body = json_object(), *result = NULL;
+        Options o = {.body = body};
+        TbError *err = NULL;
+        int r;
+
+        r = parse(c, argc, argv, false, &o);
+        if (r >= 0)
+                return r;
+        if (cli_long(c, "/v1/augment", body, "result", &result, &err) < 0)
+                return cli_fail(err);
+        if (!c->json)
+                print_result(result);
+        else if (cli_print_json(result, &err) < 0)
+                return cli_fail(err);
+        return CLI_OK;
+}
+
+/* The payload layers come from this host's installation; the Dockerfile from the agent. */
+static int write_context(const Options *o, const json_t *result, const char *dockerfile, TbError **err)
+{
+        _cleanup_augment_request_ AugmentRequest request = {};
+        const char *level = cli_text(result, "level", o->level ?: "basic");
+
+        request.level = augment_level_from_string(level);
+        request.image = strdup(json_string_value(json_object_get(o->body, "image")));
+        request.platform = strdup(cli_text(result, "platform", o->platform ?: ""));
+        request.registry = strdup("http://127.0.0.1:5000"); /* is not asked; the check wants a valid one */
+        if (!request.image || !request.platform || !request.registry)
+                return tb_error_oom(err);
+        if (request.platform[0] == 0) {
+                free(request.platform);
+                request.platform = NULL;
+        }
+        if (augment_request_check(&request, err) < 0)
+                return -EINVAL;
+        return augment_context_write(&request, dockerfile, o->context, err);
+}
+
+int cli_dockerfile(Cli *c, int argc, char **argv)
+{
+        _cleanup_json_ json_t *body = json_object(), *result = NULL;
+        Options o = {.body = body};
+        const char *dockerfile;
+        TbError *err = NULL;
+        int r;
+
+        r = parse(c, argc, argv, true, &o);
+        if (r >= 0)
+                return r;
+        if (cli_long(c, "/v1/dockerfile", body, "result", &result, &err) < 0)
+                return cli_fail(err);
+        dockerfile = cli_text(result, "dockerfile", NULL);
+        if (!dockerfile) {
+                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EALREADY,
+                        "nothing is added to %s: it is augmented already, or the level is none",
+                        json_string_value(json_object_get(body, "image")));
+                return cli_fail(err);
+        }
+        if (o.context && write_context(&o, result, dockerfile, &err) < 0)
+                return cli_fail(err);
+        if (!c->json)
+                fputs(dockerfile, stdout);
+        else if (cli_print_json(result, &err) < 0)
+                return cli_fail(err);
+        return CLI_OK;
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* tbnode ps | inspect | stop | start | rm | ssh | logs */
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/cli.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+/* Verbs without options of their own. -1 = go on. */
+static int parse_plain(Cli *c, int argc, char **argv)
+{
+        static const struct option options[] = {CLI_OPTIONS, {}};
+        int opt;
+
+        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (opt) {
+                case 'j':
+                        c->json = true;
+                        break;
+                default:
+                        return cli_getopt_other(c, opt);
+                }
+        return -1;
+}
+
+static int get_node(Cli *c, const char *name, json_t **ret, TbError **err)
+{
+        _cleanup_free_ char *path = cli_node_path(name, "");
+
+        return path ? cli_call(c, "GET", path, NULL, ret, err) : tb_error_oom(err);
+}
+
+/* "lan0 (eth1): rate 10mbit", joined by commas */
+static char *interfaces_text(const json_t *node)
+{
+        _cleanup_strv_ char **parts = NULL;
+        const json_t *i;
+        size_t k;
+
+        json_array_foreach (json_object_get(node, "interfaces"), k, i) {
+                const char *shape = cli_text(i, "shape", NULL);
+                char *part;
+
+                if (json_is_true(json_object_get(i, "control")))
+                        continue;
+                part = tb_asprintf("%s%s%s", cli_text(i, "network", ""), shape ? ": " : "", shape ?: "");
+                if (!part || tb_strv_consume(&parts, part, NULL) < 0)
+                        return NULL;
+        }
+        return parts ? tb_strv_join(parts, ", ") : strdup("-");
+}
+
+int cli_ps(Cli *c, int argc, char **argv)
+{
+        static const char *const columns[] = {
+                "NODE", "EXPERIMENT", "STATE", "IP", "FIREWALL", "LINKS", "IMAGE", NULL};
+        _cleanup_(cli_table_freep) CliTable *t = NULL;
+        _cleanup_json_ json_t *answer = NULL;
+        TbError *err = NULL;
+        const json_t *n;
+        size_t i;
+        int r;
+
+        r = parse_plain(c, argc, argv);
+        if (r >= 0)
+                return r;
+        if (optind < argc)
+                return cli_usage(c, "unexpected argument '%s'", argv[optind]);
+        if (cli_call(c, "GET", "/v1/nodes", NULL, &answer, &err) < 0)
+                return cli_fail(err);
+        if (c->json)
+                return cli_print_json(answer, &err) < 0 ? cli_fail(err) : CLI_OK;
+        if (cli_table_new(columns, &t, &err) < 0)
+                return cli_fail(err);
+        json_array_foreach (json_object_get(answer, "nodes"), i, n) {
+                _cleanup_free_ char *links = interfaces_text(n);
+                const char *const cells[] = {cli_text(n, "node", "-"), cli_text(n, "experiment", "-"),
+                        cli_text(n, "state", "-"), cli_text(n, "ip", "-"), cli_text(n, "firewall", "-"),
+                        links ?: "-", cli_text(n, "image", "-"), NULL};
+
+                if (cli_table_add(t, cells, &err) < 0)
+                        return cli_fail(err);
+        }
+        cli_table_print(t);
+        json_array_foreach (json_object_get(answer, "nodes"), i, n)
+                if (tb_streq(cli_text(n, "state", ""), "failed"))
+                        printf("%s: %s\n", cli_text(n, "node", ""), cli_text(n, "reason", ""));
+        return CLI_OK;
+}
+
+static void print_direction(const char *name, const json_t *d)
+{
+        if (!json_is_object(d))
+                return;
+        printf("      %-4s  on %s: %s%s; %lld packets, %lld bytes, %lld dropped\n", name,
+                cli_text(d, "device", ""), cli_text(d, "shape", "nothing"),
+                json_is_true(json_object_get(d, "netem")) ? " (netem)" : "",
+                (long long) json_integer_value(json_object_get(d, "packets")),
+                (long long) json_integer_value(json_object_get(d, "bytes")),
+                (long long) json_integer_value(json_object_get(d, "drops")));
+}
+
+static void print_node(const json_t *n)
+{
+        const json_t *i;
+        size_t k;
+
+        printf("%s\n", cli_text(n, "node", ""));
+        if (json_string_value(json_object_get(n, "experiment")))
+                printf("  experiment  %s\n", cli_text(n, "experiment", ""));
+        printf("  state       %s since %s\n", cli_text(n, "state", ""), cli_text(n, "since", ""));
+        if (json_string_value(json_object_get(n, "reason")))
+                printf("  reason      %s\n", cli_text(n, "reason", ""));
+        if (json_string_value(json_object_get(n, "missing")))
+                printf("  waits       %s\n", cli_text(n, "missing", ""));
+        printf("  container   %s (%.12s)\n", cli_text(n, "container", ""), cli_text(n, "id", ""));
+        printf("  image       %s\n", cli_text(n, "image", "-"));
+        printf("  main        %s, on exit %s\n", cli_text(n, "main", "running"), cli_text(n, "on_exit", ""));
+        printf("  address     %s\n", cli_text(n, "ip", "-"));
+        printf("  firewall    %s%s\n", cli_text(n, "firewall", "none"),
+                json_is_true(json_object_get(n, "firewall_installed")) ? " (in the kernel)" : "");
+        json_array_foreach (json_object_get(n, "interfaces"), k, i) {
+                printf("  %-11s %s%s, %s, %s, host side %s\n", cli_text(i, "ifname", "interface"),
+                        cli_text(i, "network", ""),
+                        json_is_true(json_object_get(i, "control")) ? " (control)" : "",
+                        cli_text(i, "address", "-"), cli_text(i, "mac", "-"),
+                        cli_text(i, "host_ifname", "-"));
+                if (cli_text(i, "shape", NULL))
+                        printf("      shape %s\n", cli_text(i, "shape", ""));
+                print_direction("up", json_object_get(i, "up"));
+                print_direction("down", json_object_get(i, "down"));
+        }
+}
+
+int cli_inspect(Cli *c, int argc, char **argv)
+{
+        _cleanup_json_ json_t *node = NULL;
+        TbError *err = NULL;
+        int r;
+
+        r = parse_plain(c, argc, argv);
+        if (r >= 0)
+                return r;
+        if (optind + 1 != argc)
+                return cli_usage(c, "one node is to be given");
+        if (get_node(c, argv[optind], &node, &err) < 0)
+                return cli_fail(err);
+        if (c->json)
+                return cli_print_json(node, &err) < 0 ? cli_fail(err) : CLI_OK;
+        print_node(node);
+        return CLI_OK;
+}
+
+/* The same operation on each node; goes on after a failure, and remembers it. */
+static int for_each(Cli *c, int argc, char **argv, const char *method, const char *suffix, const char *done)
+{
+        _cleanup_json_ json_t *answers = json_array();
+        TbError *err = NULL;
+        int r, status = CLI_OK;
+
+        r = parse_plain(c, argc, argv);
+        if (r >= 0)
+                return r;
+        if (optind >= argc)
+                return cli_usage(c, "no node is given");
+        for (int i = optind; i < argc; i++) {
+                _cleanup_free_ char *path = cli_node_path(argv[i], suffix);
+                json_t *answer = NULL;
+
+                r = path ? cli_call(c, method, path, NULL, &answer, &err) : tb_error_oom(&err);
+                if (r < 0) {
+                        status = cli_fail(TAKE_PTR(err));
+                        if (status == CLI_NO_AGENT)
+                                return status;
+                        continue;
+                }
+                if (!c->json)
+                        printf("%s %s\n", cli_text(answer, "node", argv[i]), done);
+                if (json_array_append_new(answers, answer) < 0)
+                        status = CLI_FAILED;
+        }
+        if (c->json) {
+                _cleanup_json_ json_t *j = json_pack("{s:O}", "nodes", answers);
+
+                if (!j || cli_print_json(j, &err) < 0)
+                        return cli_fail(err);
+        }
+        return status;
+}
+
+int cli_stop(Cli *c, int argc, char **argv)
+{
+        return for_each(c, argc, argv, "POST", "/stop", "stopped");
+}
+
+int cli_start(Cli *c, int argc, char **argv)
+{
+        return for_each(c, argc, argv, "POST", "/start", "started");
+}
+
+int cli_rm(Cli *c, int argc, char **argv)
+{
+        return for_each(c, argc, argv, "DELETE", "", "removed");
+}
+
+/*
+ * The node is on a bridge of this host and the agent pins its address to its veth, so nobody stands between; and its
+ * host key is made when it starts. Checking keys would only teach people to remove lines from known_hosts.
+ */
+int cli_ssh(Cli *c, int argc, char **argv)
+{
+        static const struct option options[] = {
+                {"login", required_argument, NULL, 'l'},
+                {"identity", required_argument, NULL, 'i'},
+                CLI_OPTIONS,
+                {},
+        };
+        _cleanup_strv_ char **args = NULL;
+        _cleanup_json_ json_t *node = NULL;
+        const char *user = "root", *key = NULL, *ip;
+        _cleanup_free_ char *target = NULL;
+        TbError *err = NULL;
+        int opt, r;
+
+        while ((opt = getopt_long(argc, argv, "+l:i:h", options, NULL)) >= 0)
+                switch (opt) {
+                case 'l':
+                        user = optarg;
+                        break;
+                case 'i':
+                        key = optarg;
+                        break;
+                case 'j':
+                        break;
+                default:
+                        return cli_getopt_other(c, opt);
+                }
+        if (optind >= argc)
+                return cli_usage(c, "no node is given");
+        if (get_node(c, argv[optind], &node, &err) < 0)
+                return cli_fail(err);
+        ip = cli_text(node, "ip", NULL);
+        if (!ip) {
+                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EADDRNOTAVAIL,
+                        "node %s is %s and has no address", argv[optind], cli_text(node, "state", ""));
+                return cli_fail(err);
+        }
+        target = tb_asprintf("%s@%s", user, ip);
+        static const char *const fixed[] = {"ssh", "-o", "StrictHostKeyChecking=no", "-o",
+                "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"};
+        r = target ? 0 : tb_error_oom(&err);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(fixed); i++)
+                r = tb_strv_append(&args, fixed[i], &err);
+        if (r >= 0 && key) {
+                r = tb_strv_append(&args, "-i", &err);
+                if (r >= 0)
+                        r = tb_strv_append(&args, key, &err);
+        }
+        if (r >= 0)
+                r = tb_strv_append(&args, target, &err);
+        for (int i = optind + 1; r >= 0 && i < argc; i++)
+                r = tb_strv_append(&args, argv[i], &err);
+        if (r < 0)
+                return cli_fail(err);
+        (void) execvp("ssh", args);
+        (void) tb_error_set_errno(
+                &err, TB_ERROR_ENVIRONMENT, -errno, "cannot run ssh; install the package openssh-client");
+        return cli_fail(err);
+}
+
+int cli_logs(Cli *c, int argc, char **argv)
+{
+        static const struct option options[] = {
+                {"follow", no_argument, NULL, 'f'},
+                {"tail", required_argument, NULL, 'n'},
+                CLI_OPTIONS,
+                {},
+        };
+        _cleanup_free_ char *path = NULL, *query = NULL;
+        const char *tail = NULL;
+        TbError *err = NULL;
+        bool follow = false;
+        uint32_t n;
+        int opt;
+
+        while ((opt = getopt_long(argc, argv, "fn:h", options, NULL)) >= 0)
+                switch (opt) {
+                case 'f':
+                        follow = true;
+                        break;
+                case 'n':
+                        tail = optarg;
+                        break;
+                case 'j':
+                        c->json = true;
+                        break;
+                default:
+                        return cli_getopt_other(c, opt);
+                }
+        if (optind + 1 != argc)
+                return cli_usage(c, "one node is to be given");
+        if (tail && tb_parse_u32(tail, 0, 1000000, &n, NULL) < 0)
+                return cli_usage(c, "'%s' is not a number of lines", tail);
+        query = tb_asprintf("/logs?follow=%d%s%s", follow, tail ? "&tail=" : "", tail ?: "");
+        path = query ? cli_node_path(argv[optind], query) : NULL;
+        if (!path)
+                (void) tb_error_oom(&err);
+        else if (cli_copy(c, path, &err) >= 0)
+                return CLI_OK;
+        return cli_fail(err);
+}

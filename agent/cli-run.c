@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* tbnode run */
+
+#include <getopt.h>
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/cli.h"
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+#define KEY_FILE_MAX (256U * 1024)
+
+/* Adds a copy of s to the list `key` of the request. */
+static int add(json_t *body, const char *key, const char *s, TbError **err)
+{
+        json_t *list = json_object_get(body, key);
+
+        if (!list) {
+                list = json_array();
+                if (json_object_set_new(body, key, list) < 0)
+                        return tb_error_oom(err);
+        }
+        if (json_array_append_new(list, json_string(s)) < 0)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EINVAL, "%s: '%s' is not valid UTF-8 text", key, s);
+        return 0;
+}
+
+/* Every key of a .pub or authorized_keys file. FILE may also be the private key: its .pub is taken then. */
+static int add_keys(json_t *body, const char *path, TbError **err)
+{
+        _cleanup_free_ char *public_path = NULL, *data = NULL;
+        char *save = NULL;
+        int r;
+
+        if (!tb_endswith(path, ".pub")) {
+                public_path = tb_asprintf("%s.pub", path);
+                if (!public_path)
+                        return tb_error_oom(err);
+                if (access(public_path, R_OK) >= 0)
+                        path = public_path;
+        }
+        r = tb_file_read(path, KEY_FILE_MAX, &data, NULL, err);
+        if (r < 0) {
+                (void) tb_error_prefix(err, "cannot read the ssh key");
+                return r;
+        }
+        if (strstr(data, "PRIVATE KEY"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "%s is a private key; give the public one (it ends in .pub)", path);
+        for (char *line = strtok_r(data, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save)) {
+                if (line[0] == 0 || line[0] == '#')
+                        continue;
+                r = add(body, "ssh_keys", line, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int add_default_keys(const Cli *c, json_t *body, TbError **err)
+{
+        const char *home = getenv("HOME");
+        _cleanup_free_ char *pattern = tb_asprintf("%s/.ssh/id_*.pub", home ?: "/root");
+        glob_t g = {};
+        int r = 0;
+
+        if (!pattern)
+                return tb_error_oom(err);
+        if (glob(pattern, 0, NULL, &g) == 0)
+                for (size_t i = 0; r >= 0 && i < g.gl_pathc; i++)
+                        r = add_keys(body, g.gl_pathv[i], err);
+        globfree(&g);
+        if (r >= 0 && !json_object_get(body, "ssh_keys") && !c->json)
+                fprintf(stderr,
+                        "tbnode run: there is no %s, so nobody can log in by ssh; give --ssh-key FILE\n",
+                        pattern);
+        return r;
+}
+
+/* One letter per member of the request; lists are marked. */
+static const struct {
+        int opt;
+        const char *member;
+        bool list;
+} members[] = {
+        {'n', "name", false},
+        {'E', "experiment", false},
+        {'L', "level", false},
+        {'B', "builder", false},
+        {'P', "platform", false},
+        {'J', "project", false},
+        {'N', "networks", true},
+        {'S', "shape", false},
+        {'F', "firewall", false},
+        {'X', "on_exit", false},
+        {'e', "env", true},
+        {'v', "volumes", true},
+        {'p', "publish", true},
+        {'u', "user", false},
+        {'w', "workdir", false},
+        {'T', "entrypoint", false},
+};
+
+static int take_option(json_t *body, int opt, const char *value, TbError **err)
+{
+        for (size_t i = 0; i < ELEMENTSOF(members); i++) {
+                if (members[i].opt != opt)
+                        continue;
+                if (members[i].list)
+                        return add(body, members[i].member, value, err);
+                if (json_object_set_new(body, members[i].member, json_string(value)) < 0)
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "%s: '%s' is not valid UTF-8 text", members[i].member, value);
+        }
+        return 0;
+}
+
+/* -e NAME takes the value from the caller's environment, as docker run does. */
+static int take_env(json_t *body, const char *value, TbError **err)
+{
+        _cleanup_free_ char *pair = NULL;
+
+        if (strchr(value, '='))
+                return add(body, "env", value, err);
+        if (!getenv(value))
+                return 0;
+        pair = tb_asprintf("%s=%s", value, getenv(value));
+        return pair ? add(body, "env", pair, err) : tb_error_oom(err);
+}
+
+static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
+{
+        static const struct option options[] = {
+                {"name", required_argument, NULL, 'n'},
+                {"experiment", required_argument, NULL, 'E'},
+                {"level", required_argument, NULL, 'L'},
+                {"builder", required_argument, NULL, 'B'},
+                {"platform", required_argument, NULL, 'P'},
+                {"project", required_argument, NULL, 'J'},
+                {"update", no_argument, NULL, 'U'},
+                {"network", required_argument, NULL, 'N'},
+                {"shape", required_argument, NULL, 'S'},
+                {"firewall", required_argument, NULL, 'F'},
+                {"on-exit", required_argument, NULL, 'X'},
+                {"ssh-key", required_argument, NULL, 'K'},
+                {"env", required_argument, NULL, 'e'},
+                {"volume", required_argument, NULL, 'v'},
+                {"publish", required_argument, NULL, 'p'},
+                {"user", required_argument, NULL, 'u'},
+                {"workdir", required_argument, NULL, 'w'},
+                {"entrypoint", required_argument, NULL, 'T'},
+                CLI_OPTIONS,
+                {},
+        };
+        bool keys = false;
+        int opt, r = 0;
+
+        while (r >= 0 && (opt = getopt_long(argc, argv, "+e:v:p:u:w:h", options, NULL)) >= 0)
+                switch (opt) {
+                case 'j':
+                        c->json = true;
+                        break;
+                case 'U':
+                        r = json_object_set_new(body, "update", json_true()) < 0 ? tb_error_oom(err) : 0;
+                        break;
+                case 'K':
+                        keys = true;
+                        r = add_keys(body, optarg, err);
+                        break;
+                case 'e':
+                        r = take_env(body, optarg, err);
+                        break;
+                case '?':
+                case 'h':
+                        return cli_getopt_other(c, opt);
+                default:
+                        r = take_option(body, opt, optarg, err);
+                }
+        if (r < 0)
+                return r;
+        if (optind >= argc)
+                return cli_usage(c, "no image is given");
+        r = json_object_set_new(body, "image", json_string(argv[optind])) < 0
+                ? tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the image's name is not valid UTF-8 text")
+                : 0;
+        for (int i = optind + 1; r >= 0 && i < argc; i++)
+                r = add(body, "cmd", argv[i], err);
+        if (r >= 0 && !keys)
+                r = add_default_keys(c, body, err);
+        return r < 0 ? r : -1;
+}
+
+int cli_run(Cli *c, int argc, char **argv)
+{
+        _cleanup_json_ json_t *body = json_object(), *line = NULL;
+        TbError *err = NULL;
+        const char *ip;
+        int r;
+
+        r = parse(c, argc, argv, body, &err);
+        if (err)
+                return cli_fail(err);
+        if (r >= 0)
+                return r;
+        if (cli_long(c, "/v1/nodes", body, NULL, &line, &err) < 0)
+                return cli_fail(err);
+        (void) json_object_del(line, "event");
+        if (c->json)
+                return cli_print_json(line, &err) < 0 ? cli_fail(err) : CLI_OK;
+        ip = cli_text(line, "ip", NULL);
+        printf("node %s is up%s%s, after %.1f s\n", cli_text(line, "name", ""), ip ? " at " : "", ip ?: "",
+                json_number_value(json_object_get(line, "ms")) / 1e3);
+        if (json_object_get(line, "ssh"))
+                printf("log in:  tbnode ssh %s\n", cli_text(line, "container", ""));
+        return CLI_OK;
+}

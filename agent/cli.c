@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/cli.h"
+#include "agent/config.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/strv.h"
+
+#define AUGMENT_OPTIONS                                                        \
+        "  --level LEVEL      none or basic: how much is added to the image\n" \
+        "  --builder BUILDER  native or docker\n"                              \
+        "  --platform OS/ARCH the image's platform, like linux/arm64\n"        \
+        "  --project NAME     keep the images for this project\n"              \
+        "  --update           augment again what is augmented already\n"
+
+const CliVerb cli_verbs[] = {
+        {"augment", "augment [OPTIONS] IMAGE", "Add init, sshd and testbed software to an image",
+                AUGMENT_OPTIONS, cli_augment},
+        {"dockerfile", "dockerfile [OPTIONS] IMAGE", "Print the Dockerfile of an augmentation",
+                AUGMENT_OPTIONS "  --context DIR      write it and its build context into DIR\n",
+                cli_dockerfile},
+        {"run", "run [OPTIONS] IMAGE [CMD...]", "Make a node of an image",
+                "  --name NAME        of the node (default: made up from the image)\n"
+                "  --experiment NAME  the node belongs to\n" AUGMENT_OPTIONS
+                "  --network NAME     experiment network, made when missing; may be given more than once\n"
+                "  --shape SPEC       of every experiment interface, like 'rate 10mbit delay 20ms'\n"
+                "  --firewall STYLE   none, open, basic or closed (default open)\n"
+                "  --on-exit WHAT     stay, stop or restart when its program has ended (default stay)\n"
+                "  --ssh-key FILE     public key(s) that may log in (default: your ~/.ssh/id_*.pub)\n"
+                "  -e, --env NAME=VALUE      -v, --volume SOURCE:/TARGET[:ro]   -p, --publish "
+                "[[IP:]PORT:]PORT[/udp]\n"
+                "  -u, --user USER           -w, --workdir DIR                  --entrypoint PROGRAM\n",
+                cli_run},
+        {"ps", "ps", "List the nodes", NULL, cli_ps},
+        {"inspect", "inspect NODE", "Everything about a node, with what the kernel has for it", NULL,
+                cli_inspect},
+        {"shape", "shape show [NODE] | set NODE IFACE SPEC... | clear NODE IFACE",
+                "Show or change the shaping of links",
+                "  IFACE is a Docker network or an interface's name inside the node. SPEC has the words of "
+                "tc(8):\n"
+                "  rate 10mbit delay 20ms 2ms distribution normal loss 1% limit 200 reorder 5% duplicate 1% "
+                "corrupt 0.1%\n"
+                "  'up' (from the node) or 'down' (to it) in front sets one direction. set changes only "
+                "what it names.\n",
+                cli_shape},
+        {"firewall", "firewall show [NODE] | set NODE STYLE",
+                "Show or change the firewall style (open, basic, closed)", NULL, cli_firewall},
+        {"stop", "stop NODE...", "Stop nodes", NULL, cli_stop},
+        {"start", "start NODE...", "Start stopped nodes", NULL, cli_start},
+        {"rm", "rm NODE...", "Remove nodes", NULL, cli_rm},
+        {"ssh", "ssh [-l USER] [-i KEY] NODE [CMD...]", "Log in to a node",
+                "  -l, --login USER   instead of root\n"
+                "  -i, --identity KEY private key file\n",
+                cli_ssh},
+        {"logs", "logs [--follow] [--tail N] NODE", "Output of a node's container",
+                "  -f, --follow       go on with what comes\n"
+                "  -n, --tail N       the last N lines only\n",
+                cli_logs},
+        {"status", "status", "The agent, its engine and its nodes in numbers", NULL, cli_status},
+        {"events", "events [--follow]", "What happened", "  -f, --follow       go on with what comes\n",
+                cli_events},
+        {"doctor", "doctor [--config FILE]", "What this host has and lacks, and what to do",
+                "  --config FILE      the agent's configuration, when it does not run\n", cli_doctor},
+        {},
+};
+
+static int help(void)
+{
+        printf("tbnode [--json] [--socket PATH] VERB ...\n\n"
+               "Nodes of a network testbed out of any container image.\n\n");
+        for (const CliVerb *v = cli_verbs; v->name; v++)
+                printf("  %-11s %s\n", v->name, v->summary);
+        printf("\n  --json         print one JSON object (JSON lines for streams) and nothing else\n"
+               "  --socket PATH  of the agent (default %s, or $TBNODE_SOCKET)\n"
+               "  --version      print the version\n\n"
+               "tbnode VERB --help tells more. Exit status: 0 done, 1 failed, 2 wrong usage, 3 agent not "
+               "reachable.\n",
+                AGENT_SOCKET);
+        return CLI_OK;
+}
+
+int cli_usage(const Cli *c, const char *fmt, ...)
+{
+        va_list ap;
+
+        fprintf(stderr, "tbnode %s: ", c->verb->name);
+        va_start(ap, fmt);
+        (void) vfprintf(stderr, fmt, ap);
+        va_end(ap);
+        fprintf(stderr, "; usage: tbnode %s\n", c->verb->usage);
+        return CLI_USAGE;
+}
+
+int cli_getopt_other(const Cli *c, int opt)
+{
+        if (opt != 'h')
+                return CLI_USAGE;
+        printf("tbnode %s\n\n%s.\n%s%s", c->verb->usage, c->verb->summary, c->verb->details ? "\n" : "",
+                c->verb->details ?: "");
+        return CLI_OK;
+}
+
+int cli_fail(TbError *err)
+{
+        /* -ENOTCONN is what cli_call() gives when nobody answers, and nothing else. */
+        int status = err && err->code == -ENOTCONN && err->kind == TB_ERROR_ENVIRONMENT ? CLI_NO_AGENT
+                                                                                        : CLI_FAILED;
+
+        fprintf(stderr, "tbnode: %s\n", tb_error_message(err));
+        tb_error_free(err);
+        return status;
+}
+
+static int run_verb(Cli *c, int argc, char **argv)
+{
+        static char program[64]; /* what getopt(3) puts in front of its messages */
+        TbError *err = NULL;
+        int r;
+
+        for (const CliVerb *v = cli_verbs; v->name; v++)
+                if (tb_streq(v->name, argv[0]))
+                        c->verb = v;
+        if (!c->verb) {
+                _cleanup_free_ char *shown = tb_escape(argv[0], 40);
+
+                fprintf(stderr, "tbnode: there is no verb '%s'; see tbnode --help\n", shown ?: "");
+                return CLI_USAGE;
+        }
+        r = sd_event_new(&c->event);
+        if (r < 0) {
+                (void) tb_error_set_errno(&err, TB_ERROR_SYSTEM, r, "cannot make an event loop");
+                return cli_fail(err);
+        }
+        if (tb_http_new(c->event, &c->http, &err) < 0)
+                return cli_fail(err);
+        (void) snprintf(program, sizeof(program), "tbnode %s", c->verb->name);
+        argv[0] = program;
+        optind = 0; /* getopt(3): start over, with another table */
+        return c->verb->fn(c, argc, argv);
+}
+
+int cli_main(int argc, char **argv)
+{
+        enum {
+                OPT_JSON = 0x100,
+                OPT_SOCKET,
+                OPT_VERSION
+        };
+        static const struct option options[] = {
+                {"json", no_argument, NULL, OPT_JSON},
+                {"socket", required_argument, NULL, OPT_SOCKET},
+                {"version", no_argument, NULL, OPT_VERSION},
+                {"help", no_argument, NULL, 'h'},
+                {},
+        };
+        Cli c = {.socket = getenv("TBNODE_SOCKET") ?: AGENT_SOCKET};
+        int opt, status;
+
+        tb_log_open("tbnode");
+        while ((opt = getopt_long(argc, argv, "+h", options, NULL)) >= 0)
+                switch (opt) {
+                case OPT_JSON:
+                        c.json = true;
+                        break;
+                case OPT_SOCKET:
+                        c.socket = optarg;
+                        break;
+                case OPT_VERSION:
+                        printf("tbnode %s\n", TBNODE_VERSION);
+                        return CLI_OK;
+                case 'h':
+                        return help();
+                default:
+                        return CLI_USAGE;
+                }
+        if (optind >= argc) {
+                fprintf(stderr, "tbnode: no verb is given; see tbnode --help\n");
+                return CLI_USAGE;
+        }
+        status = run_verb(&c, argc - optind, argv + optind);
+        tb_http_free(c.http);
+        sd_event_unref(c.event);
+        if (fflush(stdout) != 0 && status == CLI_OK) {
+                fprintf(stderr, "tbnode: cannot write the answer: %s\n", strerror(errno));
+                return CLI_FAILED;
+        }
+        return status;
+}

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/config.h"
+#include "common/cleanup.h"
+#include "common/engine.h"
+#include "common/ini.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+#define SECOND UINT64_C(1000000)
+
+static const char *const firewall_table[_AGENT_FIREWALL_MAX] = {
+        [AGENT_FIREWALL_AUTO] = "auto",
+        [AGENT_FIREWALL_IPTABLES] = "iptables",
+};
+static_assert(ELEMENTSOF(firewall_table) == _AGENT_FIREWALL_MAX, "a firewall backend has no name");
+
+const char *agent_firewall_to_string(AgentFirewall f)
+{
+        return f >= 0 && f < _AGENT_FIREWALL_MAX ? firewall_table[f] : NULL;
+}
+
+AgentFirewall agent_firewall_from_string(const char *s)
+{
+        for (AgentFirewall f = 0; f < _AGENT_FIREWALL_MAX; f++)
+                if (tb_streq(firewall_table[f], s))
+                        return f;
+        return _AGENT_FIREWALL_INVALID;
+}
+
+static int replace(char **field, const char *value, TbError **err)
+{
+        char *copy = strdup(value);
+
+        if (!copy)
+                return tb_error_oom(err);
+        free(*field);
+        *field = copy;
+        return 0;
+}
+
+static int bad_value(const char *value, const char *expected, TbError **err)
+{
+        _cleanup_free_ char *shown = tb_escape(value, 64);
+
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "'%s' is not %s", shown ?: "", expected);
+}
+
+static int parse_registry(const char *value, void *userdata, TbError **err)
+{
+        const char *host = tb_startswith(value, "http://") ?: tb_startswith(value, "https://");
+
+        if (!host || host[0] == 0 || strchr(host, '/'))
+                return bad_value(
+                        value, "a registry address; write http://HOST:PORT or https://HOST[:PORT]", err);
+        return replace(userdata, value, err);
+}
+
+static int parse_docker(const char *value, void *userdata, TbError **err)
+{
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        r = tb_engine_parse_endpoint(value, &path, err);
+        if (r < 0)
+                return r;
+        return replace(userdata, value, err);
+}
+
+static int parse_path(const char *value, void *userdata, TbError **err)
+{
+        if (value[0] != '/' || strlen(value) >= 90)
+                return bad_value(value, "an absolute path of less than 90 bytes", err);
+        return replace(userdata, value, err);
+}
+
+/* Docker: [a-zA-Z0-9][a-zA-Z0-9_.-]*; user and group names are a subset of it on Debian. */
+static int parse_name(const char *value, void *userdata, TbError **err)
+{
+        static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+
+        if (value[0] == 0 || !strchr(letters, value[0]) || strlen(value) > 128 ||
+                strspn(value + 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") !=
+                        strlen(value) - 1)
+                return bad_value(
+                        value, "a name (letters, digits, '_', '.', '-'; a letter or digit first)", err);
+        return replace(userdata, value, err);
+}
+
+static int parse_subnet(const char *value, void *userdata, TbError **err)
+{
+        char address[INET_ADDRSTRLEN];
+        const char *slash = strchr(value, '/');
+        struct in_addr in;
+        uint32_t bits;
+
+        if (!slash || (size_t) (slash - value) >= sizeof(address))
+                return bad_value(value, "an IPv4 subnet like 172.30.0.0/16", err);
+        memcpy(address, value, (size_t) (slash - value));
+        address[slash - value] = 0;
+        if (inet_pton(AF_INET, address, &in) != 1 || tb_parse_u32(slash + 1, 8, 30, &bits, NULL) < 0)
+                return bad_value(value, "an IPv4 subnet like 172.30.0.0/16 (8 to 30 bits)", err);
+        if (ntohl(in.s_addr) & (UINT32_MAX >> bits))
+                return bad_value(value, "a subnet: bits of the host part are set", err);
+        return replace(userdata, value, err);
+}
+
+static int parse_firewall(const char *value, void *userdata, TbError **err)
+{
+        AgentFirewall f = agent_firewall_from_string(value);
+
+        if (tb_streq(value, "nftables"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
+                        "this version has no nftables backend; use firewall=iptables or firewall=auto");
+        if (f < 0)
+                return bad_value(value, "a firewall backend; use auto or iptables", err);
+        *(AgentFirewall *) userdata = f;
+        return 0;
+}
+
+static int parse_gate(const char *value, void *userdata, TbError **err)
+{
+        if (tb_streq(value, "required"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
+                        "this version has no start gate, so it cannot be required; use gate=optional");
+        return tb_streq(value, "optional") ? 0 : bad_value(value, "'required' or 'optional'", err);
+}
+
+static int parse_level(const char *value, void *userdata, TbError **err)
+{
+        AugmentLevel level = augment_level_from_string(value);
+        int r;
+
+        if (level < 0)
+                return bad_value(value, "a level; use none or basic", err);
+        r = augment_level_check(level, err);
+        if (r < 0)
+                return r;
+        *(AugmentLevel *) userdata = level;
+        return 0;
+}
+
+static int parse_builder(const char *value, void *userdata, TbError **err)
+{
+        AugmentBuilder builder = augment_builder_from_string(value);
+
+        if (builder < 0)
+                return bad_value(value, "a builder; use native or docker", err);
+        *(AugmentBuilder *) userdata = builder;
+        return 0;
+}
+
+static int parse_jobs(const char *value, void *userdata, TbError **err)
+{
+        return tb_parse_u32(value, 1, 64, userdata, err);
+}
+
+static int parse_nodes(const char *value, void *userdata, TbError **err)
+{
+        return tb_parse_u32(value, 1, 10000, userdata, err);
+}
+
+/* Seconds when no unit is given would surprise users of tc's units (microseconds), so a unit is required. */
+static int parse_timeout(const char *value, void *userdata, TbError **err)
+{
+        uint64_t ns;
+        int r;
+
+        if (value[0] == 0 || strchr("0123456789.", value[strlen(value) - 1]))
+                return bad_value(value, "a time with a unit, like 90s", err);
+        r = tb_parse_time(value, &ns, err);
+        if (r < 0)
+                return r;
+        if (ns < 1000 * SECOND || ns > 86400 * 1000 * SECOND)
+                return bad_value(value, "a time between 1s and 86400s", err);
+        *(uint64_t *) userdata = ns / 1000;
+        return 0;
+}
+
+static int parse_memory(const char *value, void *userdata, TbError **err)
+{
+        uint64_t bytes;
+        int r;
+
+        r = tb_parse_size(value, &bytes, err);
+        if (r < 0)
+                return r;
+        if (bytes < UINT64_C(64) << 20)
+                return bad_value(value, "enough memory for a worker; give at least 64mb", err);
+        *(uint64_t *) userdata = bytes;
+        return 0;
+}
+
+/* Every key, once: what it is called, how it is read and what the reference says about it. */
+typedef struct ConfigKey {
+        const char *key;
+        TbIniParseFn parse;
+        size_t offset;
+        const char *value_name;
+        const char *help;
+} ConfigKey;
+
+static const ConfigKey config_keys[] = {
+        {"registry", parse_registry, offsetof(Config, registry), "URL",
+                "The testbed's registry, where mirrors and augmented images are kept (default "
+                "http://127.0.0.1:5000)"},
+        {"docker", parse_docker, offsetof(Config, docker), "ENDPOINT",
+                "The Docker engine (default unix:///var/run/docker.sock)"},
+        {"docker-config", parse_path, offsetof(Config, docker_config), "PATH",
+                "Docker's config.json with credentials for registries (default /root/.docker/config.json, "
+                "if any)"},
+        {"control-network", parse_name, offsetof(Config, control_network), "NAME",
+                "Docker network for management; every other one is an experiment link (default "
+                "tbnode-control)"},
+        {"control-subnet", parse_subnet, offsetof(Config, control_subnet), "CIDR",
+                "Subnet of the control network when the agent makes it (default: Docker chooses)"},
+        {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables",
+                "Firewall backend (default auto)"},
+        {"gate", parse_gate, 0, "optional",
+                "Whether containers may start before their rules exist (optional)"},
+        {"level", parse_level, offsetof(Config, level), "none|basic",
+                "How much is added to images when a request does not say (default basic)"},
+        {"builder", parse_builder, offsetof(Config, builder), "native|docker",
+                "Who builds images when a request does not say (default native)"},
+        {"run-dir", parse_path, offsetof(Config, run_dir), "PATH",
+                "Directory of sockets, the lock and node files (default /run/tbnode)"},
+        {"state-dir", parse_path, offsetof(Config, state_dir), "PATH",
+                "Directory of lasting state (default /var/lib/tbnode)"},
+        {"socket", parse_path, offsetof(Config, socket), "PATH",
+                "API socket (default RUN-DIR/tbnoded.sock)"},
+        {"socket-group", parse_name, offsetof(Config, socket_group), "GROUP",
+                "Group that may use the API (default tbnode, if that group exists)"},
+        {"worker-user", parse_name, offsetof(Config, worker_user), "USER",
+                "User that augmentation workers run as (default tbnode-worker, if it exists, else nobody)"},
+        {"augment-jobs", parse_jobs, offsetof(Config, jobs_max), "N", "Augmentations at a time (default 4)"},
+        {"augment-timeout", parse_timeout, offsetof(Config, job_timeout_usec), "TIME",
+                "Longest time of one augmentation (default 1800s)"},
+        {"augment-memory", parse_memory, offsetof(Config, job_memory), "SIZE",
+                "Address space of one augmentation worker (default 4096mb)"},
+        {"start-timeout", parse_timeout, offsetof(Config, start_timeout_usec), "TIME",
+                "How long `tbnode run` waits until the node is configured (default 60s)"},
+        {"nodes-max", parse_nodes, offsetof(Config, nodes_max), "N",
+                "Most nodes on this host (default 1000)"},
+};
+
+const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help)
+{
+        if (i >= ELEMENTSOF(config_keys))
+                return NULL;
+        *ret_value_name = config_keys[i].value_name;
+        *ret_help = config_keys[i].help;
+        return config_keys[i].key;
+}
+
+int config_init(Config *c, TbError **err)
+{
+        *c = (Config){
+                .firewall = AGENT_FIREWALL_AUTO,
+                .level = AUGMENT_LEVEL_BASIC,
+                .builder = AUGMENT_BUILDER_NATIVE,
+                .jobs_max = 4,
+                .job_timeout_usec = 1800 * SECOND,
+                .job_memory = UINT64_C(4096) << 20,
+                .start_timeout_usec = 60 * SECOND,
+                .nodes_max = 1000,
+        };
+        c->registry = strdup("http://127.0.0.1:5000");
+        c->docker = strdup(TB_ENGINE_DEFAULT);
+        c->control_network = strdup("tbnode-control");
+        c->run_dir = strdup("/run/tbnode");
+        c->state_dir = strdup("/var/lib/tbnode");
+        if (!c->registry || !c->docker || !c->control_network || !c->run_dir || !c->state_dir)
+                return tb_error_oom(err);
+        return 0;
+}
+
+void config_done(Config *c)
+{
+        free(c->registry);
+        free(c->docker);
+        free(c->control_network);
+        free(c->control_subnet);
+        free(c->run_dir);
+        free(c->state_dir);
+        free(c->socket);
+        free(c->socket_group);
+        free(c->worker_user);
+        free(c->docker_config);
+        *c = (Config){};
+}
+
+static void config_items(Config *c, TbIniItem items[static ELEMENTSOF(config_keys)])
+{
+        for (size_t i = 0; i < ELEMENTSOF(config_keys); i++)
+                items[i] = (TbIniItem){
+                        .key = config_keys[i].key,
+                        .parse = config_keys[i].parse,
+                        .userdata = (char *) c + config_keys[i].offset,
+                        .help = config_keys[i].help,
+                        .value_name = config_keys[i].value_name,
+                };
+}
+
+/* The API socket follows the run directory unless it was named. */
+static int config_complete(Config *c, TbError **err)
+{
+        if (c->socket)
+                return 0;
+        c->socket = tb_asprintf("%s/tbnoded.sock", c->run_dir);
+        return c->socket ? 0 : tb_error_oom(err);
+}
+
+int config_parse(Config *c, const char *name, const char *data, size_t size, TbError **err)
+{
+        TbIniItem items[ELEMENTSOF(config_keys)];
+        int r;
+
+        config_items(c, items);
+        r = tb_ini_parse(name, data, size, items, ELEMENTSOF(items), err);
+        if (r < 0)
+                return r;
+        return config_complete(c, err);
+}
+
+int config_load(Config *c, const char *path, TbError **err)
+{
+        TbIniItem items[ELEMENTSOF(config_keys)];
+        TbError *e = NULL;
+        int r;
+
+        config_items(c, items);
+        r = tb_ini_load(path ?: AGENT_CONFIG_FILE, items, ELEMENTSOF(items), &e);
+        if (r == -ENOENT && !path)
+                e = tb_error_free(e);
+        else if (r < 0) {
+                if (e && e->code == -ENOENT)
+                        (void) tb_error_prefix(&e, "no configuration");
+                return tb_error_move(err, &e);
+        }
+        return config_complete(c, err);
+}
+
+const char *config_socket(const Config *c)
+{
+        return c->socket ?: AGENT_SOCKET;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "augment/augment.h"
+#include "common/error.h"
+
+/*
+ * Configuration of tbnoded: an ini file without sections (common/ini.h), every key in one table (config.c) that
+ * parses, documents and checks it. A missing file is the default configuration when nobody named the file, an error
+ * when the user did.
+ */
+
+#define AGENT_CONFIG_FILE "/etc/tbnode/tbnoded.conf"
+#define AGENT_SOCKET "/run/tbnode/tbnoded.sock"
+
+typedef enum AgentFirewall {
+        AGENT_FIREWALL_AUTO,     /* iptables where the kernel has it */
+        AGENT_FIREWALL_IPTABLES, /* legacy tables through libiptc */
+        _AGENT_FIREWALL_MAX,
+        _AGENT_FIREWALL_INVALID = -EINVAL,
+} AgentFirewall;
+
+const char *agent_firewall_to_string(AgentFirewall f);
+AgentFirewall agent_firewall_from_string(const char *s);
+
+typedef struct Config {
+        char *registry;        /* the testbed's registry: "http://127.0.0.1:5000" */
+        char *docker;          /* engine endpoint: "unix:///var/run/docker.sock" */
+        char *control_network; /* Docker network that is not an experiment link */
+        char *control_subnet;  /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
+        AgentFirewall firewall;
+        char *run_dir;       /* sockets, lock, node directories: must be a tmpfs or cleared at boot */
+        char *state_dir;     /* what cannot be derived from Docker and the kernel */
+        char *socket;        /* API; NULL = <run_dir>/tbnoded.sock */
+        char *socket_group;  /* group that may use the API; NULL = "tbnode" when it exists, else root only */
+        char *worker_user;   /* NULL = "tbnode-worker" when it exists, else "nobody" */
+        char *docker_config; /* credentials for registries; NULL = /root/.docker/config.json when it exists */
+        AugmentLevel level;
+        AugmentBuilder builder;
+        uint32_t jobs_max;           /* augmentations at a time */
+        uint64_t job_timeout_usec;   /* one augmentation */
+        uint64_t job_memory;         /* address space of a worker, bytes */
+        uint64_t start_timeout_usec; /* `tbnode run`: from start to CONFIGURED */
+        uint32_t nodes_max;
+} Config;
+
+/* Fills in the defaults. */
+int config_init(Config *c, TbError **err) _warn_unused_;
+void config_done(Config *c);
+#define _cleanup_config_ _cleanup_(config_done)
+
+/* `path` NULL: the default file, which may be missing. `c` must be initialised; on failure it is half-changed and can
+ * only be freed. */
+int config_load(Config *c, const char *path, TbError **err) _warn_unused_;
+/* The same from memory; `name` stands for the file in messages. */
+int config_parse(Config *c, const char *name, const char *data, size_t size, TbError **err) _warn_unused_;
+
+/* The path of the API socket. */
+const char *config_socket(const Config *c);
+
+/* The table, for the reference and its test: i-th key with the text of its help; NULL beyond the end. */
+const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help);

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent/docker-events.h"
+#include "agent/log-node.h"
+#include "agent/reconcile.h"
+#include "agent/run.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+#define BACKOFF_FIRST_USEC UINT64_C(100000)
+#define BACKOFF_MAX_USEC UINT64_C(5000000)
+
+struct DockerEvents {
+        Manager *manager;
+        TbEngineRequest *stream;
+        TbEngineRequest *list;
+        sd_event_source *timer;
+        uint64_t backoff_usec;
+        uint64_t since_ns; /* CLOCK_REALTIME: events from here on are not known yet */
+        uint64_t list_us;  /* CLOCK_MONOTONIC: when the list was asked for */
+        bool connected;
+        TbError *error;
+};
+
+static void disconnect(DockerEvents *d, const TbError *cause);
+
+int docker_events_new(Manager *m, DockerEvents **ret, TbError **err)
+{
+        DockerEvents *d = calloc(1, sizeof(*d));
+
+        if (!d)
+                return tb_error_oom(err);
+        d->manager = m;
+        d->backoff_usec = BACKOFF_FIRST_USEC;
+        *ret = d;
+        return 0;
+}
+
+DockerEvents *docker_events_free(DockerEvents *d)
+{
+        if (!d)
+                return NULL;
+        sd_event_source_disable_unref(d->timer);
+        tb_engine_request_free(d->stream);
+        tb_engine_request_free(d->list);
+        tb_error_free(d->error);
+        free(d);
+        return NULL;
+}
+
+bool docker_events_is_connected(const DockerEvents *d)
+{
+        return d->connected;
+}
+
+const TbError *docker_events_error(const DockerEvents *d)
+{
+        return d->error;
+}
+
+/* Creates the node when the labels make it one. NULL: not ours, or out of memory (said). */
+static Node *find_or_add(DockerEvents *d, const char *id, const char *name, const json_t *labels)
+{
+        _cleanup_error_ TbError *err = NULL;
+        Manager *m = d->manager;
+        Node *n = manager_find(m, id);
+
+        if (n || !node_labels_is_managed(labels))
+                return n;
+        if (node_new(m, id, name, labels, &n, &err) < 0) {
+                log_error("cannot take care of container %.12s: %s", id, tb_error_message(err));
+                return NULL;
+        }
+        return n;
+}
+
+/* The container is gone for good. */
+static void forget(Node *n)
+{
+        n->destroyed = true;
+        run_forget_files(n->manager, n->name);
+        if ((n->state == NODE_CREATED || n->state == NODE_STOPPED) && !n->needs_removal) {
+                node_free(n);
+                return;
+        }
+        if (n->state != NODE_REMOVING && n->state != NODE_STOPPED)
+                node_event(n, NODE_EVENT_DIE, NULL);
+        else
+                reconcile_schedule(n->manager);
+}
+
+/* A replayed `die` of an earlier run must not undo the present one. */
+static bool still_alive(const Node *n)
+{
+        ProcessIdentity now;
+
+        return n->identity.pid != 0 && process_identity_read(n->identity.pid, &now, NULL) >= 0 &&
+                process_identity_equal(&now, &n->identity);
+}
+
+static void on_container(DockerEvents *d, const char *action, const char *id, const json_t *attributes)
+{
+        const char *name = NULL;
+        Node *n;
+
+        if (tb_json_get_string(attributes, "name", &name, NULL) <= 0)
+                name = id;
+        n = find_or_add(d, id, name, attributes);
+        if (!n)
+                return;
+        n->touched_us = tb_now_us();
+        n->event_us = n->touched_us;
+        if (tb_streq(action, "create")) {
+                if (n->label_error)
+                        node_event(n, NODE_EVENT_FAIL, n->label_error);
+        } else if (tb_streq(action, "start"))
+                node_event(n, NODE_EVENT_START, NULL);
+        else if (tb_streq(action, "die"))
+                node_event(n, still_alive(n) ? NODE_EVENT_CHANGED : NODE_EVENT_DIE, NULL);
+        else if (tb_streq(action, "destroy"))
+                forget(n);
+        else if (tb_streq(action, "rename")) {
+                char *copy = strdup(name);
+
+                if (copy) {
+                        free(n->name);
+                        n->name = copy;
+                }
+        } else
+                n->event_us = 0;
+}
+
+static void on_network(DockerEvents *d, const char *action, const json_t *attributes)
+{
+        const char *id = NULL;
+        Node *n;
+
+        if (!tb_streq(action, "connect") && !tb_streq(action, "disconnect"))
+                return;
+        if (tb_json_get_string(attributes, "container", &id, NULL) <= 0 || !container_id_is_valid(id))
+                return;
+        n = manager_find(d->manager, id);
+        /* A stopped container is looked at when it starts. (Docker also sends these around start and die.) */
+        if (!n || !node_is_running(n))
+                return;
+        n->touched_us = tb_now_us();
+        if (n->event_us == 0)
+                n->event_us = n->touched_us;
+        node_event(n, NODE_EVENT_CHANGED, NULL);
+}
+
+void docker_events_take(DockerEvents *d, const json_t *event)
+{
+        const char *type = NULL, *action = NULL, *id = NULL;
+        json_t *actor = NULL, *attributes = NULL;
+        uint64_t time_ns = 0;
+
+        if (tb_json_get_string(event, "Type", &type, NULL) <= 0 ||
+                tb_json_get_string(event, "Action", &action, NULL) <= 0 ||
+                tb_json_get_object(event, "Actor", &actor, NULL) <= 0 ||
+                tb_json_get_string(actor, "ID", &id, NULL) <= 0 ||
+                tb_json_get_object(actor, "Attributes", &attributes, NULL) < 0) {
+                log_debug("the engine sent an event that is none");
+                return;
+        }
+        d->manager->stats.events++;
+        if (tb_json_get_u64(event, "timeNano", &time_ns, NULL) > 0 && time_ns >= d->since_ns)
+                d->since_ns = time_ns + 1;
+        if (tb_streq(type, "container") && container_id_is_valid(id))
+                on_container(d, action, id, attributes);
+        else if (tb_streq(type, "network"))
+                on_network(d, action, attributes);
+}
+
+static int on_line(TbEngineRequest *r, const json_t *line, void *userdata, TbError **err)
+{
+        docker_events_take(userdata, line);
+        return 0;
+}
+
+static void on_stream_done(
+        TbEngineRequest *r, unsigned status, const json_t *body, const TbError *err, void *userdata)
+{
+        DockerEvents *d = userdata;
+        _cleanup_error_ TbError *ended = NULL;
+
+        if (!err)
+                (void) tb_error_set(
+                        &ended, TB_ERROR_REMOTE, -ECONNRESET, "the Docker engine ended its event stream");
+        else if (err->code == -EMSGSIZE)
+                d->since_ns = 0; /* not the same oversized event again */
+        disconnect(d, err ?: ended);
+}
+
+static void take_listed(DockerEvents *d, const json_t *c)
+{
+        const char *id = NULL, *state = NULL, *name;
+        json_t *labels = NULL, *names = NULL;
+        bool known, running;
+        Node *n;
+
+        if (tb_json_get_string(c, "Id", &id, NULL) <= 0 || !container_id_is_valid(id) ||
+                tb_json_get_object(c, "Labels", &labels, NULL) <= 0 ||
+                tb_json_get_string(c, "State", &state, NULL) <= 0)
+                return;
+        name = tb_json_get_array(c, "Names", &names, NULL) > 0 ? json_string_value(json_array_get(names, 0))
+                                                               : NULL;
+        known = manager_find(d->manager, id) != NULL;
+        n = find_or_add(d, id, name ? name + (name[0] == '/') : id, labels);
+        if (!n)
+                return;
+        n->listed_us = d->list_us;
+        if (known && n->touched_us >= d->list_us)
+                return; /* an event knows better */
+        running = tb_streq(state, "running") || tb_streq(state, "paused");
+        if (running)
+                node_event(n, NODE_EVENT_START, NULL);
+        else if (!known) {
+                if (!tb_streq(state, "created"))
+                        n->state = NODE_STOPPED;
+                if (n->label_error)
+                        node_event(n, NODE_EVENT_FAIL, n->label_error);
+        } else if (n->state != NODE_CREATED && n->state != NODE_STOPPED && !tb_streq(state, "created"))
+                node_event(n, NODE_EVENT_NOT_RUNNING, NULL);
+}
+
+void docker_events_take_list(DockerEvents *d, const json_t *list)
+{
+        Manager *m = d->manager;
+        const json_t *c;
+        size_t i;
+
+        json_array_foreach ((json_t *) list, i, c)
+                take_listed(d, c);
+        for (i = m->n_nodes; i-- > 0;) {
+                Node *n = m->nodes[i];
+
+                if (n->listed_us != d->list_us && n->touched_us < d->list_us)
+                        forget(n);
+        }
+}
+
+static void on_list_done(
+        TbEngineRequest *r, unsigned status, const json_t *body, const TbError *err, void *userdata)
+{
+        DockerEvents *d = userdata;
+        _cleanup_error_ TbError *bad = NULL;
+
+        d->list = NULL;
+        if (!err && !json_is_array(body))
+                (void) tb_error_set(
+                        &bad, TB_ERROR_REMOTE, -EPROTO, "the Docker engine's list of containers is no list");
+        if (err || bad) {
+                disconnect(d, err ?: bad);
+                tb_engine_request_free(r);
+                return;
+        }
+        d->backoff_usec = BACKOFF_FIRST_USEC;
+        docker_events_take_list(d, body);
+        tb_engine_request_free(r);
+        manager_listed(d->manager);
+}
+
+static uint64_t realtime_ns(void)
+{
+        struct timespec ts;
+
+        (void) clock_gettime(CLOCK_REALTIME, &ts);
+        return (uint64_t) ts.tv_sec * 1000000000 + (uint64_t) ts.tv_nsec;
+}
+
+static int subscribe(DockerEvents *d, TbError **err)
+{
+        _cleanup_free_ char *path = NULL, *filters = NULL;
+        uint64_t now = realtime_ns();
+        int r;
+
+        /* A clock that was set back would hide events that are still to come. */
+        if (d->since_ns == 0 || d->since_ns > now)
+                d->since_ns = now;
+        filters = tb_engine_escape("{\"type\":[\"container\",\"network\"]}");
+        if (!filters)
+                return tb_error_oom(err);
+        path = tb_asprintf("/events?since=%lu.%09lu&filters=%s", (unsigned long) (d->since_ns / 1000000000),
+                (unsigned long) (d->since_ns % 1000000000), filters);
+        if (!path)
+                return tb_error_oom(err);
+        r = tb_engine_call(d->manager->engine,
+                &(TbEngineCall){
+                        .method = "GET",
+                        .path = path,
+                        .line = on_line,
+                        .done = on_stream_done,
+                        .userdata = d,
+                },
+                &d->stream, err);
+        if (r < 0)
+                return r;
+        d->list_us = tb_now_us();
+        return tb_engine_call(d->manager->engine,
+                &(TbEngineCall){
+                        .method = "GET",
+                        .path = "/containers/json?all=1",
+                        .done = on_list_done,
+                        .userdata = d,
+                },
+                &d->list, err);
+}
+
+static void on_connected(TbEngine *e, const TbError *cause, void *userdata)
+{
+        DockerEvents *d = userdata;
+        _cleanup_error_ TbError *err = NULL;
+
+        if (cause || subscribe(d, &err) < 0) {
+                disconnect(d, cause ?: err);
+                return;
+        }
+        d->connected = true;
+        d->error = tb_error_free(d->error);
+        d->manager->stats.engine_connects++;
+        log_info("following Docker engine %s (API %s) at %s", tb_engine_version(e), tb_engine_api_version(e),
+                tb_engine_endpoint(e));
+        event_log_add(
+                d->manager->log, "engine-connected", json_pack("{s:s}", "version", tb_engine_version(e)));
+        manager_update_status(d->manager);
+}
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        DockerEvents *d = userdata;
+        _cleanup_error_ TbError *err = NULL;
+
+        d->timer = sd_event_source_disable_unref(d->timer);
+        if (tb_engine_connect(d->manager->engine, on_connected, d, &err) < 0)
+                disconnect(d, err);
+        return 0;
+}
+
+/* From wherever it fails: one message when the reason is new, and another try later. */
+static void disconnect(DockerEvents *d, const TbError *cause)
+{
+        bool news = d->connected || !d->error || !tb_streq(d->error->message, tb_error_message(cause));
+
+        if (news) {
+                log_warning("%s; trying again until it answers", tb_error_message(cause));
+                event_log_add(d->manager->log, "engine-lost",
+                        json_pack("{s:s}", "reason", tb_error_message(cause)));
+        }
+        tb_error_free(d->error);
+        d->error = tb_error_copy(cause);
+        d->connected = false;
+        /* `cause` may live in the stream: it is used no more. */
+        d->stream = tb_engine_request_free(d->stream);
+        d->list = tb_engine_request_free(d->list);
+        tb_engine_connect_cancel(d->manager->engine);
+        manager_update_status(d->manager);
+
+        d->timer = sd_event_source_disable_unref(d->timer);
+        if (sd_event_add_time_relative(d->manager->event, &d->timer, CLOCK_MONOTONIC, d->backoff_usec,
+                    d->backoff_usec / 10, on_timer, d) < 0) {
+                log_error("cannot set a timer to connect to the Docker engine again: giving up");
+                (void) sd_event_exit(d->manager->event, EXIT_FAILURE);
+                return;
+        }
+        (void) sd_event_source_set_description(d->timer, "engine-reconnect");
+        d->backoff_usec = MIN2(d->backoff_usec * 2, BACKOFF_MAX_USEC);
+}
+
+int docker_events_start(DockerEvents *d, TbError **err)
+{
+        return tb_engine_connect(d->manager->engine, on_connected, d, err);
+}

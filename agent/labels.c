@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/labels.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+#define PREFIX "tbnode."
+
+static const char *const on_exit_table[_NODE_ON_EXIT_MAX] = {
+        [NODE_ON_EXIT_STAY] = "stay",
+        [NODE_ON_EXIT_STOP] = "stop",
+        [NODE_ON_EXIT_RESTART] = "restart",
+};
+static_assert(ELEMENTSOF(on_exit_table) == _NODE_ON_EXIT_MAX, "an on-exit policy has no name");
+
+const char *node_on_exit_to_string(NodeOnExit v)
+{
+        return v >= 0 && v < _NODE_ON_EXIT_MAX ? on_exit_table[v] : NULL;
+}
+
+NodeOnExit node_on_exit_from_string(const char *s)
+{
+        for (NodeOnExit v = 0; v < _NODE_ON_EXIT_MAX; v++)
+                if (tb_streq(on_exit_table[v], s))
+                        return v;
+        return _NODE_ON_EXIT_INVALID;
+}
+
+void node_labels_done(NodeLabels *l)
+{
+        free(l->experiment);
+        free(l->node);
+        free(l->firewall);
+        for (size_t i = 0; i < l->n_shapes; i++) {
+                free(l->shapes[i].network);
+                free(l->shapes[i].spec);
+        }
+        free(l->shapes);
+        *l = (NodeLabels){};
+}
+
+bool node_labels_is_managed(const json_t *labels)
+{
+        const char *key;
+        json_t *value;
+
+        json_object_foreach ((json_t *) labels, key, value)
+                if (tb_startswith(key, PREFIX))
+                        return true;
+        return false;
+}
+
+const char *node_labels_shape(const NodeLabels *l, const char *network)
+{
+        const char *common = NULL;
+
+        for (size_t i = 0; i < l->n_shapes; i++) {
+                if (!l->shapes[i].network)
+                        common = l->shapes[i].spec;
+                else if (tb_streq(l->shapes[i].network, network))
+                        return l->shapes[i].spec;
+        }
+        return common;
+}
+
+int node_name_check(const char *what, const char *name, TbError **err)
+{
+        static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+        static const char rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+        size_t n = strlen(name);
+        _cleanup_free_ char *shown = NULL;
+
+        if (n > 0 && n <= LABEL_NAME_MAX && strchr(first, name[0]) && strspn(name, rest) == n)
+                return 0;
+        shown = tb_escape(name, 80);
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "%s '%s' is not valid: a letter or digit, then at most %u letters, digits, '-', '_' or '.'",
+                what, shown ?: "", LABEL_NAME_MAX - 1);
+}
+
+static int set_copy(char **field, const char *value, TbError **err)
+{
+        *field = strdup(value);
+        return *field ? 0 : tb_error_oom(err);
+}
+
+static int add_shape(NodeLabels *l, const char *network, const char *spec, TbError **err)
+{
+        NetworkShape *grown;
+
+        if (network && network[0] == 0)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "label tbnode.shape. names no network; write tbnode.shape.NETWORK");
+        if (l->n_shapes >= LABELS_NETWORKS_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -E2BIG, "more than %u tbnode.shape labels",
+                        LABELS_NETWORKS_MAX);
+        grown = reallocarray(l->shapes, l->n_shapes + 1, sizeof(*grown));
+        if (!grown)
+                return tb_error_oom(err);
+        l->shapes = grown;
+        l->shapes[l->n_shapes] = (NetworkShape){};
+        l->n_shapes++;
+        if (network) {
+                int r = set_copy(&l->shapes[l->n_shapes - 1].network, network, err);
+                if (r < 0)
+                        return r;
+        }
+        return set_copy(&l->shapes[l->n_shapes - 1].spec, spec, err);
+}
+
+static int label_read(NodeLabels *l, const char *key, const char *value, TbError **err)
+{
+        const char *name = tb_startswith(key, PREFIX), *network;
+        int r;
+
+        if (tb_streq(name, "shape"))
+                return add_shape(l, NULL, value, err);
+        network = tb_startswith(name, "shape.");
+        if (network)
+                return add_shape(l, network, value, err);
+        if (tb_streq(name, "firewall"))
+                return set_copy(&l->firewall, value, err);
+        if (tb_streq(name, "experiment") || tb_streq(name, "node")) {
+                r = node_name_check(name, value, err);
+                if (r < 0)
+                        return r;
+                return set_copy(name[0] == 'e' ? &l->experiment : &l->node, value, err);
+        }
+        if (tb_streq(name, "on-exit")) {
+                l->on_exit = node_on_exit_from_string(value);
+                if (l->on_exit >= 0)
+                        return 0;
+                l->on_exit = NODE_ON_EXIT_STAY;
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "use stay, stop or restart");
+        }
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "there is no such label; known are tbnode.shape, tbnode.shape.NETWORK, tbnode.firewall, "
+                "tbnode.experiment, tbnode.node and tbnode.on-exit");
+}
+
+static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError **err)
+{
+        _cleanup_free_ char *shown_key = tb_escape(key, 100), *shown_value = NULL;
+        const char *value = json_string_value(j);
+        TbError *cause = NULL;
+        int r;
+
+        if (!shown_key)
+                return tb_error_oom(err);
+        if (!value || json_string_length(j) > LABEL_VALUE_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "label %s: its value is %s", shown_key,
+                        value ? "too long" : "no string");
+        r = label_read(l, key, value, &cause);
+        if (r >= 0)
+                return 0;
+        shown_value = tb_escape(value, 100);
+        (void) tb_error_prefix(&cause, "label %s=%s", shown_key, shown_value ?: "");
+        return tb_error_move(err, &cause);
+}
+
+int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err)
+{
+        _cleanup_node_labels_ NodeLabels l = {};
+        const char *key;
+        json_t *value;
+        int r;
+
+        json_object_foreach ((json_t *) labels, key, value) {
+                if (!tb_startswith(key, PREFIX))
+                        continue;
+                r = label_take(&l, key, value, err);
+                if (r < 0)
+                        return r;
+        }
+        *ret = l;
+        l = (NodeLabels){};
+        return 0;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "agent/config.h"
+#include "agent/event-log.h"
+#include "agent/node.h"
+#include "common/engine.h"
+#include "common/error.h"
+#include "common/http.h"
+#include "netctl/netctl.h"
+
+/*
+ * The daemon as a whole: one loop, one engine connection, all nodes. manager_run() is its life in order.
+ *
+ *         lock -> state file -> netctl -> engine events (subscribe) -> list + inspect -> one batch -> sweep -> READY -> loop
+ *
+ * Nothing here blocks except netctl (milliseconds) and the atomic write of the state file. When it stops, the kernel
+ * is left as it is: nodes stay shaped, and the next start finds them so.
+ */
+
+typedef struct Api Api;
+typedef struct DockerEvents DockerEvents;
+typedef struct JobQueue JobQueue;
+typedef struct RunJob RunJob;
+
+typedef struct ManagerStats {
+        uint64_t batches;
+        uint64_t kernel_writes;
+        uint64_t nodes_applied;
+        uint64_t engine_connects;
+        uint64_t events;
+} ManagerStats;
+
+struct Manager {
+        Config config;
+        sd_event *event;
+        TbHttp *http;
+        TbEngine *engine;
+        Netctl *netctl;
+        EventLog *log;
+        DockerEvents *docker;
+        Api *api;
+        JobQueue *jobs;
+        RunJob *runs; /* list */
+        int lock_fd;
+
+        Node **nodes; /* sorted by id */
+        size_t n_nodes;
+        size_t nodes_allocated;
+        unsigned inspects; /* in flight */
+
+        sd_event_source *batch;       /* deferred: runs when the loop has nothing else to do */
+        sd_event_source *batch_retry; /* after a removal that failed */
+        bool synced;                  /* the first list was worked off: batches may run */
+        bool ready;
+        uint64_t started_us; /* CLOCK_REALTIME */
+        uint64_t ready_us;   /* how long READY took */
+        ManagerStats stats;
+        json_t *saved_nodes; /* state file: what nodes that we have not seen yet had */
+};
+
+int manager_new(Config *config, Manager **ret, TbError **err)
+        _warn_unused_; /* takes the content of *config */
+Manager *manager_free(Manager *m);
+TB_DEFINE_CLEANUP(Manager *, manager_free)
+
+/* From the lock to the end of the loop; returns when told to stop by a signal. */
+int manager_run(Manager *m, TbError **err) _warn_unused_;
+
+Node *manager_find(const Manager *m, const char *id);
+int manager_add(Manager *m, Node *n, TbError **err) _warn_unused_;
+void manager_remove(Manager *m, const Node *n);
+/* By display name, experiment.name, experiment/name, container name, or a unique id prefix of at least 4 digits.
+ * -ENOENT, or -ENOTUNIQ when several have that name. */
+int manager_lookup(const Manager *m, const char *name, Node **ret, TbError **err) _warn_unused_;
+
+/* Called by nodes. */
+void manager_node_changed(Manager *m, Node *n, NodeState old);
+void manager_inspect(Manager *m, Node *n);
+void manager_inspect_cancel(Manager *m, Node *n);
+
+/* Called by docker-events.c: the answer of a list was worked off (inspects may be in flight). */
+void manager_listed(Manager *m);
+/* STATUS= line for systemctl status, and READY when it is time. */
+void manager_update_status(Manager *m);

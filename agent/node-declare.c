@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What a node shall have in the kernel: labels and overrides, turned into netctl's terms. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+
+const ShapeOverride *node_override(const Node *n, const char *network)
+{
+        for (size_t i = 0; i < n->n_overrides; i++)
+                if (tb_streq(n->overrides[i].network, network))
+                        return &n->overrides[i];
+        return NULL;
+}
+
+int node_shape(const Node *n, const char *network, ShapePair *ret, TbError **err)
+{
+        const ShapeOverride *o = node_override(n, network);
+        const char *spec;
+
+        if (o) {
+                *ret = o->shape;
+                return 0;
+        }
+        spec = node_labels_shape(&n->labels, network);
+        if (!spec) {
+                *ret = (ShapePair){};
+                return 0;
+        }
+        return shape_spec_parse_complete(spec, ret, err);
+}
+
+int node_set_override(Node *n, const char *network, const ShapePair *shape, TbError **err)
+{
+        ShapeOverride *o = (ShapeOverride *) node_override(n, network);
+        ShapePair before = {};
+
+        if (!o) {
+                ShapeOverride *grown;
+                char *name;
+
+                if (n->n_overrides >= NODE_OVERRIDES_MAX)
+                        return tb_error_set(err, TB_ERROR_RESOURCE, -E2BIG, "more than %d shaped networks",
+                                NODE_OVERRIDES_MAX);
+                if (node_shape(n, network, &before, NULL) < 0) /* what the label had stays as a root */
+                        before = (ShapePair){};
+                grown = reallocarray(n->overrides, n->n_overrides + 1, sizeof(*grown));
+                if (!grown)
+                        return tb_error_oom(err);
+                n->overrides = grown;
+                name = strdup(network);
+                if (!name)
+                        return tb_error_oom(err);
+                o = &n->overrides[n->n_overrides++];
+                *o = (ShapeOverride){.network = name};
+        } else
+                before = o->shape;
+        o->keep_up |= !shape_is_empty(&before.up) || !shape_is_empty(&shape->up);
+        o->keep_down |= !shape_is_empty(&before.down) || !shape_is_empty(&shape->down);
+        o->shape = *shape;
+        return 0;
+}
+
+FwStyle node_firewall(const Node *n)
+{
+        if (n->firewall_override >= 0)
+                return n->firewall_override;
+        return n->labels.firewall ? fw_style_from_string(n->labels.firewall) : FW_NONE;
+}
+
+void node_declaration_done(NodeDeclaration *d)
+{
+        free(d->interfaces);
+        free(d->shapes);
+        *d = (NodeDeclaration){};
+}
+
+static int check_firewall(const Node *n, TbError **err)
+{
+        _cleanup_free_ char *shown = NULL;
+
+        if (!n->labels.firewall || fw_style_from_string(n->labels.firewall) >= 0)
+                return 0;
+        shown = tb_escape(n->labels.firewall, 80);
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "label tbnode.firewall=%s: there is no such style; use open, basic or closed", shown ?: "");
+}
+
+/* SPECs are checked whether their network is there or not: a typo is reported at the start, not at some later
+ * `docker network connect`. */
+static int check_shapes(const Node *n, TbError **err)
+{
+        for (size_t i = 0; i < n->labels.n_shapes; i++) {
+                const NetworkShape *s = &n->labels.shapes[i];
+                _cleanup_free_ char *shown = NULL, *network = NULL;
+                ShapePair pair;
+                int r;
+
+                r = shape_spec_parse_complete(s->spec, &pair, err);
+                if (r >= 0)
+                        continue;
+                shown = tb_escape(s->spec, 100);
+                network = s->network ? tb_escape(s->network, 80) : NULL;
+                (void) tb_error_prefix(
+                        err, "label tbnode.shape%s%s=%s", network ? "." : "", network ?: "", shown ?: "");
+                return r;
+        }
+        return 0;
+}
+
+int node_check_labels(const Node *n, TbError **err)
+{
+        int r;
+
+        r = check_firewall(n, err);
+        return r < 0 ? r : check_shapes(n, err);
+}
+
+/* A container that shares somebody else's network stack has no veth of its own. */
+static int check_network_mode(const Node *n, TbError **err)
+{
+        const char *mode = n->facts.network_mode;
+        const char *what = tb_streq(mode, "host")   ? "uses the host's network"
+                : tb_startswith(mode, "container:") ? "shares another container's network"
+                                                    : NULL;
+
+        if (!what || (n->labels.n_shapes == 0 && node_firewall(n) == FW_NONE))
+                return 0;
+        return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
+                "the container %s, so it cannot be shaped or filtered; start it on a bridge network", what);
+}
+
+static int declare_interface(const Node *n, const Endpoint *e, bool control, bool filtered,
+        NetctlInterface *ret, ShapePair *ret_shape, TbError **err)
+{
+        const ShapeOverride *o = node_override(n, e->network);
+        /* tbnode.shape is for experiment interfaces; the control network is only shaped when it is named. */
+        bool named = !control;
+        int r;
+
+        for (size_t i = 0; !named && i < n->labels.n_shapes; i++)
+                named = tb_streq(n->labels.shapes[i].network, e->network);
+
+        *ret = (NetctlInterface){
+                .network = e->network,
+                .filtered = filtered,
+                .pinned = filtered,
+                .ipv4 = e->address,
+        };
+        memcpy(ret->mac, e->mac.ether_addr_octet, sizeof(ret->mac));
+        if (o || named) {
+                r = node_shape(n, e->network, ret_shape, err);
+                if (r < 0)
+                        return r;
+                if (!shape_is_empty(&ret_shape->up) || (o && o->keep_up))
+                        ret->up = &ret_shape->up;
+                if (!shape_is_empty(&ret_shape->down) || (o && o->keep_down))
+                        ret->down = &ret_shape->down;
+        }
+        return 0;
+}
+
+int node_declare(const Node *n, const char *control_network, NodeDeclaration *ret, TbError **err)
+{
+        _cleanup_node_declaration_ NodeDeclaration d = {};
+        const ContainerFacts *f = &n->facts;
+        bool has_control = container_facts_endpoint(f, control_network) != NULL;
+        size_t k = 0;
+        int r;
+
+        r = check_network_mode(n, err);
+        if (r < 0)
+                return r;
+
+        d.interfaces = calloc(f->n_endpoints + 1, sizeof(*d.interfaces));
+        d.shapes = calloc(f->n_endpoints + 1, sizeof(*d.shapes));
+        if (!d.interfaces || !d.shapes)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < f->n_endpoints; i++) {
+                const Endpoint *e = &f->endpoints[i];
+                bool control = tb_streq(e->network, control_network);
+
+                if (!e->has_mac) /* network "none", "host" */
+                        continue;
+                /* The style holds for the control network: on experiment links nodes may be routers and send with
+                 * any source address. A node without control network is filtered wherever it is attached. */
+                r = declare_interface(
+                        n, e, control, control || !has_control, &d.interfaces[k], &d.shapes[k], err);
+                if (r < 0)
+                        return r;
+                k++;
+        }
+        d.node = (NetctlNode){
+                .id = n->id,
+                .name = node_display_name(n),
+                .netns_fd = n->netns_fd,
+                .interfaces = d.interfaces,
+                .n_interfaces = k,
+                .style = node_firewall(n),
+        };
+        *ret = d;
+        d = (NodeDeclaration){};
+        return 0;
+}

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/log-node.h"
+#include "agent/reconcile.h"
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+#define REMOVAL_RETRY_USEC UINT64_C(1000000)
+
+/* Nodes by id, because events may free them while a batch goes through its results. */
+typedef struct Batch {
+        Node **nodes;
+        NodeDeclaration *declarations;
+        NetctlNode *netctl;
+        size_t n;
+} Batch;
+
+static void batch_done(Batch *b)
+{
+        for (size_t i = 0; i < b->n; i++)
+                node_declaration_done(&b->declarations[i]);
+        free(b->nodes);
+        free(b->declarations);
+        free(b->netctl);
+}
+#define _cleanup_batch_ _cleanup_(batch_done)
+
+static int batch_alloc(Batch *b, size_t n, TbError **err)
+{
+        b->nodes = calloc(n + 1, sizeof(*b->nodes));
+        b->declarations = calloc(n + 1, sizeof(*b->declarations));
+        b->netctl = calloc(n + 1, sizeof(*b->netctl));
+        return b->nodes && b->declarations && b->netctl ? 0 : tb_error_oom(err);
+}
+
+static int on_batch_retry(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        Manager *m = userdata;
+
+        m->batch_retry = sd_event_source_disable_unref(m->batch_retry);
+        reconcile_schedule(m);
+        return 0;
+}
+
+static void schedule_retry(Manager *m)
+{
+        if (m->batch_retry)
+                return;
+        if (sd_event_add_time_relative(m->event, &m->batch_retry, CLOCK_MONOTONIC, REMOVAL_RETRY_USEC, 0,
+                    on_batch_retry, m) < 0)
+                log_error("cannot set a timer: removals are tried again with the next container event");
+}
+
+/* Everything that is to go. A failed removal stays pending: nodes keep `needs_removal`. */
+static void batch_remove(Manager *m)
+{
+        _cleanup_batch_ Batch b = {};
+        _cleanup_error_ TbError *err = NULL;
+        unsigned long writes = 0;
+        int r;
+
+        r = batch_alloc(&b, m->n_nodes, &err);
+        if (r >= 0) {
+                for (size_t i = 0; i < m->n_nodes; i++) {
+                        Node *n = m->nodes[i];
+
+                        if (!n->needs_removal)
+                                continue;
+                        b.nodes[b.n] = n;
+                        b.netctl[b.n] =
+                                (NetctlNode){.id = n->id, .name = node_display_name(n), .netns_fd = -1};
+                        b.n++;
+                }
+                if (b.n == 0)
+                        return;
+                r = netctl_remove_many(m->netctl, b.netctl, b.n, &writes, &err);
+        }
+        m->stats.kernel_writes += writes;
+        if (r < 0) {
+                log_error("cannot remove the kernel objects of %zu ended node(s), trying again: %s", b.n,
+                        tb_error_message(err));
+                schedule_retry(m);
+                return;
+        }
+        for (size_t i = 0; i < b.n; i++) {
+                b.nodes[i]->needs_removal = false;
+                if (b.nodes[i]->state == NODE_REMOVING)
+                        node_event(b.nodes[i], NODE_EVENT_REMOVED, NULL); /* may free it */
+        }
+}
+
+/* The container went away under our hands: not the node's fault, its next event says what is. */
+static bool vanished(const Node *n, const TbError *e)
+{
+        ProcessIdentity now;
+
+        if (e->code != -ESRCH && e->code != -ENODEV && e->code != -ENOENT && e->code != -ENXIO)
+                return false;
+        return process_identity_read(n->identity.pid, &now, NULL) < 0 ||
+                !process_identity_equal(&now, &n->identity);
+}
+
+static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
+{
+        if (s->error) {
+                if (vanished(n, s->error))
+                        node_event(n, NODE_EVENT_CHANGED, NULL);
+                else
+                        node_event(n, NODE_EVENT_FAIL, s->error);
+                return;
+        }
+        if (s->bridge_nf_enabled)
+                log_notice("turned on net.bridge.bridge-nf-call-iptables: firewall rules of nodes need it");
+        node_status_done(&n->status);
+        n->status = *s;
+        n->has_status = true;
+        *s = (NetctlNodeStatus){};
+        m->stats.nodes_applied++;
+        node_event(n, NODE_EVENT_APPLIED, NULL);
+}
+
+static int batch_collect(Manager *m, Batch *b, TbError **err)
+{
+        int r;
+
+        r = batch_alloc(b, m->n_nodes, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < m->n_nodes; i++) {
+                _cleanup_error_ TbError *cause = NULL;
+                Node *n = m->nodes[i];
+                const char *missing;
+
+                if (n->state != NODE_CONFIGURING)
+                        continue;
+                if (!node_check_ready(n, &missing)) {
+                        log_node(n, LOG_DEBUG, "not configured yet: %s", missing);
+                        continue;
+                }
+                r = node_declare(n, m->config.control_network, &b->declarations[b->n], &cause);
+                if (r < 0) {
+                        node_event(n, NODE_EVENT_FAIL, cause);
+                        continue;
+                }
+                b->nodes[b->n] = n;
+                b->netctl[b->n] = b->declarations[b->n].node;
+                b->n++;
+        }
+        return 0;
+}
+
+static void batch_apply(Manager *m)
+{
+        _cleanup_batch_ Batch b = {};
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_netctl_report_ NetctlReport report = {};
+        int r;
+
+        r = batch_collect(m, &b, &err);
+        if (r >= 0 && b.n == 0)
+                return;
+        if (r >= 0)
+                r = netctl_apply(m->netctl, b.netctl, b.n, &report, &err);
+        if (r < 0) {
+                log_error("cannot configure %zu node(s): %s", b.n, tb_error_message(err));
+                for (size_t i = 0; i < b.n; i++)
+                        node_event(b.nodes[i], NODE_EVENT_FAIL, err);
+                return;
+        }
+        m->stats.batches++;
+        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        log_debug("batch: %zu nodes, %lu netlink writes, %lu firewall commits", b.n, report.netlink_writes,
+                report.firewall_commits);
+        for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
+                take_status(m, b.nodes[i], &report.nodes[i]);
+}
+
+static int on_batch(sd_event_source *s, void *userdata)
+{
+        Manager *m = userdata;
+
+        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
+        if (!m->synced)
+                return 0; /* the first batch is for all nodes together */
+        batch_remove(m);
+        batch_apply(m);
+        manager_update_status(m);
+        return 0;
+}
+
+void reconcile_schedule(Manager *m)
+{
+        int r = 0;
+
+        if (m->batch)
+                r = sd_event_source_set_enabled(m->batch, SD_EVENT_ONESHOT);
+        else {
+                r = sd_event_add_defer(m->event, &m->batch, on_batch, m);
+                if (r >= 0)
+                        r = sd_event_source_set_priority(m->batch, SD_EVENT_PRIORITY_IDLE);
+                if (r >= 0)
+                        (void) sd_event_source_set_description(m->batch, "batch");
+        }
+        if (r < 0)
+                log_error("cannot schedule a batch: %s", strerror(-r));
+}
+
+int reconcile_now(Manager *m, Node *n, TbError **err)
+{
+        _cleanup_node_declaration_ NodeDeclaration d = {};
+        _cleanup_netctl_report_ NetctlReport report = {};
+        int r;
+
+        r = node_declare(n, m->config.control_network, &d, err);
+        if (r < 0)
+                return r;
+        r = netctl_apply(m->netctl, &d.node, 1, &report, err);
+        if (r < 0)
+                return r;
+        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        if (report.nodes[0].error)
+                return tb_error_move(err, &report.nodes[0].error);
+        node_status_done(&n->status);
+        n->status = report.nodes[0];
+        n->has_status = true;
+        report.nodes[0] = (NetctlNodeStatus){};
+        return 0;
+}
+
+int reconcile_show(Manager *m, Node *n, TbError **err)
+{
+        _cleanup_node_declaration_ NodeDeclaration d = {};
+        _cleanup_netctl_report_ NetctlReport report = {};
+        int r;
+
+        r = node_declare(n, m->config.control_network, &d, err);
+        if (r < 0)
+                return r;
+        r = netctl_show(m->netctl, &d.node, 1, &report, err);
+        if (r < 0)
+                return r;
+        if (report.nodes[0].error)
+                return tb_error_move(err, &report.nodes[0].error);
+        /* What the last write did is not known to a look at the kernel. */
+        for (size_t i = 0; i < report.nodes[0].n_interfaces; i++)
+                for (size_t k = 0; k < n->status.n_interfaces; k++)
+                        if (memcmp(report.nodes[0].interfaces[i].mac, n->status.interfaces[k].mac, 6) == 0)
+                                report.nodes[0].interfaces[i].change = n->status.interfaces[k].change;
+        report.nodes[0].change = n->status.change;
+        node_status_done(&n->status);
+        n->status = report.nodes[0];
+        n->has_status = true;
+        report.nodes[0] = (NetctlNodeStatus){};
+        return 0;
+}
+
+int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err)
+{
+        _cleanup_free_ char **known = NULL;
+        size_t k = 0;
+        int r;
+
+        /* Only nodes that run have anything to keep: what an ended one left is an orphan like any other. */
+        known = calloc(m->n_nodes + 1, sizeof(*known));
+        if (!known)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < m->n_nodes; i++)
+                if (node_is_running(m->nodes[i]))
+                        known[k++] = m->nodes[i]->id;
+        r = netctl_sweep(m->netctl, known, ret_removed, err);
+        if (r >= 0)
+                m->stats.kernel_writes += *ret_removed;
+        return r;
+}

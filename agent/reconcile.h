@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "agent/manager.h"
+
+/*
+ * From nodes to the kernel. Whatever became pending in one turn of the loop is written together: first everything that
+ * is to go (one batch, one firewall commit), then everything that is to be there (again one of each). The batch runs
+ * when the loop has no other event, so a burst of starts ends in few commits, and a single one waits for nothing.
+ */
+
+/* Ask for a batch; cheap, as often as one likes. */
+void reconcile_schedule(Manager *m);
+
+/* Writes one running node right now and reads it back, for the API: on failure the kernel has what it had before, and
+ * the node's state is unchanged. */
+int reconcile_now(Manager *m, Node *n, TbError **err) _warn_unused_;
+
+/* Removes what carries our tag and belongs to no node. */
+int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err) _warn_unused_;
+
+/* Reads a node's interfaces from the kernel (counters). */
+int reconcile_show(Manager *m, Node *n, TbError **err) _warn_unused_;

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The container of `tbnode run` in the engine's terms (POST /containers/create). */
+
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "agent/run-spec.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+#define INIT "/tbnode/init"
+#define NODE_DIR_TARGET "/tbnode/run"
+
+static json_t *image_config(const json_t *inspect, const char *key)
+{
+        return json_object_get(json_object_get(inspect, "Config"), key);
+}
+
+bool run_image_is_augmented(const json_t *inspect)
+{
+        return tb_streq(json_string_value(json_array_get(image_config(inspect, "Entrypoint"), 0)), INIT);
+}
+
+/* PORT, HOSTPORT:PORT, IP:HOSTPORT:PORT, each with an optional /tcp, /udp or /sctp. */
+static int add_port(json_t *exposed, json_t *bindings, const char *text, TbError **err)
+{
+        _cleanup_free_ char *copy = strdup(text), *shown = tb_escape(text, 60), *port = NULL;
+        char *slash, *container, *host = NULL, *ip = NULL, *colon;
+        struct in_addr in;
+        uint32_t number;
+        json_t *list;
+
+        if (!copy || !shown)
+                return tb_error_oom(err);
+        slash = strrchr(copy, '/');
+        if (slash)
+                *slash++ = 0;
+        container = copy;
+        colon = strrchr(copy, ':');
+        if (colon) {
+                *colon = 0;
+                container = colon + 1;
+                host = copy;
+                colon = strrchr(copy, ':');
+                if (colon) {
+                        *colon = 0;
+                        host = colon + 1;
+                        ip = copy;
+                }
+        }
+        if ((slash && !tb_streq(slash, "tcp") && !tb_streq(slash, "udp") && !tb_streq(slash, "sctp")) ||
+                tb_parse_u32(container, 1, 65535, &number, NULL) < 0 ||
+                (host && host[0] && tb_parse_u32(host, 0, 65535, &number, NULL) < 0) ||
+                (ip && inet_pton(AF_INET, ip, &in) != 1))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "'%s' is not [[IP:]HOSTPORT:]PORT[/tcp|udp|sctp]", shown);
+        port = tb_asprintf("%s/%s", container, slash ?: "tcp");
+        if (!port || json_object_set_new(exposed, port, json_object()) < 0)
+                return tb_error_oom(err);
+        list = json_object_get(bindings, port);
+        if (!list) {
+                list = json_array();
+                if (json_object_set_new(bindings, port, list) < 0)
+                        return tb_error_oom(err);
+        }
+        if (json_array_append_new(
+                    list, json_pack("{s:s, s:s}", "HostIp", ip ?: "", "HostPort", host ?: "")) < 0)
+                return tb_error_oom(err);
+        return 0;
+}
+
+static bool append(json_t *a, const char *s)
+{
+        return json_array_append_new(a, json_string(s)) >= 0;
+}
+
+/*
+ * The entrypoint of an augmented image is ["/tbnode/init", OPTIONS..., "--", ORIGINAL...]. A user or an entrypoint of
+ * the caller's must not replace init, so they are put in their place inside it.
+ */
+static int wrap_entrypoint(const RunSpec *s, const json_t *original, json_t **ret, TbError **err)
+{
+        _cleanup_json_ json_t *e = json_array();
+        size_t n = json_array_size(original), i = 1;
+        bool ok = e && append(e, INIT);
+
+        if (s->user)
+                ok = ok && append(e, "--user") && append(e, s->user);
+        for (; ok && i < n; i++) {
+                const char *a = json_string_value(json_array_get(original, i));
+
+                if (!a)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,
+                                "the image's entrypoint is no list of strings");
+                if (tb_streq(a, "--"))
+                        break;
+                if (s->user && tb_startswith(a, "--user")) {
+                        if (tb_streq(a, "--user"))
+                                i++;
+                        continue;
+                }
+                ok = append(e, a);
+        }
+        ok = ok && append(e, "--");
+        if (s->entrypoint)
+                ok = ok && append(e, s->entrypoint);
+        else
+                for (i++; ok && i < n; i++)
+                        ok = json_array_append(e, json_array_get(original, i)) >= 0;
+        if (!ok)
+                return tb_error_oom(err);
+        *ret = TAKE_PTR(e);
+        return 0;
+}
+
+static int add_command(const RunSpec *s, const json_t *inspect, json_t *body, TbError **err)
+{
+        json_t *entrypoint = image_config(inspect, "Entrypoint"), *cmd = image_config(inspect, "Cmd"),
+               *own = NULL;
+        int r;
+
+        if (s->cmd && json_object_set_new(body, "Cmd", tb_json_from_strv(s->cmd)) < 0)
+                return tb_error_oom(err);
+        if (!run_image_is_augmented(inspect)) {
+                if (s->user && json_object_set_new(body, "User", json_string(s->user)) < 0)
+                        return tb_error_oom(err);
+                if (s->entrypoint &&
+                        json_object_set_new(body, "Entrypoint", json_pack("[s]", s->entrypoint)) < 0)
+                        return tb_error_oom(err);
+                return 0;
+        }
+        if (!s->user && !s->entrypoint)
+                return 0;
+        r = wrap_entrypoint(s, entrypoint, &own, err);
+        if (r < 0)
+                return r;
+        if (json_object_set_new(body, "Entrypoint", own) < 0)
+                return tb_error_oom(err);
+        /* The engine drops the image's Cmd when an Entrypoint is given; with only a user it must stay. */
+        if (!s->cmd && !s->entrypoint && json_is_array(cmd) && json_object_set(body, "Cmd", cmd) < 0)
+                return tb_error_oom(err);
+        return 0;
+}
+
+static int add_labels(const RunSpec *s, json_t *body, TbError **err)
+{
+        _cleanup_json_ json_t *l = json_object();
+        int r;
+
+        if (!l)
+                return tb_error_oom(err);
+        r = tb_json_set_string(l, "tbnode.node", s->node, err);
+        if (r >= 0 && s->experiment)
+                r = tb_json_set_string(l, "tbnode.experiment", s->experiment, err);
+        if (r >= 0 && s->shape)
+                r = tb_json_set_string(l, "tbnode.shape", s->shape, err);
+        if (r >= 0)
+                r = tb_json_set_string(l, "tbnode.on-exit", node_on_exit_to_string(s->on_exit), err);
+        /* Without a style a node still cannot send with somebody else's address. */
+        if (r >= 0)
+                r = tb_json_set_string(l, "tbnode.firewall", s->firewall ?: "open", err);
+        if (r >= 0 && json_object_set(body, "Labels", l) < 0)
+                r = tb_error_oom(err);
+        return r;
+}
+
+static int add_host_config(
+        const RunSpec *s, const char *control, const char *node_dir, json_t *body, TbError **err)
+{
+        _cleanup_json_ json_t *h = json_object(), *binds = json_array(), *exposed = json_object(),
+                              *bindings = json_object();
+        int r;
+
+        if (!h || !binds || !exposed || !bindings)
+                return tb_error_oom(err);
+        for (char **v = s->volumes; v && *v; v++)
+                if (!append(binds, *v))
+                        return tb_error_oom(err);
+        if (node_dir) {
+                _cleanup_free_ char *bind = tb_asprintf("%s:" NODE_DIR_TARGET ":ro", node_dir);
+
+                if (!bind || !append(binds, bind))
+                        return tb_error_oom(err);
+        }
+        for (char **p = s->publish; p && *p; p++) {
+                r = add_port(exposed, bindings, *p, err);
+                if (r < 0)
+                        return r;
+        }
+        r = tb_json_set_string(h, "NetworkMode", control, err);
+        if (r < 0)
+                return r;
+        if (json_object_set(h, "Binds", binds) < 0 || json_object_set(h, "PortBindings", bindings) < 0 ||
+                json_object_set(body, "HostConfig", h) < 0 ||
+                json_object_set(body, "ExposedPorts", exposed) < 0)
+                return tb_error_oom(err);
+        return 0;
+}
+
+int run_spec_container(const RunSpec *s, const char *image, const json_t *inspect,
+        const char *control_network, const char *node_dir, json_t **ret, TbError **err)
+{
+        _cleanup_json_ json_t *body = json_object();
+        int r;
+
+        if (!body)
+                return tb_error_oom(err);
+        r = tb_json_set_string(body, "Image", image, err);
+        if (r >= 0)
+                r = tb_json_set_string(body, "Hostname", s->node, err);
+        if (r >= 0 && s->workdir)
+                r = tb_json_set_string(body, "WorkingDir", s->workdir, err);
+        if (r >= 0 && s->env && json_object_set_new(body, "Env", tb_json_from_strv(s->env)) < 0)
+                r = tb_error_oom(err);
+        if (r >= 0)
+                r = add_command(s, inspect, body, err);
+        if (r >= 0)
+                r = add_labels(s, body, err);
+        if (r >= 0)
+                r = add_host_config(s, control_network, node_dir, body, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(body);
+        return 0;
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "agent/run-spec.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+#include "common/units.h"
+#include "netctl/fw.h"
+#include "netctl/shape.h"
+
+void run_spec_done(RunSpec *s)
+{
+        augment_request_done(&s->augment);
+        free(s->node);
+        free(s->experiment);
+        free(s->container);
+        tb_strv_free(s->networks);
+        free(s->shape);
+        free(s->firewall);
+        tb_strv_free(s->ssh_keys);
+        tb_strv_free(s->env);
+        tb_strv_free(s->volumes);
+        tb_strv_free(s->publish);
+        free(s->user);
+        free(s->workdir);
+        free(s->entrypoint);
+        tb_strv_free(s->cmd);
+        *s = (RunSpec){};
+}
+
+static int take_string(const json_t *body, const char *key, char **ret, TbError **err)
+{
+        const char *s = NULL;
+        int r;
+
+        r = tb_json_get_string(body, key, &s, err);
+        if (r <= 0)
+                return r;
+        if (strlen(s) > RUN_TEXT_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "%s is too long", key);
+        *ret = strdup(s);
+        return *ret ? 0 : tb_error_oom(err);
+}
+
+static int take_list(const json_t *body, const char *key, char ***ret, TbError **err)
+{
+        int r;
+
+        r = tb_json_get_strv(body, key, ret, err);
+        if (r < 0)
+                return r;
+        if (tb_strv_length(*ret) > RUN_LIST_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -E2BIG, "%s has more than %u entries", key, RUN_LIST_MAX);
+        for (char **i = *ret; i && *i; i++)
+                if (strlen(*i) > RUN_TEXT_MAX)
+                        return tb_error_set(
+                                err, TB_ERROR_CONFIG, -EINVAL, "an entry of %s is too long", key);
+        return 0;
+}
+
+static int check_known(const json_t *body, TbError **err)
+{
+        static const char *const known[] = {"image", "level", "builder", "platform", "project", "update",
+                "name", "experiment", "networks", "shape", "firewall", "on_exit", "ssh_keys", "env",
+                "volumes", "publish", "user", "workdir", "entrypoint", "cmd"};
+        const char *key;
+        json_t *value;
+
+        json_object_foreach ((json_t *) body, key, value) {
+                bool found = false;
+
+                for (size_t i = 0; i < ELEMENTSOF(known); i++)
+                        found |= tb_streq(known[i], key);
+                if (!found) {
+                        _cleanup_free_ char *shown = tb_escape(key, 60);
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "there is no member '%s' in this request", shown ?: "");
+                }
+        }
+        return 0;
+}
+
+static int parse_augment(const json_t *body, const Config *config, AugmentRequest *a, TbError **err)
+{
+        _cleanup_free_ char *level = NULL, *builder = NULL;
+        int r;
+
+        a->level = config->level;
+        a->builder = config->builder;
+        r = take_string(body, "image", &a->image, err);
+        if (r >= 0 && (!a->image || a->image[0] == 0))
+                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no image is named");
+        if (r >= 0)
+                r = take_string(body, "platform", &a->platform, err);
+        if (r >= 0)
+                r = take_string(body, "project", &a->project, err);
+        if (r >= 0)
+                r = tb_json_get_bool(body, "update", &a->update, err);
+        if (r >= 0)
+                r = take_string(body, "level", &level, err);
+        if (r >= 0)
+                r = take_string(body, "builder", &builder, err);
+        if (r < 0)
+                return r;
+        if (level) {
+                a->level = augment_level_from_string(level);
+                if (a->level < 0)
+                        return tb_error_set(
+                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
+        }
+        if (builder) {
+                a->builder = augment_builder_from_string(builder);
+                if (a->builder < 0)
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "there is no such builder; use native or docker");
+        }
+        return augment_level_check(a->level, err);
+}
+
+/* "docker.io/library/nginx:1.25" -> "nginx-3fa2" */
+static int make_name(RunSpec *s, TbError **err)
+{
+        const char *base = strrchr(s->augment.image, '/');
+        char text[48];
+        uint16_t random;
+        size_t n = 0;
+
+        base = base ? base + 1 : s->augment.image;
+        for (; *base && *base != ':' && *base != '@' && n < 40; base++)
+                if ((*base >= 'a' && *base <= 'z') || (*base >= '0' && *base <= '9') ||
+                        (n > 0 && *base == '-'))
+                        text[n++] = *base;
+        text[n] = 0;
+        if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot make up a name");
+        s->node = tb_asprintf("%s%s%04x", n > 0 ? text : "node", "-", random);
+        return s->node ? 0 : tb_error_oom(err);
+}
+
+static int parse_names(const json_t *body, RunSpec *s, TbError **err)
+{
+        int r;
+
+        r = take_string(body, "name", &s->node, err);
+        if (r >= 0)
+                r = take_string(body, "experiment", &s->experiment, err);
+        if (r >= 0 && !s->node)
+                r = make_name(s, err);
+        if (r >= 0)
+                r = node_name_check("name", s->node, err);
+        if (r >= 0 && s->experiment)
+                r = node_name_check("experiment", s->experiment, err);
+        if (r < 0)
+                return r;
+        s->container = s->experiment ? tb_asprintf("%s.%s", s->experiment, s->node) : strdup(s->node);
+        return s->container ? 0 : tb_error_oom(err);
+}
+
+static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbError **err)
+{
+        _cleanup_free_ char *on_exit = NULL;
+        ShapePair pair;
+        int r;
+
+        r = take_list(body, "networks", &s->networks, err);
+        if (r >= 0)
+                r = take_string(body, "shape", &s->shape, err);
+        if (r >= 0)
+                r = take_string(body, "firewall", &s->firewall, err);
+        if (r >= 0)
+                r = take_string(body, "on_exit", &on_exit, err);
+        for (char **n = s->networks; r >= 0 && n && *n; n++) {
+                r = node_name_check("network", *n, err);
+                if (r >= 0 && tb_streq(*n, config->control_network))
+                        r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "network %s is the control network, which every node has", *n);
+                for (char **m = s->networks; r >= 0 && m < n; m++)
+                        if (tb_streq(*m, *n))
+                                r = tb_error_set(
+                                        err, TB_ERROR_CONFIG, -EINVAL, "network %s is given twice", *n);
+        }
+        if (r >= 0 && s->shape) {
+                r = shape_spec_parse_complete(s->shape, &pair, err);
+                if (r < 0)
+                        (void) tb_error_prefix(err, "shape");
+        }
+        if (r < 0)
+                return r;
+        if (s->shape && !s->networks)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "a shape is for experiment networks, and none is given; add --network NAME");
+        if (s->firewall && fw_style_from_string(s->firewall) < 0)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "there is no such firewall style; use open, basic or closed");
+        s->on_exit = on_exit ? node_on_exit_from_string(on_exit) : NODE_ON_EXIT_STAY;
+        if (s->on_exit < 0)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "there is no such on-exit policy; use stay, stop or restart");
+        return 0;
+}
+
+/* One line each, so that nobody smuggles in a second one. What is a key is the server's to judge. */
+static int check_keys(char *const *keys, TbError **err)
+{
+        for (; keys && *keys; keys++)
+                for (const char *c = *keys; *c; c++)
+                        if ((unsigned char) *c < 0x20 && *c != '\t')
+                                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                        "an ssh key has control characters in it");
+        return 0;
+}
+
+static int check_volumes(char *const *volumes, TbError **err)
+{
+        for (; volumes && *volumes; volumes++) {
+                const char *target = strchr(*volumes, ':');
+
+                if (!target || target == *volumes || target[1] != '/')
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "volume '%s' is not SOURCE:/TARGET[:OPTIONS]", *volumes);
+                if (tb_startswith(target + 1, "/tbnode"))
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "volume '%s': /tbnode belongs to tbnode", *volumes);
+        }
+        return 0;
+}
+
+int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbError **err)
+{
+        _cleanup_run_spec_ RunSpec s = {};
+        int r;
+
+        r = check_known(body, err);
+        if (r >= 0)
+                r = parse_augment(body, config, &s.augment, err);
+        if (r >= 0)
+                r = parse_names(body, &s, err);
+        if (r >= 0)
+                r = parse_links(body, config, &s, err);
+        if (r >= 0)
+                r = take_list(body, "ssh_keys", &s.ssh_keys, err);
+        if (r >= 0)
+                r = check_keys(s.ssh_keys, err);
+        if (r >= 0)
+                r = take_list(body, "env", &s.env, err);
+        if (r >= 0)
+                r = take_list(body, "volumes", &s.volumes, err);
+        if (r >= 0)
+                r = check_volumes(s.volumes, err);
+        if (r >= 0)
+                r = take_list(body, "publish", &s.publish, err);
+        if (r >= 0)
+                r = take_string(body, "user", &s.user, err);
+        if (r >= 0)
+                r = take_string(body, "workdir", &s.workdir, err);
+        if (r >= 0)
+                r = take_string(body, "entrypoint", &s.entrypoint, err);
+        if (r >= 0)
+                r = take_list(body, "cmd", &s.cmd, err);
+        if (r < 0)
+                return r;
+        *ret = s;
+        s = (RunSpec){};
+        return 0;
+}
+
+char *run_spec_node_conf(const RunSpec *s)
+{
+        return tb_asprintf("on-exit=%s\nnode=%s\n%s%s%s", node_on_exit_to_string(s->on_exit), s->node,
+                s->experiment ? "experiment=" : "", s->experiment ?: "", s->experiment ? "\n" : "");
+}
+
+char *run_spec_authorized_keys(const RunSpec *s)
+{
+        _cleanup_free_ char *lines = tb_strv_join(s->ssh_keys ?: (char *[]){NULL}, "\n");
+
+        return lines ? tb_asprintf("%s%s", lines, lines[0] ? "\n" : "") : NULL;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <jansson.h>
+
+#include "agent/config.h"
+#include "agent/labels.h"
+#include "augment/augment.h"
+#include "common/error.h"
+
+/*
+ * What `tbnode run` asks for: POST /v1/nodes. Everything is checked here, before anything is made: names, SPEC, style,
+ * ports, keys. Unknown members are refused.
+ */
+
+#define RUN_LIST_MAX 256U
+#define RUN_TEXT_MAX 32768U /* one environment entry, one argument */
+
+typedef struct RunSpec {
+        AugmentRequest augment; /* image, level, builder, platform, project, update */
+        char *node;             /* never NULL after parsing: made up from the image when not given */
+        char *experiment;
+        char *container; /* "<experiment>.<node>" or "<node>": unique on the host */
+        char **networks; /* experiment networks, in the order of the interfaces */
+        char *shape;
+        char *firewall;
+        NodeOnExit on_exit;
+        char **ssh_keys; /* lines of authorized_keys */
+        char **env;
+        char **volumes;
+        char **publish;
+        char *user;
+        char *workdir;
+        char *entrypoint;
+        char **cmd;
+} RunSpec;
+
+void run_spec_done(RunSpec *s);
+#define _cleanup_run_spec_ _cleanup_(run_spec_done)
+
+int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbError **err) _warn_unused_;
+
+/* The body of POST /containers/create. `image`: the reference to run; `inspect`: the engine's description of it;
+ * `node_dir`: host directory for /tbnode/run, NULL = none. The caller owns *ret. */
+int run_spec_container(const RunSpec *s, const char *image, const json_t *inspect,
+        const char *control_network, const char *node_dir, json_t **ret, TbError **err) _warn_unused_;
+/* Does the image's entrypoint start with /tbnode/init (is it an augmented one)? */
+bool run_image_is_augmented(const json_t *inspect);
+/* The text of node.conf (augment/client/README.md). NULL when out of memory. */
+char *run_spec_node_conf(const RunSpec *s);
+/* The text of authorized_keys. NULL when out of memory. */
+char *run_spec_authorized_keys(const RunSpec *s);

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/state-file.h"
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+#define STATE_MAX (4U * 1024 * 1024)
+
+static char *state_path(const Manager *m)
+{
+        return tb_asprintf("%s/state.json", m->config.state_dir);
+}
+
+int state_file_load(Manager *m, TbError **err)
+{
+        _cleanup_free_ char *path = state_path(m);
+        _cleanup_json_ json_t *j = NULL;
+        TbError *cause = NULL;
+        json_t *nodes = NULL;
+        uint64_t version = 0;
+        int r;
+
+        if (!path)
+                return tb_error_oom(err);
+        r = tb_json_load_file(path, STATE_MAX, &j, &cause);
+        if (r == -ENOENT) {
+                tb_error_free(cause);
+                m->saved_nodes = json_object();
+                return m->saved_nodes ? 0 : tb_error_oom(err);
+        }
+        if (r >= 0)
+                r = tb_json_get_u64(j, "version", &version, &cause);
+        if (r >= 0 && version != STATE_VERSION)
+                r = tb_error_set(&cause, TB_ERROR_CONFIG, -EPROTONOSUPPORT, "version %lu is not %d",
+                        (unsigned long) version, STATE_VERSION);
+        if (r >= 0)
+                r = tb_json_get_object(j, "nodes", &nodes, &cause);
+        if (r < 0) {
+                (void) tb_error_prefix(&cause,
+                        "cannot use the saved state in %s (move the file away to start without it)", path);
+                return tb_error_move(err, &cause);
+        }
+        m->saved_nodes = nodes ? json_incref(nodes) : json_object();
+        return m->saved_nodes ? 0 : tb_error_oom(err);
+}
+
+static int override_to_json(const ShapeOverride *o, json_t *shapes, TbError **err)
+{
+        char text[SHAPE_TEXT_MAX];
+        _cleanup_json_ json_t *j = json_object(), *keep = json_array();
+
+        if (!j || !keep || (o->keep_up && json_array_append_new(keep, json_string("up")) < 0) ||
+                (o->keep_down && json_array_append_new(keep, json_string("down")) < 0) ||
+                json_object_set(j, "keep", keep) < 0)
+                return tb_error_oom(err);
+        if (tb_json_set_string(j, "spec", shape_pair_print(&o->shape, text), err) < 0)
+                return -ENOMEM;
+        return json_object_set(shapes, o->network, j) < 0 ? tb_error_oom(err) : 0;
+}
+
+static int node_overrides_to_json(const Node *n, json_t *nodes, TbError **err)
+{
+        _cleanup_json_ json_t *j = NULL, *shapes = NULL;
+        int r;
+
+        if (n->n_overrides == 0 && n->firewall_override < 0)
+                return 0;
+        j = json_object();
+        shapes = json_object();
+        if (!j || !shapes)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < n->n_overrides; i++) {
+                r = override_to_json(&n->overrides[i], shapes, err);
+                if (r < 0)
+                        return r;
+        }
+        if (json_object_set(j, "shapes", shapes) < 0)
+                return tb_error_oom(err);
+        if (n->firewall_override >= 0) {
+                r = tb_json_set_string(j, "firewall", fw_style_to_string(n->firewall_override), err);
+                if (r < 0)
+                        return r;
+        }
+        return json_object_set(nodes, n->id, j) < 0 ? tb_error_oom(err) : 0;
+}
+
+int state_file_save(Manager *m, TbError **err)
+{
+        _cleanup_free_ char *path = state_path(m), *text = NULL;
+        _cleanup_json_ json_t *j = json_object(), *nodes = NULL;
+        int r;
+
+        if (!path || !j)
+                return tb_error_oom(err);
+        nodes = m->saved_nodes ? json_copy(m->saved_nodes) : json_object();
+        if (!nodes)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < m->n_nodes; i++) {
+                r = node_overrides_to_json(m->nodes[i], nodes, err);
+                if (r < 0)
+                        return r;
+        }
+        r = tb_json_set_u64(j, "version", STATE_VERSION, err);
+        if (r < 0)
+                return r;
+        if (json_object_set(j, "nodes", nodes) < 0)
+                return tb_error_oom(err);
+        r = tb_json_dump_pretty(j, &text, err);
+        if (r < 0)
+                return r;
+        r = tb_mkdir_p(m->config.state_dir, 0755, err);
+        if (r >= 0)
+                r = tb_file_write_atomic(path, text, strlen(text), 0600, err);
+        if (r < 0)
+                (void) tb_error_prefix(err, "cannot save the state");
+        return r;
+}
+
+static int restore_override(Node *n, const char *network, const json_t *j, TbError **err)
+{
+        _cleanup_strv_ char **keep = NULL;
+        const char *spec = "";
+        ShapePair pair = {};
+        ShapeOverride *o;
+        int r;
+
+        r = tb_json_get_string(j, "spec", &spec, err);
+        if (r >= 0 && spec[0] != 0)
+                r = shape_spec_parse_complete(spec, &pair, err);
+        if (r >= 0)
+                r = tb_json_get_strv(j, "keep", &keep, err);
+        if (r >= 0)
+                r = node_set_override(n, network, &pair, err);
+        if (r < 0)
+                return r;
+        o = (ShapeOverride *) node_override(n, network);
+        o->keep_up = tb_strv_contains(keep, "up");
+        o->keep_down = tb_strv_contains(keep, "down");
+        return 0;
+}
+
+int state_file_restore(Manager *m, Node *n, TbError **err)
+{
+        json_t *saved, *shapes = NULL, *value;
+        const char *network, *firewall = NULL;
+        TbError *cause = NULL;
+        int r;
+
+        saved = m->saved_nodes ? json_object_get(m->saved_nodes, n->id) : NULL;
+        if (!saved)
+                return 0;
+        r = tb_json_get_object(saved, "shapes", &shapes, &cause);
+        if (r > 0)
+                json_object_foreach (shapes, network, value) {
+                        r = restore_override(n, network, value, &cause);
+                        if (r < 0)
+                                break;
+                }
+        if (r >= 0)
+                r = tb_json_get_string(saved, "firewall", &firewall, &cause);
+        if (r > 0) {
+                n->firewall_override = fw_style_from_string(firewall);
+                r = n->firewall_override < 0 ? tb_error_set(&cause, TB_ERROR_CONFIG, -EINVAL,
+                                                       "there is no firewall style of that name")
+                                             : 0;
+        }
+        if (r == -ENOMEM)
+                return tb_error_move(err, &cause);
+        if (r < 0) {
+                (void) tb_error_prefix(&cause, "saved state");
+                if (n->label_error)
+                        tb_error_free(cause);
+                else
+                        n->label_error = cause;
+        }
+        (void) json_object_del(m->saved_nodes, n->id);
+        return 0;
+}
+
+void state_file_forget_missing(Manager *m)
+{
+        if (m->saved_nodes)
+                (void) json_object_clear(m->saved_nodes);
+}
