@@ -62,7 +62,8 @@ static int add_user(Recipe *r, const RecipeInput *in, TbError **err)
         s = add_step(r, RECIPE_USER,
                 AUGMENT_INIT
                 " starts as root and gives the main process the image's own user (--user below).");
-        return tb_strv_append(&s->args, "root", err);
+        /* A name would have to be in the image's /etc/passwd, and an image without one can have a numeric USER. */
+        return tb_strv_append(&s->args, "0", err);
 }
 
 static int add_labels(Recipe *r, const RecipeInput *in, TbError **err)

@@ -110,8 +110,14 @@ static int find_program(const char *name, const char *path, char *ret, size_t re
                         int length;
 
                         length = snprintf(ret, ret_size, "%.*s%s%s", (int) n, p, n > 0 ? "/" : "./", name);
-                        if (length < (int) ret_size && check_executable(ret) >= 0)
-                                return 0;
+                        if (length < (int) ret_size && check_executable(ret) >= 0) {
+                                if (*ret == '/')
+                                        return 0;
+                                say("exec: \"%s\": cannot run executable found relative to current "
+                                    "directory",
+                                        name);
+                                return EXIT_INIT_FAILED;
+                        }
                         p = p[n] ? p + n + 1 : NULL;
                 }
         }

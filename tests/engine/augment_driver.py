@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""augment-driver from Python: libtbaugment as the agent uses it, without the agent."""
+"""augment-driver from Python: libtbaugment as the agent uses it, without the agent; and what images are compared by."""
 
 import json
 import os
@@ -31,3 +31,13 @@ class Driver:
         self.process.stdin.close()
         self.process.stdout.close()
         return self.process.wait(timeout=30)
+
+
+def essence(config):
+    """The configuration without times, history and what builders write about themselves."""
+    c = {k: v for k, v in (config.get("config") or {}).items() if k not in ("Hostname", "Image")}
+    cmd = c.pop("Cmd", None)
+    return {"os": config["os"], "architecture": config["architecture"], "cmd": cmd,
+            "layers": len(config["rootfs"]["diff_ids"]),
+            "filled": len([h for h in config["history"] if not h.get("empty_layer")]),
+            "config": {k: v for k, v in c.items() if v not in (None, "", [], {}, False)}}

@@ -11,7 +11,7 @@ import stat
 import unittest
 
 import lab
-from augment_driver import Driver
+from augment_driver import Driver, essence
 
 L = None
 D = None
@@ -102,16 +102,6 @@ def repository(name):
 def config_of(repo, digest):
     manifest, _ = L.local.manifest(repo, digest)
     return json.loads(L.local.blob(repo, manifest["config"]["digest"]))
-
-
-def essence(config):
-    """The configuration without times, history and what builders write about themselves."""
-    c = {k: v for k, v in (config.get("config") or {}).items() if k not in ("Hostname", "Image")}
-    cmd = c.pop("Cmd", None)
-    return {"os": config["os"], "architecture": config["architecture"], "cmd": cmd,
-            "layers": len(config["rootfs"]["diff_ids"]),
-            "filled": len([h for h in config["history"] if not h.get("empty_layer")]),
-            "config": {k: v for k, v in c.items() if v not in (None, "", [], {}, False)}}
 
 
 def file_tree(image):

@@ -102,7 +102,7 @@ static void test_options(void **state)
         assert_json(member(&memcached, "Entrypoint"),
                 "[\"/tbnode/"
                 "init\",\"--user\",\"memcache\",\"--level\",\"basic\",\"--\",\"docker-entrypoint.sh\"]");
-        assert_json(member(&memcached, "User"), "\"root\"");
+        assert_json(member(&memcached, "User"), "\"0\"");
 
         apply(&mongo, "mongo");
         assert_json(member(&mongo, "Entrypoint"),

@@ -11,7 +11,7 @@ FROM ${BASE}
 ADD basic.tar.gz /
 
 # /tbnode/init starts as root and gives the main process the image's own user (--user below).
-USER root
+USER 0
 
 # What this image was made from, and with what.
 LABEL "org.opencontainers.image.base.name"="docker.io/library/fixture:1.0" \
