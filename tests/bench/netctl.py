@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""netctl N [--runs R]: time to shape N veths both ways and filter N nodes, ours against tc, ip and iptables.
+
+Every side makes the same objects from nothing on N veth pairs: per node an ifb, HTB root + class + leaf on the veth and on
+the ifb, ingress with a redirecting filter, and the node's iptables chains with their dispatch rules.
+
+    ours       one `tbnode-netctl apply` process (JSON file in, read back and verified)
+    exec       one ip, tc or iptables-legacy process per object, from one shell
+    tc_batch   `ip -batch`, `tc -batch` and `iptables-legacy-restore --noflush`, one process each
+
+Sides alternate within a run; after each, tc, ip and iptables say that the objects are the same. Times are of the whole
+process, started by fork + exec from here, in ms. noop_ms: our second run on the configured host, inside the process.
+Everything happens in a network namespace of its own.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import pathlib
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = pathlib.Path(os.environ.get('TBNODE_BUILD_DIR', pathlib.Path(__file__).resolve().parents[2] / 'build'))
+TOOL = str(BUILD / 'netctl/tbnode-netctl')
+CLONE_NEWNET = 0x40000000
+IFB_BASE = 0x40000000
+
+
+def run(*command, stdin=None):
+    done = subprocess.run([str(c) for c in command], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f'{" ".join(map(str, command))[:200]}: {done.stderr.strip()}')
+    return done.stdout
+
+
+def timed(*command):
+    """Wall time in ms and peak memory in kB of one process, its output thrown away."""
+    begin = time.monotonic()
+    with open(os.devnull, 'wb') as null:
+        p = subprocess.Popen([str(c) for c in command], stdout=null)
+        _, status, usage = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    if p.returncode != 0:
+        sys.exit(f'{command[0]} failed: {p.returncode}')
+    return (time.monotonic() - begin) * 1000, usage.ru_maxrss
+
+
+class Host:
+    def __init__(self, count, directory):
+        self.count = count
+        self.directory = directory
+        self.pids = []
+        libc = ctypes.CDLL(None, use_errno=True)
+        for _ in range(count):
+            read, write = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                libc.prctl(1, signal.SIGKILL)
+                ok = libc.unshare(CLONE_NEWNET) == 0
+                os.write(write, b'1' if ok else b'0')
+                signal.pause()
+                os._exit(0)
+            if os.read(read, 1) != b'1':
+                sys.exit('cannot make a network namespace')
+            os.close(read)
+            os.close(write)
+            self.pids.append(pid)
+        lines = ['link add br0 type bridge', 'link set br0 up']
+        for i, pid in enumerate(self.pids):
+            lines += [f'link add h{i} index {1000 + i} type veth peer name eth0 address {self.mac(i)} netns {pid}',
+                      f'link set h{i} up', f'link set h{i} master br0']
+        run('ip', '-batch', '-', stdin='\n'.join(lines) + '\n')
+
+    def mac(self, i):
+        return f'02:00:00:00:{i >> 8:02x}:{i & 255:02x}'
+
+    def ip(self, i):
+        return f'10.9.{i >> 8}.{i & 255}'
+
+    def node_id(self, i):
+        return f'{i:04d}bench{i:03d}'
+
+    def write(self, count=None):
+        nodes = [{'id': self.node_id(i), 'pid': pid, 'style': 'closed',
+                  'interfaces': [{'mac': self.mac(i), 'shape': 'rate 10mbit up rate 2mbit', 'filtered': True, 'pinned': True,
+                                  'ipv4': self.ip(i)}]} for i, pid in enumerate(self.pids[:count])]
+        path = os.path.join(self.directory, f'nodes{count or ""}.json')
+        with open(path, 'w', encoding='utf-8') as f:
+            json.dump({'nodes': nodes}, f)
+        return path
+
+    def objects(self):
+        """What is in the kernel, without names that may differ: burst is rounded by tc in its own way."""
+        qdiscs = sorted((q['dev'], q['kind'], q['handle'], json.dumps(q['options'].get('limit')))
+                        for q in json.loads(run('tc', '-j', 'qdisc', 'show')) if q['handle'] != '0:')
+        classes = []
+        filters = []
+        for i in range(self.count):
+            for dev in (f'h{i}', f'tbi{1000 + i}'):
+                out = run('tc', 'class', 'show', 'dev', dev)
+                classes.append((dev, re.findall(r'class htb (\S+).* rate (\S+) ceil (\S+)', out)))
+            out = run('tc', 'filter', 'show', 'dev', f'h{i}', 'parent', 'ffff:')
+            filters.append((re.findall(r'protocol (\S+) pref (\d+)', out)[0], re.findall(r'Redirect to device (\S+)\)', out)))
+        links = sorted((link['ifname'], link['ifindex'], link['txqlen'], link['num_tx_queues'], link['ifalias'],
+                        'UP' in link['flags']) for link in json.loads(run('ip', '-j', '-d', 'link', 'show', 'type', 'ifb')))
+        rules = sorted(r for r in run('iptables-legacy-save', '-t', 'filter').splitlines() if 'TBNODE' in r)
+        return {'qdiscs': qdiscs, 'classes': classes, 'filters': filters, 'links': links, 'rules': rules}
+
+    def clean(self):
+        run(TOOL, 'sweep')
+        left = run('tc', 'qdisc', 'show')
+        if '7462:' in left or 'tbi' in left or 'TBNODE' in run('iptables-legacy-save'):
+            sys.exit('clean-up left something')
+
+
+def commands(host, rules):
+    """The same objects as ip, tc and iptables commands."""
+    ip, tc = [], []
+    for i in range(host.count):
+        v = 1000 + i
+        ip += [f'link add name tbi{v} index {IFB_BASE + v} txqueuelen 1000 numtxqueues 1 numrxqueues 1 type ifb',
+               f'link set dev tbi{v} alias tbnode:{host.node_id(i)}:{v}:up', f'link set dev tbi{v} up']
+        for dev, rate, burst, quantum, limit in ((f'h{i}', '10mbit', 6514, 60000, 50), (f'tbi{v}', '2mbit', 2514, 25000, 50)):
+            tc += [f'qdisc add dev {dev} root handle 7462: htb default 1',
+                   f'class add dev {dev} parent 7462: classid 7462:1 htb rate {rate} burst {burst} cburst {burst} quantum {quantum}',
+                   f'qdisc add dev {dev} parent 7462:1 handle 7463: pfifo limit {limit}']
+        tc += [f'qdisc add dev h{i} ingress',
+               f'filter add dev h{i} parent ffff: protocol all pref 29794 u32 match u32 0 0 '
+               f'action mirred egress redirect dev tbi{v}']
+    chains = [r.split()[0][1:] for r in rules if r.startswith(':')]
+    appended = [r for r in rules if r.startswith('-A')]
+    return ip, tc, chains, appended
+
+
+def write_sides(host, rules):
+    ip, tc, chains, appended = commands(host, rules)
+    paths = {}
+
+    def put(name, lines):
+        paths[name] = os.path.join(host.directory, name)
+        with open(paths[name], 'w', encoding='utf-8') as f:
+            f.write('\n'.join(lines) + '\n')
+
+    put('ip', ip)
+    put('tc', tc)
+    put('restore', ['*filter', *(f':{c} - [0:0]' for c in chains), *appended, 'COMMIT'])
+    put('exec.sh', ['set -e', *(f'ip {c}' for c in ip), *(f'tc {c}' for c in tc),
+                    *(f'iptables-legacy -N {c}' for c in chains), *(f'iptables-legacy {r}' for r in appended)])
+    put('batch.sh', ['set -e', f'ip -batch {paths["ip"]}', f'tc -batch {paths["tc"]}',
+                     f'iptables-legacy-restore --noflush {paths["restore"]}'])
+    return {'exec': ['sh', paths['exec.sh']], 'tc_batch': ['sh', paths['batch.sh']]}
+
+
+def spread(values):
+    return {'median': round(statistics.median(values), 3), 'min': round(min(values), 3), 'max': round(max(values), 3)}
+
+
+def bench(count, runs):
+    with tempfile.TemporaryDirectory() as directory:
+        host = Host(count, directory)
+        path = host.write()
+        ours = [TOOL, '--json', 'apply', path]
+
+        # Not measured: modules, caches, and the rules that all sides shall make.
+        first = json.loads(run(*ours))
+        failed = [n['error']['message'] for n in first['nodes'] if n['error']]
+        if failed:
+            sys.exit(failed[0])
+        wanted = host.objects()
+        noop, writes = [], 0
+        for _ in range(max(runs, 5)):
+            again = json.loads(run(*ours))
+            noop.append(again['elapsed_ms'])
+            writes += again['netlink_writes'] + again['firewall_commits'] + again['sysctl_writes']
+        rules = [r for r in run('iptables-legacy-save', '-t', 'filter').splitlines() if 'TBNODE' in r]
+        netem = any(q[1] == 'netem' for q in wanted['qdiscs'])
+        host.clean()
+        one = timed(TOOL, '--json', 'apply', host.write(1))[1]
+        host.clean()
+
+        sides = {'ours': ours, **write_sides(host, rules)}
+        if netem:
+            for name in ('tc',):
+                p = os.path.join(directory, name)
+                with open(p, encoding='utf-8') as f:
+                    text = f.read().replace('handle 7463: pfifo', 'handle 7500: netem')
+                with open(p, 'w', encoding='utf-8') as f:
+                    f.write(text)
+            p = os.path.join(directory, 'exec.sh')
+            with open(p, encoding='utf-8') as f:
+                text = f.read().replace('handle 7463: pfifo', 'handle 7500: netem')
+            with open(p, 'w', encoding='utf-8') as f:
+                f.write(text)
+        times = {name: [] for name in sides}
+        inside, memory = [], []
+        names = list(sides)
+        for r in range(runs):
+            for name in names[r % len(names):] + names[:r % len(names)]:
+                ms, rss = timed(*sides[name])
+                times[name].append(ms)
+                made = host.objects()
+                for what, value in wanted.items():
+                    if made[what] != value:
+                        sys.exit(f'{name} made other {what} than ours')
+                if name == 'ours':
+                    memory.append(rss)
+                host.clean()
+            inside.append(json.loads(run(*ours))['elapsed_ms'])
+            host.clean()
+        for pid in host.pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    others = {name: spread(values) for name, values in times.items() if name != 'ours'}
+    return {
+        'bench': 'netctl', 'args': {'nodes': count},
+        'machine': {'cores': os.cpu_count(), 'kernel': platform.release(), 'engine': None},
+        'runs': runs, 'unit': 'ms', 'ours': spread(times['ours']), 'others': others,
+        'ratios': {name: round(statistics.median(o / m for o, m in zip(times[name], times['ours'])), 3) for name in others},
+        'in_process_ms': spread(inside), 'noop_ms': round(statistics.median(noop), 3), 'noop_writes': writes,
+        'bytes_per_node': int((statistics.median(memory) - one) * 1024 / max(1, count - 1)),
+        'objects': {what: len(value) for what, value in wanted.items()},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('nodes', nargs='?', type=int, default=50)
+    parser.add_argument('--runs', type=int, default=5)
+    args = parser.parse_args()
+    if not 1 <= args.nodes <= 1000 or args.runs < 1:
+        parser.error('1 to 1000 nodes')
+    if os.geteuid() != 0:
+        print('SKIP: needs root', file=sys.stderr)
+        return 77
+    if not os.access(TOOL, os.X_OK):
+        sys.exit(f'{TOOL} is missing: build first')
+    if os.environ.pop('TBNODE_BENCH_INSIDE', None) != '1':
+        command = ['unshare', '--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--', 'sh', '-c',
+                   'mount -t tmpfs none /run && ip link set lo up && exec "$@"', 'sh', sys.executable, *sys.argv]
+        return subprocess.run(command, env={**os.environ, 'TBNODE_BENCH_INSIDE': '1'}, check=False).returncode
+    print(json.dumps(bench(args.nodes, args.runs)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
