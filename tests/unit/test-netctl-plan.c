@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/unit/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "netctl/plan.h"
+#include "netctl/state.h"
+
+/* Properties of the planner: plan(x, x) is empty; carrying out plan(d, a) on a gives d; and then plan(d, a) is empty. */
+
+static uint64_t seed = 42;
+
+static uint32_t draw(uint32_t below)
+{
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        return (uint32_t) (seed >> 33) % below;
+}
+
+static Shape random_shape(void)
+{
+        Shape s = {};
+
+        if (draw(3)) {
+                s.rate_bps = 1000 * (1 + draw(100000));
+                s.set |= 1 << SHAPE_RATE;
+        }
+        if (draw(2)) {
+                s.delay_ns = 1 + draw(1000000);
+                s.set |= 1 << SHAPE_DELAY;
+                if (draw(2)) {
+                        s.jitter_ns = 1 + draw(1000);
+                        s.distribution = draw(_SHAPE_DISTRIBUTION_MAX);
+                        s.set |= 1 << SHAPE_JITTER | (s.distribution ? 1 << SHAPE_DISTRIBUTION : 0);
+                }
+                if (draw(4) == 0) {
+                        s.reorder = 1 + draw(UINT32_MAX - 1);
+                        s.set |= 1 << SHAPE_REORDER;
+                }
+        }
+        if (draw(4) == 0) {
+                s.loss = 1 + draw(UINT32_MAX - 1);
+                s.set |= 1 << SHAPE_LOSS;
+        }
+        if (draw(4) == 0) {
+                s.seed = draw(3);
+                s.set |= 1 << SHAPE_SEED;
+        }
+        if (draw(4) == 0) {
+                s.limit = 1 + draw(1000);
+                s.set |= 1 << SHAPE_LIMIT;
+        }
+        return s;
+}
+
+/* A state that the kernel can be in: whole, half-made or damaged, but not foreign. */
+static IfaceState random_state(void)
+{
+        IfaceState empty = {.veth = 7}, s;
+        Shape up = random_shape(), down = random_shape();
+
+        assert_int_equal(iface_from_shapes(draw(3) ? &up : NULL, draw(3) ? &down : NULL, 1500, "abc", &empty,
+                                 draw(2), &s),
+                0);
+        switch (draw(8)) {
+        case 0:
+                s.down = (TcTree){};
+                break;
+        case 1:
+                if (s.down.owner == TC_OURS)
+                        s.down.leaf = (Leaf){};
+                break;
+        case 2:
+                if (s.down.owner == TC_OURS) {
+                        s.down.has_class = false;
+                        s.down.leaf = (Leaf){};
+                }
+                break;
+        case 3:
+                s.ingress = (IngressState){};
+                break;
+        case 4:
+                s.ingress.filtered = false;
+                s.ingress.redirect = 0;
+                break;
+        case 5:
+                s.ingress.redirect = 99;
+                break;
+        case 6:
+                if (s.ifb.present)
+                        s.ifb.up = false;
+                break;
+        default:
+                break;
+        }
+        return s;
+}
+
+static NetctlChange plan_and_run(const IfaceState *desired, IfaceState *actual, size_t *ret_ops)
+{
+        _cleanup_plan_ Plan plan = {};
+        TbError *err = NULL;
+        NetctlChange change = _NETCTL_CHANGE_INVALID;
+
+        assert_ok(plan_iface(desired, actual, 0, &plan, &change, &err), err);
+        for (size_t i = 0; i < plan.n; i++)
+                plan_simulate(plan.ops + i, actual);
+        *ret_ops = plan.n;
+        return change;
+}
+
+static void test_same_is_empty(void **state)
+{
+        for (int i = 0; i < 20000; i++) {
+                IfaceState s = random_state(), t = s;
+                size_t ops;
+                /* A whole state, not a damaged one. */
+                if (s.ifb.present &&
+                        (s.ingress.redirect != s.ifb.ifindex || !s.ingress.filtered || !s.ifb.up))
+                        continue;
+                assert_int_equal(plan_and_run(&s, &t, &ops), NETCTL_UNCHANGED);
+                assert_int_equal(ops, 0);
+        }
+}
+
+static void test_reaches_desired(void **state)
+{
+        for (int i = 0; i < 50000; i++) {
+                IfaceState actual = random_state(), desired;
+                Shape up = random_shape(), down = random_shape();
+                bool want_up = draw(3), want_down = draw(3);
+                size_t ops;
+
+                assert_int_equal(iface_from_shapes(want_up ? &up : NULL, want_down ? &down : NULL, 1500,
+                                         "abc", &actual, draw(2), &desired),
+                        0);
+                (void) plan_and_run(&desired, &actual, &ops);
+                assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_UNCHANGED);
+                assert_int_equal(ops, 0);
+                assert_int_equal(actual.down.owner, want_down ? TC_OURS : TC_NONE);
+                assert_int_equal(actual.ifb.present, want_up);
+                assert_int_equal(actual.ingress.owner, want_up ? TC_OURS : TC_NONE);
+
+                /* What is read back is what was declared. */
+                Shape back, want = down;
+                if (!want_down)
+                        continue;
+                tree_to_shape(&actual.down, &back);
+                want.limit = shape_effective_limit(&down, 1500);
+                want.set |= 1 << SHAPE_LIMIT;
+                if (shape_has(&want, SHAPE_RATE))
+                        want.rate_bps = (want.rate_bps + 4) / 8 * 8;
+                assert_true(shape_equal(&back, &want));
+        }
+}
+
+/* Parameters of the same kind of leaf change in place: no packet is lost (P13). */
+static void test_live_changes_are_in_place(void **state)
+{
+        IfaceState actual = {.veth = 7}, desired;
+        Shape slow = {.set = 1 << SHAPE_RATE, .rate_bps = 2000000},
+              fast = {.set = 1 << SHAPE_RATE, .rate_bps = 10000000};
+        Shape delayed = {.set = 1 << SHAPE_DELAY, .delay_ns = 20000000}, nothing = {};
+        size_t ops;
+
+        for (int netem = 0; netem < 2; netem++) {
+                actual = (IfaceState){.veth = 7};
+                assert_int_equal(iface_from_shapes(&fast, &fast, 1500, "abc", &actual, netem, &desired), 0);
+                assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_REBUILT);
+                assert_int_equal(
+                        iface_from_shapes(&slow, &nothing, 1500, "abc", &actual, netem, &desired), 0);
+                assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_IN_PLACE);
+                assert_int_equal(
+                        iface_from_shapes(&delayed, &nothing, 1500, "abc", &actual, netem, &desired), 0);
+                assert_int_equal(plan_and_run(&desired, &actual, &ops),
+                        netem ? NETCTL_IN_PLACE : NETCTL_LEAF_REPLACED);
+        }
+}
+
+static void test_foreign_is_refused(void **state)
+{
+        IfaceState desired, actual = {.veth = 7, .down = {.owner = TC_FOREIGN, .kind = "fq_codel"}};
+        Shape s = {.set = 1 << SHAPE_RATE, .rate_bps = 1000000};
+        _cleanup_plan_ Plan plan = {};
+        TbError *err = NULL;
+        NetctlChange change;
+
+        assert_int_equal(iface_from_shapes(&s, &s, 1500, "abc", &actual, false, &desired), 0);
+        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        assert_int_equal(plan.n, 0);
+
+        /* Nothing wanted there: it is none of our business. */
+        IfaceState none = {.veth = 7};
+        assert_ok(plan_iface(&none, &actual, 0, &plan, &change, &err), err);
+        assert_int_equal(plan.n, 0);
+
+        actual = (IfaceState){.veth = 7, .ingress = {.owner = TC_FOREIGN, .kind = "clsact"}};
+        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        actual = (IfaceState){.veth = 7, .ifb = {.foreign = true, .name = "tbi7"}};
+        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        assert_int_equal(plan.n, 0);
+}
+
+/* An ifb carries its whole tree before packets are sent to it, and gets none any more before it goes. */
+static void test_order(void **state)
+{
+        IfaceState desired, actual = {.veth = 7}, none = {.veth = 7};
+        Shape s = {.set = 1 << SHAPE_RATE, .rate_bps = 1000000};
+        _cleanup_plan_ Plan plan = {};
+        TbError *err = NULL;
+        NetctlChange change;
+
+        assert_int_equal(iface_from_shapes(&s, NULL, 1500, "abc", &actual, false, &desired), 0);
+        assert_ok(plan_iface(&desired, &actual, 0, &plan, &change, &err), err);
+        static const OpKind up[] = {OP_IFB_CREATE, OP_IFB_SETUP, OP_ROOT_ADD, OP_CLASS_ADD, OP_LEAF_ADD,
+                OP_INGRESS_ADD, OP_FILTER_ADD};
+        assert_int_equal(plan.n, ELEMENTSOF(up));
+        for (size_t i = 0; i < ELEMENTSOF(up); i++)
+                assert_int_equal(plan.ops[i].kind, up[i]);
+        plan.n = 0;
+        assert_ok(plan_iface(&none, &desired, 0, &plan, &change, &err), err);
+        assert_int_equal(plan.n, 2);
+        assert_int_equal(plan.ops[0].kind, OP_INGRESS_DELETE);
+        assert_int_equal(plan.ops[1].kind, OP_IFB_DELETE);
+}
+
+static void test_htb_rules(void **state)
+{
+        static const uint64_t rates[] = {
+                1000, 9600, 100000, 10000000, UINT64_C(1000000000), UINT64_C(40000000000), 0};
+
+        for (size_t i = 0; i < ELEMENTSOF(rates); i++) {
+                HtbClass c;
+                htb_class_for_rate(rates[i], 1500, &c);
+                /* P3: HTB warns outside of 1000..200000. */
+                assert_in_range(c.quantum, 1514, 60000);
+                /* P4, P5: at least a frame and 4 ms, rounded up, never 0. */
+                uint64_t rate = rates[i] ? rates[i] : TC_UNLIMITED;
+                assert_true(htb_burst_bytes(&c) >= 1513);
+                assert_true(c.buffer * UINT64_C(64) >= 4000000);
+                assert_int_equal(c.rate, rate / 8);
+        }
+}
+
+static void test_ifb_alias(void **state)
+{
+        char id[TC_ALIAS_MAX];
+        uint32_t veth;
+        IfbState ifb;
+
+        assert_int_equal(ifb_identity(1234567, "4f5d0aa", &ifb), 0);
+        assert_string_equal(ifb.name, "tbi1234567");
+        assert_true(ifb_parse_alias(ifb.alias, id, &veth));
+        assert_string_equal(id, "4f5d0aa");
+        assert_int_equal(veth, 1234567);
+        static const char *const bad[] = {"", "tbnode:", "tbnode::5:up", "tbnode:x:0:up", "tbnode:x:5",
+                "tbnode:x:5:down", "tbnode:x:5:up ", "other:x:5:up", "tbnode:x:99999999999:up",
+                "tbnode:x:-1:up"};
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                assert_false(ifb_parse_alias(bad[i], id, &veth));
+        assert_int_equal(ifb_identity(0, "a", &ifb), -EINVAL);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_same_is_empty),
+                cmocka_unit_test(test_reaches_desired),
+                cmocka_unit_test(test_live_changes_are_in_place),
+                cmocka_unit_test(test_foreign_is_refused),
+                cmocka_unit_test(test_order),
+                cmocka_unit_test(test_htb_rules),
+                cmocka_unit_test(test_ifb_alias),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
