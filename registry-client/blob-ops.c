@@ -291,7 +291,10 @@ static void on_put_event(RegistryUpload *u, RegistryUploadEvent event, const TbE
         switch (event) {
         case REGISTRY_UPLOAD_OPENED:
                 o->position = 0;
-                r = registry_upload_send(u, o->size, put_read, &e);
+                if (o->data && o->size <= REGISTRY_UPLOAD_SMALL)
+                        r = registry_upload_send_small(u, o->data, (size_t) o->size, &e);
+                else
+                        r = registry_upload_send(u, put_read, &e);
                 if (r < 0)
                         registry_op_fail(&o->op, e);
                 return;

@@ -41,11 +41,6 @@ RegistryCall *registry_call_free(RegistryCall *call)
 {
         if (!call)
                 return NULL;
-        for (RegistryCall **p = &call->client->background; *p; p = &(*p)->next_background)
-                if (*p == call) {
-                        *p = call->next_background;
-                        break;
-                }
         registry_auth_forget_call(call->client, call);
         sd_event_source_disable_unref(call->timer);
         tb_http_request_free(call->request);
@@ -574,28 +569,20 @@ int registry_call_start(
         return 0;
 }
 
-static void on_background_done(RegistryCall *call, const TbError *err, void *userdata)
+bool registry_call_take_over(RegistryCall *call, TbHttpReadFn read,
+        void (*done)(RegistryCall *call, const TbError *err, void *userdata), void *userdata)
 {
-        registry_call_free(call);
-}
-
-void registry_call_background(RegistryClient *c, const RegistryCallOptions *options)
-{
-        RegistryCallOptions o = *options;
-        RegistryCall *call;
-
-        o.done = on_background_done;
-        o.userdata = NULL;
-        if (registry_call_start(c, &o, &call, NULL) < 0)
-                return;
-        call->next_background = c->background;
-        c->background = call;
-}
-
-void registry_client_stop_background(RegistryClient *c)
-{
-        while (c->background)
-                registry_call_free(c->background);
+        if (call->state != CALL_RUNNING)
+                return false;
+        if (call->o.read)
+                call->o.read = read;
+        call->o.read_userdata = userdata;
+        call->o.again = NULL;
+        call->o.done = done;
+        call->o.userdata = userdata;
+        call->tries_left = 1;
+        registry_call_resume(call);
+        return true;
 }
 
 unsigned registry_call_status(const RegistryCall *call)

@@ -13,7 +13,6 @@ typedef enum CallState {
 } CallState;
 
 struct RegistryCall {
-        RegistryCall *next_background;
         RegistryClient *client;
         RegistryCallOptions o; /* its strings are not ours: only what is copied below may be used later */
         CallState state;

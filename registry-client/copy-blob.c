@@ -8,9 +8,8 @@
  * ends run at the speed of the slower one. The download starts together with the POST that opens the upload; the ring
  * holds what comes early.
  *
- * The upload never gets the last byte before the download's digest and size were found right (`verified`): a blob that is
- * not what was asked for cannot be committed, and its session is cancelled. An empty blob, which has no last byte, is
- * sent only after it was verified.
+ * The upload is not committed before the download's digest and size were found right (`verified`): what is not what was
+ * asked for ends with its session being closed. Small blobs are gathered in the ring and sent when they are complete.
  *
  * A failed upload needs a new session and the bytes from the start: the whole blob is tried again, within the client's
  * number of tries.
@@ -155,13 +154,14 @@ static ssize_t push(const void *data, size_t size, void *userdata, TbError **err
 static ssize_t pull(TbHttpRequest *request, void *buf, size_t size, void *userdata)
 {
         RegistryCopyBlob *b = userdata;
-        size_t available = b->verified ? b->used : b->used > 0 ? b->used - 1 : 0;
 
-        if (available == 0) {
+        if (b->used == 0) {
+                if (b->verified)
+                        return 0;
                 b->pulling_paused = true;
                 return TB_HTTP_PAUSE;
         }
-        size = ring_take(b, buf, MIN2(size, available));
+        size = ring_take(b, buf, MIN2(size, b->used));
         if (b->pushing_paused && b->used <= b->size / 2) {
                 b->pushing_paused = false;
                 registry_download_resume(b->download);
@@ -171,10 +171,14 @@ static ssize_t pull(TbHttpRequest *request, void *buf, size_t size, void *userda
 
 static int send_when_ready(RegistryCopyBlob *b, TbError **err)
 {
-        if (!b->opened || b->sending || (b->o.blob->size == 0 && !b->verified))
+        bool small = b->o.blob->size <= REGISTRY_UPLOAD_SMALL;
+
+        if (!b->opened || b->sending || (small && !b->verified))
                 return 0;
         b->sending = true;
-        return registry_upload_send(b->upload, b->o.blob->size, pull, err);
+        /* Nothing was taken out of the ring yet: it begins at its start. */
+        return small ? registry_upload_send_small(b->upload, b->ring, b->used, err)
+                     : registry_upload_send(b->upload, pull, err);
 }
 
 static void finish(RegistryCopyBlob *b, RegistryCopyHow seen)

@@ -10,7 +10,7 @@
  *   auth                                                         credentials, tokens
  *   call                                                         one logical request: auth, redirects, retries
  *   op                                                           RegistryOp, sync waiting
- *   image-ops list download upload mount copy                    the operations
+ *   image-ops list download session upload mount copy                    the operations
  */
 
 #include <stdbool.h>
@@ -129,6 +129,7 @@ typedef struct RegistryHost {
 
 typedef struct RegistryToken RegistryToken;
 typedef struct RegistryCall RegistryCall;
+typedef struct RegistryClosing RegistryClosing;
 
 struct RegistryClient {
         sd_event *event;
@@ -138,7 +139,7 @@ struct RegistryClient {
         RegistryCredentials *config_credentials;
         RegistryToken *tokens;
         size_t n_tokens;
-        RegistryCall *background; /* calls nobody waits for: closing uploads */
+        RegistryClosing *closing; /* upload sessions being closed in the background */
         unsigned tries;
         uint64_t backoff_usec;
         RegistryStats stats;
@@ -205,9 +206,10 @@ void registry_call_token_ready(RegistryCall *call, const char *token, const TbEr
  * not from a public registry to a private address. */
 int registry_call_check_target(RegistryClient *c, const RegistryHost *host, const char *from, const char *to,
         TbError **err) _warn_unused_;
-/* Starts a call that nobody waits for; the client owns it. Failure to start is ignored. */
-void registry_call_background(RegistryClient *c, const RegistryCallOptions *options);
-void registry_client_stop_background(RegistryClient *c);
+/* Another owner takes a request over while it runs: its body goes on with `read`, its end is reported to `done`, it is
+ * not tried again. False: it is not under way, and can only be freed. */
+bool registry_call_take_over(RegistryCall *call, TbHttpReadFn read,
+        void (*done)(RegistryCall *call, const TbError *err, void *userdata), void *userdata);
 
 /* ---- auth.c ---- */
 
@@ -307,11 +309,26 @@ typedef struct RegistryUploadOptions {
 /* Opens an upload session (POST), with a mount tried in the same request. */
 int registry_upload_start(RegistryClient *c, const RegistryUploadOptions *options, RegistryUpload **ret,
         TbError **err) _warn_unused_;
-/* After OPENED: one PUT of `size` bytes that `read` gives (it gets the options' userdata). */
-int registry_upload_send(RegistryUpload *u, uint64_t size, TbHttpReadFn read, TbError **err) _warn_unused_;
+/* After OPENED: one PATCH with the bytes that `read` gives until it returns 0 (it gets the options' userdata), then the
+ * PUT that commits. `read` returns 0 only when all bytes were given and are right. */
+int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err) _warn_unused_;
+/* After OPENED: a small blob, copied, in the committing PUT itself. */
+int registry_upload_send_small(RegistryUpload *u, const void *data, size_t size, TbError **err)
+        _warn_unused_;
+#define REGISTRY_UPLOAD_SMALL (128U * 1024)
 void registry_upload_resume(RegistryUpload *u);
-/* Cancels an open session at the registry, in the background. */
+/* Closes an open session at the registry, in the background. */
 RegistryUpload *registry_upload_free(RegistryUpload *u);
+/* The session's new Location from an answer, checked: 1 = *ret is the caller's, 0 = the answer has none. */
+int registry_upload_location(RegistryClient *c, const RegistryHost *host, const RegistryCall *call,
+        char **ret, TbError **err) _warn_unused_;
+
+/* ---- session.c ---- */
+
+/* Takes `location` (NULL = not known yet) and `call` (NULL = none is under way). */
+void registry_session_close(
+        RegistryClient *c, RegistryHost *host, const char *scope, char *location, RegistryCall *call);
+void registry_client_stop_closing(RegistryClient *c);
 
 /* ---- blob-ops.c ---- */
 

@@ -105,14 +105,14 @@ int registry_op_wait(RegistryOp *op, TbError **err)
         if (!op->done) {
                 op->client->cancelled = false;
                 if (op->destroy)
-                        op->destroy(op); /* opens the way for the background: sessions get closed */
+                        op->destroy(op); /* gives up its uploads, whose sessions get closed below */
                 op->destroy = NULL;
                 op->result = tb_error_set(&op->error, TB_ERROR_CANCELLED, -ECANCELED, "cancelled");
                 op->done = true;
         }
         /* Nobody runs the loop after us: uploads that were given up must be closed now. Their calls are bounded in time
          * and tries. */
-        while (op->client->background) {
+        while (op->client->closing) {
                 r = run_once(op->client, NULL);
                 if (r < 0)
                         break;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Blob upload (distribution-spec "Pushing blobs"): POST opens a session, one PUT with the digest sends and commits it
+ * Blob upload (distribution-spec "Pushing blobs"): POST opens a session, PATCH streams, PUT with the digest commits
  *
  * The POST carries a mount when there is a repository to mount from; a registry that cannot mount answers with a
  * session as for a plain POST, so nothing is lost by asking. The session's Location holds state in its query and is used
- * as it is, with "digest" appended. Whatever ends an open session other than success, a DELETE is sent for it.
+ * as it is, with "digest" appended. Small blobs go into the PUT itself and save the PATCH. The PATCH has no
+ * Content-Length: so that it can be ended in order at any point, by a source that turns out to be wrong or by an
+ * operation that is given up. Whatever ends an open session other than success, session.c closes it.
  *
- *         OPENING -> OPENED -> SENDING -> done
- *            |-> mounted
+ *         OPENING -> OPENED -> SENDING -> COMMITTING -> done
+ *            |-> mounted         (PATCH)     (PUT)
  */
 
 #include <stdlib.h>
@@ -19,7 +21,6 @@
 #include "registry-client/internal.h"
 
 #define OPEN_TIMEOUT_USEC (60 * USEC_PER_SEC)
-#define CANCEL_TIMEOUT_USEC (10 * USEC_PER_SEC)
 /* The other side may have to move and hash the blob before it answers. */
 #define SEND_LOW_SPEED_SEC 180U
 
@@ -30,36 +31,19 @@ struct RegistryUpload {
         char *mount_from;
         RegistryHost *host;
         RegistryCall *call;
-        char *location; /* of the open session; NULL = none */
+        char *location;    /* of the open session; NULL = none */
+        bool call_is_open; /* the call under way may open a session */
         char *push_scope;
 };
-
-/* In the background: the session may be gone already, and nobody can do anything about a failure (registries purge
- * sessions that were left open). */
-static void cancel_session(RegistryUpload *u)
-{
-        RegistryCallOptions o = {
-                .host = u->host,
-                .method = "DELETE",
-                .url = u->location,
-                .scopes = {u->push_scope},
-                .tries = 1,
-                .timeout_usec = CANCEL_TIMEOUT_USEC,
-        };
-
-        if (!u->location)
-                return;
-        registry_call_background(u->client, &o);
-        free(u->location);
-        u->location = NULL;
-}
 
 RegistryUpload *registry_upload_free(RegistryUpload *u)
 {
         if (!u)
                 return NULL;
-        registry_call_free(u->call); /* first: a running PUT must end before its session is deleted */
-        cancel_session(u);
+        if (u->location || u->call_is_open)
+                registry_session_close(
+                        u->client, u->host, u->push_scope, TAKE_PTR(u->location), TAKE_PTR(u->call));
+        registry_call_free(u->call);
         registry_ref_free(u->ref);
         free(u->mount_from);
         free(u->push_scope);
@@ -72,37 +56,49 @@ static void upload_freep(RegistryUpload **u)
         registry_upload_free(*u);
 }
 
+/* The exchange is over: nothing runs on the session any more, it can be closed at once. */
 static void upload_failed(RegistryUpload *u, const TbError *err)
 {
         u->call = registry_call_free(u->call);
-        cancel_session(u);
+        if (u->location)
+                registry_session_close(u->client, u->host, u->push_scope, TAKE_PTR(u->location), NULL);
         u->o.event(u, REGISTRY_UPLOAD_FAILED, err, u->o.userdata);
 }
 
 static int open_session(RegistryUpload *u, TbError **err);
 
-static int take_location(RegistryUpload *u, RegistryCall *call, TbError **err)
+int registry_upload_location(
+        RegistryClient *c, const RegistryHost *host, const RegistryCall *call, char **ret, TbError **err)
 {
         const char *location = registry_call_header(call, "Location");
-        char *url;
+        _cleanup_free_ char *url = NULL;
         int r;
 
         if (!location)
-                return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,
-                        "%s: opened an upload without telling its Location", u->host->name);
+                return 0;
         r = registry_url_resolve(registry_call_url(call), location, &url, err);
         if (r < 0) {
-                (void) tb_error_prefix(err, "%s: upload Location", u->host->name);
+                (void) tb_error_prefix(err, "%s: upload Location", host->name);
                 return r;
         }
-        r = registry_call_check_target(u->client, u->host, registry_call_url(call), url, err);
-        if (r < 0) {
-                free(url);
+        r = registry_call_check_target(c, host, registry_call_url(call), url, err);
+        if (r < 0)
                 return r;
+        *ret = TAKE_PTR(url);
+        return 1;
+}
+
+/* 1 = the session has a (new) Location, 0 = the answer told none. */
+static int take_location(RegistryUpload *u, RegistryCall *call, TbError **err)
+{
+        char *url;
+        int r = registry_upload_location(u->client, u->host, call, &url, err);
+
+        if (r > 0) {
+                free(u->location);
+                u->location = url;
         }
-        free(u->location);
-        u->location = url;
-        return 0;
+        return r;
 }
 
 static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
@@ -110,7 +106,9 @@ static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
         _cleanup_error_ TbError *e = NULL;
         RegistryUpload *u = userdata;
         unsigned status;
+        int r;
 
+        u->call_is_open = false;
         if (err) {
                 e = tb_error_copy(err); /* err dies with the call */
                 upload_failed(u, e);
@@ -122,7 +120,11 @@ static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
                 return;
         }
         if (status == 202) {
-                if (take_location(u, call, &e) < 0)
+                r = take_location(u, call, &e);
+                if (r == 0)
+                        r = tb_error_set(&e, TB_ERROR_REMOTE, -EPROTO,
+                                "%s: opened an upload without telling its Location", u->host->name);
+                if (r < 0)
                         upload_failed(u, e);
                 else
                         u->o.event(u, REGISTRY_UPLOAD_OPENED, NULL, u->o.userdata);
@@ -175,7 +177,9 @@ static int open_session(RegistryUpload *u, TbError **err)
         }
         o.url = url;
         u->call = registry_call_free(u->call);
-        return registry_call_start(u->client, &o, &u->call, err);
+        r = registry_call_start(u->client, &o, &u->call, err);
+        u->call_is_open = r >= 0;
+        return r;
 }
 
 int registry_upload_start(
@@ -216,7 +220,7 @@ int registry_upload_start(
         return 0;
 }
 
-static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
+static void on_committed(RegistryCall *call, const TbError *err, void *userdata)
 {
         _cleanup_error_ TbError *e = NULL;
         RegistryUpload *u = userdata;
@@ -249,32 +253,66 @@ static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
         u->o.event(u, REGISTRY_UPLOAD_DONE, NULL, u->o.userdata);
 }
 
-int registry_upload_send(RegistryUpload *u, uint64_t size, TbHttpReadFn read, TbError **err)
+static int start_call(RegistryUpload *u, RegistryCallOptions *o, TbError **err)
 {
-        const char *headers[] = {"Content-Type: application/octet-stream", NULL};
+        static const char *const headers[] = {"Content-Type: application/octet-stream", NULL};
+
+        o->host = u->host;
+        o->headers = headers;
+        o->scopes[0] = u->push_scope;
+        o->tries =
+                1; /* a session that saw part of a body is in an unknown state: the owner opens a new one */
+        o->low_speed_sec = SEND_LOW_SPEED_SEC;
+        o->userdata = u;
+        u->call = registry_call_free(u->call);
+        return registry_call_start(u->client, o, &u->call, err);
+}
+
+int registry_upload_send_small(RegistryUpload *u, const void *data, size_t size, TbError **err)
+{
+        RegistryCallOptions o = {.method = "PUT", .body = data, .body_size = size, .done = on_committed};
         _cleanup_free_ char *url = NULL;
-        RegistryCallOptions o = {
-                .host = u->host,
-                .method = "PUT",
-                .headers = headers,
-                .scopes = {u->push_scope},
-                .read = size > 0 ? read : NULL,
-                .read_size = size,
-                .tries =
-                        1, /* a session that saw part of a body is in an unknown state: the owner opens a new one */
-                .low_speed_sec = SEND_LOW_SPEED_SEC,
-                .done = on_sent,
-                .userdata = u,
-        };
         int r;
 
         r = registry_url_add_query(u->location, "digest", u->o.digest.text, &url, err);
         if (r < 0)
                 return r;
         o.url = url;
-        o.read_userdata = u->o.userdata;
-        u->call = registry_call_free(u->call);
-        return registry_call_start(u->client, &o, &u->call, err);
+        return start_call(u, &o, err);
+}
+
+static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        RegistryUpload *u = userdata;
+        unsigned status;
+
+        if (err) {
+                e = tb_error_copy(err);
+                upload_failed(u, e);
+                return;
+        }
+        status = registry_call_status(call);
+        if (status != 202 && status != 201 && status != 204)
+                (void) registry_status_error(
+                        call, &e, "cannot upload blob %s to %s", u->o.digest.text, u->ref->repository);
+        else if (take_location(u, call, &e) >= 0 && registry_upload_send_small(u, NULL, 0, &e) >= 0)
+                return;
+        upload_failed(u, e);
+}
+
+int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err)
+{
+        RegistryCallOptions o = {
+                .method = "PATCH",
+                .url = u->location,
+                .read = read,
+                .read_userdata = u->o.userdata,
+                .read_size = UINT64_MAX,
+                .done = on_sent,
+        };
+
+        return start_call(u, &o, err);
 }
 
 void registry_upload_resume(RegistryUpload *u)

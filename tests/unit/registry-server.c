@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,36 @@ static bool more(Connection *c)
         return true;
 }
 
+/* Takes a chunked body (RFC 9112 7.1) that begins at `head`; false = it broke off. */
+static bool read_chunks(Connection *c, Exchange *e, size_t head)
+{
+        size_t at = head;
+
+        e->body = malloc(1);
+        for (;;) {
+                char *line;
+                size_t n;
+
+                while (!(line = memmem(c->data + at, c->size - at, "\r\n", 2)))
+                        if (!more(c))
+                                return false;
+                n = strtoul(c->data + at, NULL, 16);
+                at = (size_t) (line - c->data) + 2;
+                while (c->size - at < n + 2)
+                        if (!more(c))
+                                return false;
+                e->body = realloc(e->body, e->body_size + n + 1);
+                memcpy(e->body + e->body_size, c->data + at, n);
+                e->body_size += n;
+                at += n + 2;
+                if (n == 0) {
+                        memmove(c->data, c->data + at, c->size - at);
+                        c->size -= at;
+                        return true;
+                }
+        }
+}
+
 static bool read_request(Connection *c, Exchange *e)
 {
         char *end;
@@ -76,6 +107,11 @@ static bool read_request(Connection *c, Exchange *e)
         e->headers = strndup(c->data, head);
         if (sscanf(e->headers, "%15s %4095s", e->method, e->path) != 2)
                 return false;
+        length = exchange_header(e, "Transfer-Encoding");
+        if (length && strcmp(length, "chunked") == 0) {
+                e->body_complete = read_chunks(c, e, head);
+                return true;
+        }
         length = exchange_header(e, "Content-Length");
         want = length ? strtoul(length, NULL, 10) : 0;
         e->body_complete = true;
@@ -147,6 +183,7 @@ static void *accept_connections(void *userdata)
 
                 if (fd < 0)
                         return NULL;
+                (void) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
                 pthread_mutex_lock(&s->lock);
                 if (s->n_threads >= CONNECTIONS_MAX) {
                         pthread_mutex_unlock(&s->lock);
