@@ -58,6 +58,17 @@ class Includes(unittest.TestCase):
                 del table[k]
 
 
+class Documents(unittest.TestCase):
+    def test_files_that_documents_name_exist(self):
+        wrong = []
+        for path in tracked("*.md"):
+            for name in re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:c|h|py|md|build))`",
+                                   (ROOT / path).read_text(encoding="utf-8")):
+                if not (ROOT / name).is_file() and not (ROOT / path).parent.joinpath(name).is_file():
+                    wrong.append(f"{path}: {name}")
+        self.assertEqual(wrong, [], "\n" + "\n".join(wrong))
+
+
 def folder_of(path, table):
     """The longest folder of the table that holds the path."""
     parts = path.split("/")[:-1]
