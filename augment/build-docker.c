@@ -46,6 +46,7 @@ struct AugmentDockerBuild {
 
         TbEngineRequest *call;
         RegistryOp *op;
+        sd_event_source *later; /* nothing to build: the end is announced from the loop all the same */
         AugmentDockerProgressFn progress;
         AugmentDockerBuildFn done;
         void *userdata;
@@ -58,7 +59,8 @@ static void build_finish(AugmentDockerBuild *b)
         _cleanup_error_ TbError *error = TAKE_PTR(b->error);
 
         b->state = BUILD_DONE;
-        b->result.timings.push = tb_now_us() - b->started_us - b->result.timings.build;
+        if (!b->result.as_is)
+                b->result.timings.push = tb_now_us() - b->started_us - b->result.timings.build;
         b->result.timings.total += tb_now_us() - b->started_us;
         if (error)
                 tb_error_prefix(&error, "cannot build image %s with docker", b->result.source_name);
@@ -385,8 +387,19 @@ static int copy_result(AugmentDockerBuild *b, const AugmentResult *mirrored, TbE
                 (r = augment_result_from_json(j, &b->result, err)) < 0)
                 return r;
         b->result.builder = AUGMENT_BUILDER_DOCKER;
+        if (b->result.as_is)
+                return 0;
         if (!b->result.dockerfile || !b->result.base || !b->result.key_tag)
                 return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "there is no Dockerfile to build");
+        return 0;
+}
+
+static int on_later(sd_event_source *s, void *userdata)
+{
+        AugmentDockerBuild *b = userdata;
+
+        b->later = sd_event_source_disable_unref(b->later);
+        build_finish(b);
         return 0;
 }
 
@@ -398,8 +411,13 @@ static int build_prepare(AugmentDockerBuild *b, const AugmentDockerBuildOptions 
         const char *host;
         int r;
 
-        if ((r = copy_request(b, o->request, err)) < 0 || (r = copy_result(b, o->mirrored, err)) < 0 ||
-                (r = registry_ref_parse(b->request.image, &source, err)) < 0 ||
+        if ((r = copy_request(b, o->request, err)) < 0 || (r = copy_result(b, o->mirrored, err)) < 0)
+                return r;
+        if (b->result.as_is) {
+                r = sd_event_add_defer(registry_client_event(b->registry), &b->later, on_later, b);
+                return r < 0 ? tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot use the event loop") : 0;
+        }
+        if ((r = registry_ref_parse(b->request.image, &source, err)) < 0 ||
                 (r = augment_names_make(&b->request, source, &b->names, err)) < 0 ||
                 (r = registry_platform_parse(b->request.platform, &platform, err)) < 0 ||
                 (r = payload_load(b->request.payload_dir, platform.architecture, &payload, err)) < 0 ||
@@ -438,9 +456,8 @@ int augment_docker_build_start(
         b->userdata = options->userdata;
         b->started_us = tb_now_us();
         r = build_prepare(b, options, err);
-        if (r < 0)
-                return r;
-        r = build_next(b, BUILD_PROBE, err);
+        if (r >= 0 && !b->later)
+                r = build_next(b, BUILD_PROBE, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(b);
@@ -458,6 +475,7 @@ void augment_docker_build_cancel(AugmentDockerBuild *b)
                 b->name_made = true;
         build_drop_call(b);
         b->op = registry_op_free(b->op);
+        b->later = sd_event_source_disable_unref(b->later);
         (void) tb_error_set(&error, TB_ERROR_CANCELLED, -ECANCELED, "the build was cancelled");
         build_fail(b, error);
 }
@@ -468,6 +486,7 @@ AugmentDockerBuild *augment_docker_build_free(AugmentDockerBuild *b)
                 return NULL;
         build_drop_call(b);
         registry_op_free(b->op);
+        sd_event_source_disable_unref(b->later);
         docker_context_free(b->context);
         registry_ref_free(b->key);
         registry_ref_free(b->moving);

@@ -16,8 +16,7 @@
 typedef struct Run {
         const AugmentRequest *request;
         AugmentOp op;
-        AugmentProgressFn progress;
-        void *userdata;
+        const AugmentRunHooks *hooks;
 
         RegistryClient *client;
         RegistryRef *source; /* as named */
@@ -53,8 +52,8 @@ static void run_stage(Run *run, const char *stage)
 {
         AugmentProgress p = {.stage = (char *) stage};
 
-        if (run->progress)
-                run->progress(&p, run->userdata);
+        if (run->hooks->progress)
+                run->hooks->progress(&p, run->hooks->userdata);
 }
 
 static int run_prepare(Run *run, TbError **err)
@@ -245,8 +244,8 @@ static void on_copy_progress(const RegistryCopyProgress *c, void *userdata)
                 .total = c->bytes_total,
         };
 
-        if (run->progress)
-                run->progress(&p, run->userdata);
+        if (run->hooks->progress)
+                run->hooks->progress(&p, run->hooks->userdata);
 }
 
 /* The mirror's moving tag follows the source's. */
@@ -388,6 +387,8 @@ static int run_all(Run *run, TbError **err)
         int r;
 
         r = run_prepare(run, err);
+        if (r >= 0 && run->hooks->prepared)
+                r = run->hooks->prepared(run->hooks->userdata, err);
         if (r < 0)
                 return r;
         run_stage(run, "resolve");
@@ -410,14 +411,13 @@ static int run_all(Run *run, TbError **err)
         return 0;
 }
 
-int augment_run(const AugmentRequest *request, AugmentOp op, AugmentProgressFn progress, void *userdata,
+int augment_run(const AugmentRequest *request, AugmentOp op, const AugmentRunHooks *hooks,
         AugmentResult *ret, TbError **err)
 {
         _cleanup_(run_done) Run run = {
                 .request = request,
                 .op = op,
-                .progress = progress,
-                .userdata = userdata,
+                .hooks = hooks,
         };
         int r;
 

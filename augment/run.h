@@ -15,9 +15,15 @@
  * A reference to the mirror therefore has the digest of that manifest.
  */
 
-/* Progress and nothing else; `p` is borrowed. */
-typedef void (*AugmentProgressFn)(const AugmentProgress *p, void *userdata);
+typedef struct AugmentRunHooks {
+        /* `p` is borrowed. May be NULL. */
+        void (*progress)(const AugmentProgress *p, void *userdata);
+        /* Files of this machine (credentials, payload) have been read, nothing of a stranger's has: the moment to give up
+         * what is needed no more. May be NULL; a negative errno with *err set ends the job. */
+        int (*prepared)(void *userdata, TbError **err);
+        void *userdata;
+} AugmentRunHooks;
 
 /* The request must have been checked. */
-int augment_run(const AugmentRequest *request, AugmentOp op, AugmentProgressFn progress, void *userdata,
+int augment_run(const AugmentRequest *request, AugmentOp op, const AugmentRunHooks *hooks,
         AugmentResult *ret, TbError **err) _warn_unused_;

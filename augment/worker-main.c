@@ -112,11 +112,18 @@ static int harden(bool allow_root, TbError **err)
 {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot set no_new_privs");
-        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot forbid core dumps");
         if ((getuid() == 0 || geteuid() == 0) && !allow_root)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EPERM,
                         "the augmentation worker does not run as root; set the agent's worker user");
+        return 0;
+}
+
+/* Nobody of the same user may look into this process from here on. Not earlier: /proc/self belongs to root then, and the
+ * agent passes the credentials as an open file, /proc/self/fd/3. */
+static int on_prepared(void *userdata, TbError **err)
+{
+        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot forbid core dumps");
         return 0;
 }
 
@@ -125,13 +132,17 @@ static int work(bool allow_root, TbError **err)
         _cleanup_buffer_ TbBuffer input = TB_BUFFER_INIT(REQUEST_MAX);
         _cleanup_augment_request_ AugmentRequest request = {};
         _cleanup_augment_result_ AugmentResult result = {};
+        const AugmentRunHooks hooks = {
+                .progress = on_progress,
+                .prepared = on_prepared,
+        };
         AugmentOp op = _AUGMENT_OP_INVALID;
         int r;
 
         if ((r = harden(allow_root, err)) < 0 || (r = read_request(&input, err)) < 0 ||
                 (r = augment_request_from_json(
                          input.data ? input.data : "", input.size, &request, &op, err)) < 0 ||
-                (r = augment_run(&request, op, on_progress, NULL, &result, err)) < 0)
+                (r = augment_run(&request, op, &hooks, &result, err)) < 0)
                 return r;
         return emit_result(&result, op, err);
 }

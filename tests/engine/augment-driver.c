@@ -235,7 +235,7 @@ static int work(Driver *d, const char *cmd, AugmentRequest *request, const json_
         if (tb_streq(cmd, "augment"))
                 return worker(d, request, AUGMENT_OP_AUGMENT, err);
         r = worker(d, request, AUGMENT_OP_MIRROR, err);
-        return r < 0 || d->result.as_is ? r : docker_build(d, request, err);
+        return r < 0 ? r : docker_build(d, request, err);
 }
 
 static void answer(Driver *d, uint64_t started, const TbError *error)

@@ -3,6 +3,7 @@
 """Augmentation against a real registry and a real engine: both builders give the same image, it behaves as its base,
 the second request is a hit, and what fails leaves nothing."""
 
+import base64
 import hashlib
 import json
 import os
@@ -309,6 +310,8 @@ class Decisions(unittest.TestCase):
         self.assertTrue(again["result"]["as_is"])
         self.assertEqual(again["result"]["digest"], first["digest"])
         self.assertTrue(D("augment", first["image"])["hit"])
+        docker = D("docker", first["image"], fresh=True)["result"]
+        self.assertEqual((docker["as_is"], docker["digest"]), (True, first["digest"]))
         # With update it is taken apart and wrapped once, as before.
         updated = D("augment", first["image"], update=True)["result"]
         self.assertFalse(updated["as_is"])
@@ -402,6 +405,8 @@ class Worker(unittest.TestCase):
     REQUEST = {"version": 1, "op": "dockerfile", "image": "plain:1", "level": "basic", "builder": "native",
                "registry": "http://127.0.0.1:5000"}
 
+    NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all")
+
     def run_worker(self, text, *args, wrap=()):
         L.install()
         return L.run(*wrap, f"{L.dir}/bin/tbnode-augment-worker", *args, input=text, check=False)
@@ -414,14 +419,28 @@ class Worker(unittest.TestCase):
     def test_runs_as_nobody_and_writes_nothing_for_a_dockerfile(self):
         before = L.local.all_tags()
         seen = len(L.local.accesses())
-        r = self.run_worker(json.dumps(self.REQUEST), wrap=("setpriv", "--reuid", "65534", "--regid", "65534",
-                                                            "--clear-groups", "--inh-caps=-all"))
+        r = self.run_worker(json.dumps(self.REQUEST), wrap=self.NOBODY)
         self.assertEqual(r.rc, 0, r)
         last = json.loads(r.out.splitlines()[-1])
         self.assertEqual(last["event"], "result")
         self.assertIn("FROM ${BASE}", last["dockerfile"])
         self.assertLessEqual({m for m, _, _ in L.local.accesses()[seen:]}, {"GET", "HEAD"})
         self.assertEqual(L.local.all_tags(), before)
+
+    def test_credentials_come_as_an_open_file(self):
+        """As the agent passes them: only the descriptor can be read, and only before the worker closes itself off."""
+        L.hub.add_user("carol", "secret")
+        lab.images.scratch(L).push(L.hub, "private/tool:7")
+        config = f"{L.tmp('credentials')}/config.json"
+        with open(config, "w", encoding="utf-8") as f:
+            auth = base64.b64encode(b"carol:secret").decode()
+            json.dump({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}, f)
+        os.chmod(config, 0o444)
+        request = {**self.REQUEST, "image": "private/tool:7"}
+        self.assertEqual(self.run_worker(json.dumps(request), wrap=self.NOBODY).rc, 1)
+        request["docker_config"] = "/proc/self/fd/3"
+        r = self.run_worker(json.dumps(request), wrap=("bash", "-c", f'exec 3< {config}; exec "$@"', "-", *self.NOBODY))
+        self.assertEqual(r.rc, 0, r)
 
     def test_bad_input(self):
         for text in ("", "{", "[]", "{}", json.dumps({**self.REQUEST, "evil": 1}), "x" * 100000,
