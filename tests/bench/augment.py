@@ -197,7 +197,7 @@ class Bench(unittest.TestCase):
             hits.append((time.perf_counter() - start) * 1000)
             self.assertTrue(r["hit"])
         version = self.lab.docker("version", "-f", "{{.Server.Version}}").out.strip()
-        benchlib.answer("augment", [f"--runs={runs}", f"--base={self.args.base}"], "ms", times.pop("ours"), times,
+        benchlib.answer("augment", {"runs": runs, "base": self.args.base}, "ms", times.pop("ours"), times,
                         engine=f"docker {version}", cache_hit_ms=round(statistics.median(hits), 3),
                         base_layers=len(self.layers), base_bytes=self.layer_bytes)
 

@@ -10,7 +10,7 @@ A benchmark that needs an engine or registries looks like a test file with one c
         def test_bench(self):
             args = benchlib.arguments()
             ...
-            benchlib.answer("name", ["10"], runs, "ms", ours, {"other": [...]}, extra_key=1)
+            benchlib.answer("name", vars(args), "ms", ours, {"other": [...]}, extra_key=1)
 
     if __name__ == "__main__":
         parser = argparse.ArgumentParser(...)
@@ -43,7 +43,7 @@ def run_in_lab(parser, lab_main, **lab_options):
         rc = subprocess.run([sys.executable, sys.argv[0]], stdout=sys.stderr, env=env).returncode
         if not os.path.exists(out):
             print(f"bench: no result (status {rc}); what went wrong is above", file=sys.stderr)
-            sys.exit(rc or 1)
+            sys.exit(rc or 1)  # 77: skipped, and it was said why
         with open(out, encoding="utf-8") as f:
             print(f.read().strip(), flush=True)
         if rc != 0:
