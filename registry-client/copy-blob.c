@@ -22,6 +22,9 @@
 #include "registry-client/copy.h"
 
 #define RING_SIZE (512U * 1024)
+/* A paused upload goes on when there is this much: each resumption costs a turn of the loop. The end of the download
+ * resumes it in any case. */
+#define RESUME_AT (128U * 1024)
 
 struct RegistryCopyBlob {
         RegistryClient *client;
@@ -141,7 +144,7 @@ static ssize_t push(const void *data, size_t size, void *userdata, TbError **err
                 r = ring_put(b, data, size, err);
                 if (r < 0)
                         return r;
-                if (b->pulling_paused) {
+                if (b->pulling_paused && b->used >= RESUME_AT) {
                         b->pulling_paused = false;
                         registry_upload_resume(b->upload);
                 }

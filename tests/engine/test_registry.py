@@ -141,6 +141,12 @@ class Copy(unittest.TestCase):
                 L.umoci("unpack", "--image", f"{out}:x", f"{out}-bundle")
                 self.assertEqual(os.path.getsize(f"{out}-bundle/rootfs/big"), 20_000_000)
 
+    def test_the_example_of_the_documentation(self):
+        r = L.run(f"{L.build}/tests/unit/registry-example", f"{L.local.host}/src/image:oci", f"{SECOND.host}/doc/x:1")
+        digest, config = r.out.split("\n", 1)
+        self.assertEqual(digest, sha(raw(f"{SECOND.host}/doc/x:1")))
+        self.assertEqual(json.loads(config)["config"], IMAGE.config["config"])
+
     def test_second_copy_moves_nothing(self):
         target = f"{SECOND.host}/copy/again:1"
         self.assertEqual(tool("copy", f"{L.local.host}/src/image:oci", target).rc, 0)
