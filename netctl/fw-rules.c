@@ -48,11 +48,14 @@ static void draft_begin(Draft *d)
         d->size = sizeof(struct ipt_entry);
 }
 
+/* `data` must be zeroed by memset(), not by an initialiser: the kernel keeps padding as it is, and rules are compared byte by
+ * byte with what it gives back. */
 static void draft_match(Draft *d, const char *name, uint8_t revision, const void *data, size_t size)
 {
-        struct xt_entry_match m = {};
+        struct xt_entry_match m;
         size_t total = XT_ALIGN(sizeof(m) + size);
 
+        memset(&m, 0, sizeof(m));
         m.u.user.match_size = (uint16_t) total;
         m.u.user.revision = revision;
         (void) snprintf(m.u.user.name, sizeof(m.u.user.name), "%s", name);
@@ -63,8 +66,9 @@ static void draft_match(Draft *d, const char *name, uint8_t revision, const void
 
 static void rules_add(Rules *r, Draft *d, const char *target)
 {
-        struct xt_standard_target t = {};
+        struct xt_standard_target t;
 
+        memset(&t, 0, sizeof(t));
         d->entry.target_offset = (uint16_t) d->size;
         t.target.u.user.target_size = XT_ALIGN(sizeof(t));
         (void) snprintf(t.target.u.user.name, sizeof(t.target.u.user.name), "%s", target);
@@ -183,13 +187,12 @@ static void match_port(Draft *d, uint16_t protocol, uint16_t port)
 
 static void add_replies(Rules *r)
 {
-        struct xt_conntrack_mtinfo3 m = {
-                .match_flags = XT_CONNTRACK_STATE,
-                .state_mask =
-                        XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED) | XT_CONNTRACK_STATE_BIT(IP_CT_RELATED),
-        };
+        struct xt_conntrack_mtinfo3 m;
         Draft d;
 
+        memset(&m, 0, sizeof(m));
+        m.match_flags = XT_CONNTRACK_STATE;
+        m.state_mask = XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED) | XT_CONNTRACK_STATE_BIT(IP_CT_RELATED);
         draft_begin(&d);
         draft_match(&d, "conntrack", 3, &m, sizeof(m));
         rules_add(r, &d, IPTC_LABEL_RETURN);

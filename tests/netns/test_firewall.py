@@ -178,8 +178,7 @@ class Firewall(netlab.Lab):
         self.apply(nodes)
 
         def shown():
-            # iptables(8) itself resets the counters of policies with every change it makes.
-            return sorted(r.split(' [')[0] for r in rules())
+            return sorted(rules())
 
         good = shown()
         chain = next(r.split()[0][1:] for r in rules() if r.startswith(f':TBNODE-{a.id[:12]}-I'))

@@ -108,6 +108,38 @@ static void test_rules_are_well_formed(void **state)
         node_rules_done(&r);
 }
 
+static void __attribute__((noinline)) dirty_stack(int value)
+{
+        volatile unsigned char bytes[8192];
+
+        for (size_t i = 0; i < sizeof(bytes); i++)
+                bytes[i] = (unsigned char) value;
+}
+
+/* Rules are compared with the kernel's byte by byte: padding must not depend on what was on the stack. */
+static void test_bytes_do_not_depend_on_the_stack(void **state)
+{
+        FwInterface veth = {
+                .ifname = "veth1", .bridged = true, .filtered = true, .pinned = true, .ipv4 = {.s_addr = 1}};
+        FwNode node = {.id = "abc", .style = FW_BASIC, .interfaces = &veth, .n_interfaces = 1};
+        FwSite site = {.n_dns = 1, .n_ntp = 1};
+        NodeRules r[2];
+
+        for (int k = 0; k < 2; k++) {
+                dirty_stack(k ? 0xff : 0x55);
+                assert_int_equal(node_rules_compile(&site, &node, r + k, NULL), 0);
+        }
+        const Rules *a[] = {&r[0].in, &r[0].out, &r[0].forward, &r[0].input};
+        const Rules *b[] = {&r[1].in, &r[1].out, &r[1].forward, &r[1].input};
+        for (size_t k = 0; k < ELEMENTSOF(a); k++) {
+                assert_int_equal(a[k]->n, b[k]->n);
+                for (size_t i = 0; i < a[k]->n; i++)
+                        assert_memory_equal(a[k]->v[i].data, b[k]->v[i].data, a[k]->v[i].size);
+        }
+        node_rules_done(r);
+        node_rules_done(r + 1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -115,6 +147,7 @@ int main(void)
                 cmocka_unit_test(test_chain_names),
                 cmocka_unit_test(test_styles),
                 cmocka_unit_test(test_rules_are_well_formed),
+                cmocka_unit_test(test_bytes_do_not_depend_on_the_stack),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
