@@ -110,13 +110,29 @@ void rules_add_jump(Rules *r, const char *target)
         rules_add(r, &d, target);
 }
 
+/* One match: name, revision, data. Not byte by byte: the kernel gives back a name up to its end only, what is behind it in
+ * the field is whatever libiptc's buffer held. */
+static bool match_equal(const struct xt_entry_match *a, const struct xt_entry_match *b)
+{
+        return a->u.user.match_size == b->u.user.match_size && a->u.user.revision == b->u.user.revision &&
+                strncmp(a->u.user.name, b->u.user.name, sizeof(a->u.user.name)) == 0 &&
+                memcmp(a->data, b->data, a->u.user.match_size - sizeof(*a)) == 0;
+}
+
 bool rule_equal(const Rule *a, const struct ipt_entry *e, const char *target)
 {
         const struct ipt_entry *x = (const void *) a->data;
 
-        return x->target_offset == e->target_offset && memcmp(&x->ip, &e->ip, sizeof(x->ip)) == 0 &&
-                memcmp(x->elems, e->elems, x->target_offset - sizeof(*x)) == 0 &&
-                tb_streq(a->target, target);
+        if (x->target_offset != e->target_offset || memcmp(&x->ip, &e->ip, sizeof(x->ip)) != 0 ||
+                !tb_streq(a->target, target))
+                return false;
+        for (size_t at = sizeof(*x); at < x->target_offset;) {
+                const struct xt_entry_match *m = (const void *) ((const uint8_t *) x + at);
+                if (!match_equal(m, (const void *) ((const uint8_t *) e + at)))
+                        return false;
+                at += m->u.user.match_size;
+        }
+        return true;
 }
 
 /* Name and mask as iptables writes them: exact, terminator included. */
@@ -132,7 +148,9 @@ static void put_ifname(const char *ifname, char name[static IFNAMSIZ], unsigned 
 static void match_in(Draft *d, const FwInterface *i)
 {
         if (i->bridged) {
-                struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_IN};
+                struct xt_physdev_info p;
+                memset(&p, 0, sizeof(p));
+                p.bitmask = XT_PHYSDEV_OP_IN;
                 put_ifname(i->ifname, p.physindev, (unsigned char *) p.in_mask);
                 draft_match(d, "physdev", 0, &p, sizeof(p));
         } else
@@ -142,7 +160,9 @@ static void match_in(Draft *d, const FwInterface *i)
 static void match_out(Draft *d, const FwInterface *i)
 {
         if (i->bridged) {
-                struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_OUT | XT_PHYSDEV_OP_BRIDGED};
+                struct xt_physdev_info p;
+                memset(&p, 0, sizeof(p));
+                p.bitmask = XT_PHYSDEV_OP_OUT | XT_PHYSDEV_OP_BRIDGED;
                 put_ifname(i->ifname, p.physoutdev, (unsigned char *) p.out_mask);
                 draft_match(d, "physdev", 0, &p, sizeof(p));
         } else
@@ -151,8 +171,10 @@ static void match_out(Draft *d, const FwInterface *i)
 
 static void match_not_bridged(Draft *d)
 {
-        struct xt_physdev_info p = {.bitmask = XT_PHYSDEV_OP_BRIDGED, .invert = XT_PHYSDEV_OP_BRIDGED};
+        struct xt_physdev_info p;
 
+        memset(&p, 0, sizeof(p));
+        p.bitmask = p.invert = XT_PHYSDEV_OP_BRIDGED;
         draft_match(d, "physdev", 0, &p, sizeof(p));
 }
 
@@ -177,10 +199,16 @@ static void match_port(Draft *d, uint16_t protocol, uint16_t port)
 {
         d->entry.ip.proto = protocol;
         if (protocol == IPPROTO_TCP) {
-                struct xt_tcp m = {.spts = {0, UINT16_MAX}, .dpts = {port, port}};
+                struct xt_tcp m;
+                memset(&m, 0, sizeof(m));
+                m.spts[1] = UINT16_MAX;
+                m.dpts[0] = m.dpts[1] = port;
                 draft_match(d, "tcp", 0, &m, sizeof(m));
         } else {
-                struct xt_udp m = {.spts = {0, UINT16_MAX}, .dpts = {port, port}};
+                struct xt_udp m;
+                memset(&m, 0, sizeof(m));
+                m.spts[1] = UINT16_MAX;
+                m.dpts[0] = m.dpts[1] = port;
                 draft_match(d, "udp", 0, &m, sizeof(m));
         }
 }

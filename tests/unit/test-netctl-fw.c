@@ -103,6 +103,20 @@ static void test_rules_are_well_formed(void **state)
                         assert_int_equal(
                                 e->target_offset + XT_ALIGN(sizeof(struct xt_standard_target)), rule->size);
                         assert_true(rule_equal(rule, e, rule->target));
+                        /* As the kernel gives it back: nothing behind the end of a match's name. */
+                        _Alignas(8) uint8_t copy[1024];
+                        memcpy(copy, rule->data, rule->size);
+                        for (size_t at = sizeof(*e); at < e->target_offset;) {
+                                struct xt_entry_match *m = (void *) (copy + at);
+                                size_t n = strlen(m->u.user.name) + 1;
+                                memset(m->u.user.name + n, 0xbe, sizeof(m->u.user.name) - n);
+                                at += m->u.user.match_size;
+                        }
+                        assert_true(rule_equal(rule, (const void *) copy, rule->target));
+                        if (e->target_offset > sizeof(*e)) {
+                                copy[e->target_offset - 8] ^= 1;
+                                assert_false(rule_equal(rule, (const void *) copy, rule->target));
+                        }
                         assert_false(rule_equal(rule, e, "ELSEWHERE"));
                 }
         node_rules_done(&r);
