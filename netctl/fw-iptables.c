@@ -20,17 +20,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <time.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
-#include "common/units.h"
 #include "netctl/fw-rules.h"
+#include "netctl/xtables-lock.h"
 
 #define TABLE "filter"
 #define BRIDGE_NF "/proc/sys/net/bridge/bridge-nf-call-iptables"
-#define LOCK_POLL_MS 10
 
 /* One call's view: nodes sorted by short id, what they should have, and the snapshot. */
 typedef struct Target {
@@ -67,43 +64,6 @@ static int iptc_error(TbError **err, const char *what)
                 return tb_error_set(
                         err, TB_ERROR_ENVIRONMENT, -code, "%s: not permitted; run as root", what);
         return tb_error_set(err, TB_ERROR_SYSTEM, -code, "%s: %s", what, iptc_strerror(code));
-}
-
-static int lock_open(int *ret, TbError **err)
-{
-        const char *path = secure_getenv("XTABLES_LOCKFILE"); /* as iptables(8) */
-        if (!path || !*path)
-                path = FW_LOCK_PATH;
-        int fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
-        if (fd < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_ENVIRONMENT, errno, "cannot open the iptables lock %s", path);
-        *ret = fd;
-        return 0;
-}
-
-/* flock(2) knows no time-out, and a signal-based one has no place in a library: so a bounded wait in short steps, and only
- * while another iptables is at work. */
-static int lock_wait(int fd, TbError **err)
-{
-        uint64_t deadline = tb_now_ns() + FW_LOCK_TIMEOUT_MS * UINT64_C(1000000);
-
-        while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-                if (errno != EWOULDBLOCK && errno != EINTR)
-                        return tb_error_set_errno(
-                                err, TB_ERROR_SYSTEM, errno, "cannot take the iptables lock");
-                if (tb_now_ns() >= deadline) {
-                        (void) tb_error_set(err, TB_ERROR_RESOURCE, -EBUSY,
-                                "another program holds the iptables lock for more than %d s; see who with "
-                                "'fuser -v " FW_LOCK_PATH "'",
-                                FW_LOCK_TIMEOUT_MS / 1000);
-                        tb_error_set_retryable(err);
-                        return -EBUSY;
-                }
-                struct timespec step = {.tv_nsec = LOCK_POLL_MS * 1000000L};
-                (void) nanosleep(&step, NULL);
-        }
-        return 0;
 }
 
 static int compare_target(const void *a, const void *b)
@@ -423,14 +383,13 @@ static int session_run(Session *s, unsigned long *commits, TbError **err)
 {
         _cleanup_close_ int lock = -EBADF;
 
-        int r = lock_open(&lock, err);
-        if (r < 0)
-                return r;
-        bool locked = flock(lock, LOCK_EX | LOCK_NB) >= 0;
-        r = session_try(s, locked, commits, err);
+        int locked = xtables_lock_open(&lock, err);
+        if (locked < 0)
+                return locked;
+        int r = session_try(s, locked, commits, err);
         if (r != 1)
                 return r;
-        r = lock_wait(lock, err);
+        r = xtables_lock_wait(lock, FW_LOCK_TIMEOUT_MS, err);
         if (r < 0)
                 return r;
         return session_try(s, true, commits, err);

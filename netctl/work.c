@@ -33,7 +33,7 @@ static int check_node(const NetctlNode *node, bool optional, TbError **err)
         if (node->netns_fd < 0 && !optional)
                 return tb_error_set(
                         err, TB_ERROR_SYSTEM, -ESRCH, "the container's network namespace is not there");
-        for (size_t i = 0; i < node->n_interfaces; i++) {
+        for (size_t i = 0; i < node->n_interfaces && !optional; i++) {
                 const NetctlInterface *x = node->interfaces + i;
                 if (x->up) {
                         r = shape_validate(x->up, "up", err);
@@ -49,8 +49,8 @@ static int check_node(const NetctlNode *node, bool optional, TbError **err)
         return 0;
 }
 
-/* The interfaces of one node, appended to w->ifaces. */
-static int resolve_node(Netctl *n, Work *w, size_t index, TbError **err)
+/* The interfaces of one node, appended to w->ifaces. With `optional` those that are not there are left out. */
+static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError **err)
 {
         const NetctlNode *node = w->nodes + index;
         _cleanup_container_ Container c = {};
@@ -66,7 +66,9 @@ static int resolve_node(Netctl *n, Work *w, size_t index, TbError **err)
                 const ContainerInterface *inside = NULL;
                 const Link *host = NULL;
 
-                r = container_resolve(&c, &w->links, want->mac, &inside, &host, err);
+                r = container_resolve(&c, &w->links, want->mac, &inside, &host, optional ? NULL : err);
+                if (r < 0 && optional)
+                        continue;
                 if (r < 0) {
                         if (want->network)
                                 tb_error_prefix(err, "network %s", want->network);
@@ -149,7 +151,7 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
                 w->first[i] = w->n_ifaces;
                 r = check_node(nodes + i, optional, w->errors + i);
                 if (r >= 0 && nodes[i].netns_fd >= 0) {
-                        r = resolve_node(n, w, i, w->errors + i);
+                        r = resolve_node(n, w, i, optional, w->errors + i);
                         /* Not back in our own namespace: nothing more may be done by this thread. */
                         if (r < 0 && w->errors[i]->kind == TB_ERROR_BUG && r != -ENOTUNIQ)
                                 return tb_error_move(err, w->errors + i);

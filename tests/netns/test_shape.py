@@ -80,6 +80,17 @@ class Objects(netlab.Lab):
         # Nothing there is success, and writes nothing.
         self.assertEqual(json.loads(self.tool('--json', '--id', a.id, 'clear', str(a.pid)).stdout), {'writes': 0})
 
+    def test_removal_of_what_is_half_gone(self):
+        """One of two networks was disconnected meanwhile; the other one's shape goes all the same, also a down-only one."""
+        netlab.bridge('br0')
+        a = self.node('a')
+        first, second = a.plug('br0', '10.9.0.1', 'eth0'), a.plug('br0', '10.9.0.2', 'eth1')
+        self.apply([self.declare(a, [{'ifname': 'eth0', 'down': 'rate 1mbit'}, {'ifname': 'eth1', 'shape': 'rate 1mbit'}])])
+        run('ip', 'link', 'del', second)
+        self.tool('--id', a.id, 'clear', str(a.pid))
+        self.assertEqual([q['kind'] for q in qdiscs(first)], ['noqueue'])
+        self.assertEqual(run('ip', '-br', 'link', 'show', 'type', 'ifb').stdout.count('tbi'), 0)
+
     def test_foreign_qdisc_is_reported_and_untouched(self):
         a, b = self.pair()
         run('tc', 'qdisc', 'add', 'dev', a.host, 'root', 'handle', '1:', 'tbf', 'rate', '1mbit', 'burst', '10k', 'limit', '10k')
