@@ -8,8 +8,7 @@
  *         BLOBS      every distinct blob of all of them, `parallel` at a time (copy-blob.c)
  *         MANIFESTS  deepest level first, so that each is pushed after everything it names; the target's name last
  *
- * Manifests are kept byte for byte from GET to PUT. Nodes form a list in which a parent comes before its children;
- * `depth` is the longest way from the root. The list, the depth and the sum of sizes are bounded.
+ * Manifests are kept byte for byte from GET to PUT; copy-manifests.c has their tree.
  *
  * A failure frees the transfers that run (their upload sessions are closed in the background) and ends the operation; the
  * target then has some new blobs at most, which its garbage collection removes, but no new name.
@@ -23,73 +22,8 @@
 #include "common/units.h"
 #include "registry-client/copy.h"
 
-#define NODES_MAX 1024U
-#define DEPTH_MAX 4U
-#define MANIFESTS_BYTES_MAX (64U * 1024 * 1024)
 #define PARALLEL_DEFAULT 4U
-#define PARALLEL_MAX 16U
 #define PROGRESS_USEC 100000U
-
-typedef enum CopyPhase {
-        COPY_LOOKING,
-        COPY_CHILDREN,
-        COPY_BLOBS,
-        COPY_MANIFESTS,
-        COPY_FINISHED,
-} CopyPhase;
-
-typedef struct CopyOp CopyOp;
-
-typedef struct CopyNode {
-        CopyOp *copy;
-        TbDigest digest;
-        RegistryManifest *manifest; /* NULL = not fetched yet */
-        unsigned depth;
-        RegistryOp *op; /* GET or PUT under way */
-        bool pushed;
-} CopyNode;
-
-typedef struct CopyItem {               /* a blob to copy */
-        const RegistryDescriptor *blob; /* in a node's manifest */
-        bool is_layer;
-        size_t order;
-} CopyItem;
-
-typedef struct CopySlot {
-        CopyOp *copy;
-        const CopyItem *item;
-        RegistryCopyBlob *blob;
-} CopySlot;
-
-struct CopyOp {
-        RegistryOp op;
-        CopyPhase phase;
-        RegistryRef *source, *target;
-        RegistryPlatform platform;
-        bool one_platform, same_repository;
-        unsigned parallel, platform_depth;
-        bool always_stream;
-        bool repair;
-        RegistryCopyTap tap_copy;
-        const RegistryCopyTap *tap; /* NULL or &tap_copy */
-        void (*progress_fn)(const RegistryCopyProgress *, void *);
-        void *progress_userdata;
-        RegistryCopyProgress progress;
-        uint64_t progress_usec;
-
-        RegistryOp *get, *look; /* LOOKING */
-        RegistryManifest *top;
-        bool looked;
-        TbDigest present; /* what the target named before; unset = nothing */
-
-        CopyNode **nodes;
-        size_t n_nodes, n_fetched, n_active;
-        size_t manifests_bytes;
-
-        CopyItem *items;
-        size_t n_items, next_item;
-        CopySlot slots[PARALLEL_MAX];
-};
 
 /* ---- the end ---- */
 
@@ -97,7 +31,7 @@ static void stop_transfers(CopyOp *c)
 {
         c->get = registry_op_free(c->get);
         c->look = registry_op_free(c->look);
-        for (size_t i = 0; i < PARALLEL_MAX; i++)
+        for (size_t i = 0; i < COPY_PARALLEL_MAX; i++)
                 c->slots[i].blob = registry_copy_blob_free(c->slots[i].blob);
         for (size_t i = 0; i < c->n_nodes; i++)
                 c->nodes[i]->op = registry_op_free(c->nodes[i]->op);
@@ -120,7 +54,7 @@ static void copy_destroy(RegistryOp *op)
         registry_platform_done(&c->platform);
 }
 
-static void copy_fail(CopyOp *c, const TbError *err)
+void copy_fail(CopyOp *c, const TbError *err)
 {
         _cleanup_error_ TbError *e = NULL;
 
@@ -146,7 +80,7 @@ static void report_progress(CopyOp *c, bool now)
         c->progress_fn(&c->progress, c->progress_userdata);
 }
 
-static void copy_succeed(CopyOp *c)
+void copy_succeed(CopyOp *c)
 {
         const RegistryManifest *root = c->nodes[0]->manifest;
         _cleanup_error_ TbError *e = NULL;
@@ -165,68 +99,6 @@ static void copy_succeed(CopyOp *c)
         c->phase = COPY_FINISHED;
         report_progress(c, true);
         registry_op_finish(&c->op, 0, NULL);
-}
-
-/* ---- MANIFESTS ---- */
-
-static int push_manifests(CopyOp *c, TbError **err);
-
-static void on_pushed(RegistryOp *op, int result, const TbError *err, void *userdata)
-{
-        _cleanup_error_ TbError *e = NULL;
-        CopyNode *n = userdata;
-        CopyOp *c = n->copy;
-
-        if (err) {
-                copy_fail(c, err);
-                return;
-        }
-        n->op = registry_op_free(n->op);
-        n->pushed = true;
-        c->n_active--;
-        c->op.copy.bytes_uploaded += n->manifest->size;
-        if (n->depth == 0)
-                copy_succeed(c);
-        else if (push_manifests(c, &e) < 0)
-                copy_fail(c, e);
-}
-
-static int push_node(CopyOp *c, CopyNode *n, TbError **err)
-{
-        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
-        const RegistryManifest *m = n->manifest;
-        int r;
-
-        r = registry_ref_with(c->target, n->depth == 0 ? c->target->tag : NULL,
-                n->depth == 0 ? &c->target->digest : &n->digest, &ref, err);
-        if (r < 0)
-                return r;
-        r = registry_put_manifest_start(c->op.client, ref, registry_manifest_kind_to_media_type(m->kind),
-                m->data, m->size, on_pushed, n, &n->op, err);
-        if (r >= 0)
-                c->n_active++;
-        return r;
-}
-
-/* Starts what may go now: nodes of the deepest level that is not complete. */
-static int push_manifests(CopyOp *c, TbError **err)
-{
-        unsigned deepest = 0;
-        int r;
-
-        for (size_t i = 0; i < c->n_nodes; i++)
-                if (!c->nodes[i]->pushed)
-                        deepest = MAX2(deepest, c->nodes[i]->depth);
-        for (size_t i = 0; i < c->n_nodes && c->n_active < c->parallel; i++) {
-                CopyNode *n = c->nodes[i];
-
-                if (n->pushed || n->op || n->depth != deepest)
-                        continue;
-                r = push_node(c, n, err);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
 }
 
 /* ---- BLOBS ---- */
@@ -346,8 +218,7 @@ static int next_blobs(CopyOp *c, TbError **err)
         }
         if (c->n_active > 0 || c->next_item < c->n_items)
                 return 0;
-        c->phase = COPY_MANIFESTS;
-        return push_manifests(c, err);
+        return copy_enter_manifests(c, err);
 }
 
 static int by_digest(const void *a, const void *b)
@@ -412,7 +283,7 @@ static int list_blobs(CopyOp *c, TbError **err)
         return 0;
 }
 
-static int enter_blobs(CopyOp *c, TbError **err)
+int copy_enter_blobs(CopyOp *c, TbError **err)
 {
         int r;
 
@@ -421,130 +292,17 @@ static int enter_blobs(CopyOp *c, TbError **err)
         return r < 0 ? r : next_blobs(c, err);
 }
 
-/* ---- CHILDREN ---- */
-
-static int add_node(CopyOp *c, const TbDigest *digest, unsigned depth, TbError **err)
-{
-        CopyNode **v, *n;
-
-        for (size_t i = 0; i < c->n_nodes; i++)
-                if (tb_digest_equal(&c->nodes[i]->digest, digest)) {
-                        /* Named twice, at different levels: its own children must stay below it. */
-                        if (c->nodes[i]->depth < depth && !c->nodes[i]->manifest)
-                                c->nodes[i]->depth = depth;
-                        else if (c->nodes[i]->depth < depth &&
-                                !registry_manifest_is_index(c->nodes[i]->manifest))
-                                c->nodes[i]->depth = depth;
-                        else if (c->nodes[i]->depth < depth)
-                                return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
-                                        "%s/%s: one index is named at several levels", c->source->host,
-                                        c->source->repository);
-                        return 0;
-                }
-        if (c->n_nodes >= NODES_MAX || depth > DEPTH_MAX)
-                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
-                        "%s/%s: more than %u manifests, or nested deeper than %u", c->source->host,
-                        c->source->repository, NODES_MAX, DEPTH_MAX);
-        v = reallocarray(c->nodes, c->n_nodes + 1, sizeof(*v));
-        if (!v)
-                return tb_error_oom(err);
-        c->nodes = v;
-        n = calloc(1, sizeof(*n));
-        if (!n)
-                return tb_error_oom(err);
-        n->copy = c;
-        n->digest = *digest;
-        n->depth = depth;
-        c->nodes[c->n_nodes++] = n;
-        return 0;
-}
-
-/* The node got its manifest (taken): its children become nodes. */
-static int fill_node(CopyOp *c, CopyNode *n, RegistryManifest *m, TbError **err)
-{
-        int r;
-
-        n->manifest = m;
-        c->n_fetched++;
-        c->manifests_bytes += m->size;
-        c->op.copy.bytes_downloaded += m->size;
-        if (c->manifests_bytes > MANIFESTS_BYTES_MAX)
-                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
-                        "%s/%s: its manifests are larger than %u bytes", c->source->host,
-                        c->source->repository, MANIFESTS_BYTES_MAX);
-        for (size_t i = 0; i < m->n_entries; i++) {
-                if (registry_manifest_kind_from_media_type(m->entries[i].media_type) < 0)
-                        continue;
-                r = add_node(c, &m->entries[i].digest, n->depth + 1, err);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-static int fetch_children(CopyOp *c, TbError **err);
-
-static void on_child(RegistryOp *op, int result, const TbError *err, void *userdata)
-{
-        _cleanup_error_ TbError *e = NULL;
-        CopyNode *n = userdata;
-        CopyOp *c = n->copy;
-        RegistryManifest *m;
-
-        if (err) {
-                copy_fail(c, err);
-                return;
-        }
-        m = registry_op_steal_manifest(op);
-        n->op = registry_op_free(n->op);
-        c->n_active--;
-        if (fill_node(c, n, m, &e) < 0 || fetch_children(c, &e) < 0)
-                copy_fail(c, e);
-}
-
-static int fetch_children(CopyOp *c, TbError **err)
-{
-        int r;
-
-        for (size_t i = 0; i < c->n_nodes && c->n_active < c->parallel; i++) {
-                _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
-                CopyNode *n = c->nodes[i];
-
-                if (n->manifest || n->op)
-                        continue;
-                r = registry_ref_with(c->source, NULL, &n->digest, &ref, err);
-                if (r < 0)
-                        return r;
-                r = registry_get_manifest_start(c->op.client, ref, on_child, n, &n->op, err);
-                if (r < 0)
-                        return r;
-                c->n_active++;
-        }
-        if (c->n_active > 0)
-                return 0;
-        return enter_blobs(c, err);
-}
-
 /* ---- LOOKING ---- */
 
 static int when_looked(CopyOp *c, TbError **err)
 {
-        RegistryManifest *m;
-        int r;
-
         if (!c->top || !c->looked)
                 return 0;
         if (tb_digest_is_set(&c->target->digest) && !tb_digest_equal(&c->target->digest, &c->top->digest))
                 return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
                         "%s/%s: the target names digest %s, but the source has %s", c->source->host,
                         c->source->repository, c->target->digest.text, c->top->digest.text);
-        r = add_node(c, &c->top->digest, 0, err);
-        if (r < 0)
-                return r;
-        c->phase = COPY_CHILDREN;
-        m = TAKE_PTR(c->top);
-        r = fill_node(c, c->nodes[0], m, err);
-        return r < 0 ? r : fetch_children(c, err);
+        return copy_enter_children(c, TAKE_PTR(c->top), err);
 }
 
 static int get_source(CopyOp *c, const TbDigest *digest, TbError **err);
@@ -558,9 +316,9 @@ static int descend(CopyOp *c, TbError **err)
 
         if (!c->one_platform || !registry_manifest_is_index(c->top))
                 return 0;
-        if (++c->platform_depth > DEPTH_MAX)
+        if (++c->platform_depth > COPY_DEPTH_MAX)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s/%s: indexes nested deeper than %u",
-                        c->source->host, c->source->repository, DEPTH_MAX);
+                        c->source->host, c->source->repository, COPY_DEPTH_MAX);
         r = registry_manifest_select(c->top, &c->platform, &d, err);
         if (r < 0) {
                 (void) tb_error_prefix(err, "%s/%s", c->source->host, c->source->repository);
@@ -637,7 +395,7 @@ static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
         if (!o)
                 return 0;
         if (o->parallel > 0)
-                c->parallel = MIN2(o->parallel, PARALLEL_MAX);
+                c->parallel = MIN2(o->parallel, COPY_PARALLEL_MAX);
         c->always_stream = o->always_stream;
         c->repair = o->repair;
         if (o->tap) {
