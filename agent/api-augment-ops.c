@@ -114,7 +114,7 @@ static void submit(ApiRequest *r, AugmentOp op)
                 return;
         }
         s->request = r;
-        if (parse_request(api_request_body(r), &m->config, &request, &err) < 0 ||
+        if (api_blame_caller(parse_request(api_request_body(r), &m->config, &request, &err), &err) < 0 ||
                 job_submit(m->jobs, &request, op,
                         &(JobCallbacks){.progress = on_progress, .done = on_done, .userdata = s}, &s->waiter,
                         &err) < 0) {

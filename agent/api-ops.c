@@ -46,6 +46,13 @@ int api_check_members(const json_t *body, const char *const *known, TbError **er
         return 0;
 }
 
+int api_blame_caller(int r, TbError **err)
+{
+        if (r < 0 && err && *err && (*err)->kind == TB_ERROR_REMOTE)
+                (*err)->kind = TB_ERROR_CONFIG;
+        return r;
+}
+
 static void op_status(ApiRequest *r)
 {
         const Manager *m = api_request_manager(r);
@@ -217,7 +224,7 @@ static void op_shape_set(ApiRequest *r)
                 return;
         if (api_check_members(api_request_body(r), members, &err) < 0 || check_changeable(n, &err) < 0 ||
                 find_network(n, api_request_argument(r, 1), &network, &err) < 0 ||
-                tb_json_get_string(api_request_body(r), "spec", &spec, &err) < 0 ||
+                api_blame_caller(tb_json_get_string(api_request_body(r), "spec", &spec, &err), &err) < 0 ||
                 merge_shape(n, network, spec ?: "", &shape, &err) < 0 ||
                 change_shape(n, network, &shape, &err) < 0) {
                 api_reply_error(r, err);
@@ -255,7 +262,7 @@ static void op_firewall_set(ApiRequest *r)
         if (api_request_node(r, &n) < 0)
                 return;
         if (api_check_members(api_request_body(r), members, &err) < 0 || check_changeable(n, &err) < 0 ||
-                tb_json_get_string(api_request_body(r), "style", &text, &err) < 0) {
+                api_blame_caller(tb_json_get_string(api_request_body(r), "style", &text, &err), &err) < 0) {
                 api_reply_error(r, err);
                 return;
         }
@@ -285,7 +292,9 @@ static void op_run(ApiRequest *r)
         _cleanup_run_spec_ RunSpec spec = {};
         _cleanup_error_ TbError *err = NULL;
 
-        if (run_spec_parse(api_request_body(r), &api_request_manager(r)->config, &spec, &err) < 0 ||
+        const Config *config = &api_request_manager(r)->config;
+
+        if (api_blame_caller(run_spec_parse(api_request_body(r), config, &spec, &err), &err) < 0 ||
                 run_job_start(r, &spec, &err) < 0)
                 api_reply_error(r, err);
 }

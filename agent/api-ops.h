@@ -10,6 +10,9 @@ int api_request_node(ApiRequest *r, Node **ret) _warn_unused_;
 /* Refuses members that are not in the NULL-terminated list. */
 int api_check_members(const json_t *body, const char *const *known, TbError **err) _warn_unused_;
 
+/* JSON getters blame the remote side, which is the caller here: makes it kind CONFIG. Returns r. */
+int api_blame_caller(int r, TbError **err);
+
 /* api-node-ops.c: through the engine */
 void op_stop(ApiRequest *r);
 void op_start(ApiRequest *r);

@@ -18,7 +18,7 @@ static int parse(Cli *c, int argc, char **argv)
         static const struct option options[] = {CLI_OPTIONS, {}};
         int opt;
 
-        while ((opt = getopt_long(argc, argv, "+h", options, NULL)) >= 0)
+        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
                 switch (opt) {
                 case 'j':
                         c->json = true;

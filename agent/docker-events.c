@@ -150,6 +150,8 @@ static void on_network(DockerEvents *d, const char *action, const json_t *attrib
         if (!n || !node_is_running(n))
                 return;
         n->touched_us = tb_now_us();
+        if (tb_streq(action, "disconnect"))
+                n->manager->want_sweep = true; /* its veth is gone, our ifb behind it is not */
         if (n->event_us == 0)
                 n->event_us = n->touched_us;
         node_event(n, NODE_EVENT_CHANGED, NULL);

@@ -57,6 +57,7 @@ struct Manager {
         sd_event_source *batch;       /* deferred: runs when the loop has nothing else to do */
         sd_event_source *batch_retry; /* after a removal that failed */
         bool synced;                  /* the first list was worked off: batches may run */
+        bool want_sweep;              /* the next batch looks for leftovers as well */
         bool ready;
         uint64_t started_us; /* CLOCK_REALTIME */
         uint64_t ready_us;   /* how long READY took */

@@ -180,6 +180,15 @@ static void batch_apply(Manager *m)
                 take_status(m, b.nodes[i], &report.nodes[i]);
 }
 
+/* Until then the kernel may still have what is about to be known. */
+static bool no_node_is_starting(const Manager *m)
+{
+        for (size_t i = 0; i < m->n_nodes; i++)
+                if (m->nodes[i]->state == NODE_STARTING)
+                        return false;
+        return true;
+}
+
 static int on_batch(sd_event_source *s, void *userdata)
 {
         Manager *m = userdata;
@@ -189,6 +198,14 @@ static int on_batch(sd_event_source *s, void *userdata)
                 return 0; /* the first batch is for all nodes together */
         batch_remove(m);
         batch_apply(m);
+        if (m->want_sweep && no_node_is_starting(m)) {
+                _cleanup_error_ TbError *err = NULL;
+                unsigned long removed = 0;
+
+                m->want_sweep = false;
+                if (reconcile_sweep(m, &removed, &err) < 0)
+                        log_error("cannot look for leftovers: %s", tb_error_message(err));
+        }
         manager_update_status(m);
         return 0;
 }

@@ -40,6 +40,7 @@ struct TbEngineRequest {
         void *userdata;
         size_t response_max;
         TbJsonLines *lines;
+        bool own_error;      /* one of our callbacks ended it */
         TbBuffer error_body; /* of a stream that was answered with an error status */
 };
 
@@ -295,7 +296,7 @@ static void on_http_done(TbHttpRequest *http, const TbError *cause, void *userda
 
         if (cause) {
                 /* An error that one of our own callbacks gave is passed on as it is. */
-                if (status == 0)
+                if (!r->own_error)
                         (void) transport_error(r->engine, r->what, cause, &err);
                 request_finish(r, NULL, err ?: cause);
                 return;
@@ -327,7 +328,11 @@ static ssize_t on_http_read(TbHttpRequest *http, void *buf, size_t size, void *u
 {
         TbEngineRequest *r = userdata;
 
-        return r->read(r, buf, size, r->userdata);
+        ssize_t n = r->read(r, buf, size, r->userdata);
+
+        if (n < 0 && n != TB_HTTP_PAUSE)
+                r->own_error = true;
+        return n;
 }
 
 static ssize_t on_http_write(TbHttpRequest *http, const void *data, size_t size, void *userdata)
@@ -340,10 +345,16 @@ static ssize_t on_http_write(TbHttpRequest *http, const void *data, size_t size,
                 size_t room = ERROR_BODY_MAX - r->error_body.size;
 
                 k = tb_buffer_append(&r->error_body, data, size < room ? size : room, &err);
-        } else if (r->data)
-                return r->data(r, data, size, r->userdata);
-        else
+        } else if (r->data) {
+                ssize_t n = r->data(r, data, size, r->userdata);
+
+                if (n < 0 && n != TB_HTTP_PAUSE)
+                        r->own_error = true;
+                return n;
+        } else
                 k = tb_json_lines_feed(r->lines, data, size, &err);
+        if (k < 0)
+                r->own_error = true;
         if (k < 0 && err)
                 tb_http_request_abort_reason(http, err);
         return k;

@@ -68,7 +68,8 @@ static int remove_targets(Netctl *n, const Links *links, Targets *t, unsigned lo
         return r;
 }
 
-/* Host veths of ifbs with our tag: all of `id`, or (id NULL) all whose id is not in `known`. */
+/* Host veths of ifbs with our tag: all of `id`, or (id NULL) all whose id is not in `known` or whose veth is gone (a
+ * network was disconnected: the node goes on, its interface does not). */
 static int add_tagged(const Links *links, const char *id, char *const *known, Targets *t, TbError **err)
 {
         for (size_t i = 0; i < links->n; i++) {
@@ -76,7 +77,7 @@ static int add_tagged(const Links *links, const char *id, char *const *known, Ta
                 uint32_t veth;
                 if (!tb_streq(links->v[i].kind, "ifb") || !ifb_parse_alias(links->v[i].alias, tag, &veth))
                         continue;
-                if (id ? !tb_streq(id, tag) : tb_strv_contains(known, tag))
+                if (id ? !tb_streq(id, tag) : tb_strv_contains(known, tag) && links_find(links, veth))
                         continue;
                 int r = targets_add(t, veth, err);
                 if (r < 0)

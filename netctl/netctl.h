@@ -184,7 +184,8 @@ int netctl_remove(Netctl *n, const NetctlNode *node, unsigned long *ret_writes, 
 int netctl_remove_many(Netctl *n, const NetctlNode *nodes, size_t n_nodes, unsigned long *ret_writes,
         TbError **err) _warn_unused_;
 
-/* Removes what carries our tag and belongs to none of the `known` ids (NULL-terminated): ifbs (and the
+/* Removes what carries our tag and belongs to none of the `known` ids (NULL-terminated), and ifbs of known ids whose veth
+ * is gone: ifbs (and the
  * ingress that feeds them), chains with their dispatch rules. With known empty: everything of ours on this
  * host. */
 int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbError **err) _warn_unused_;

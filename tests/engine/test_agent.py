@@ -1,0 +1,391 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The agent and plain containers with labels: what is in the kernel, when, and what is not there any more."""
+
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+import lab
+
+IMAGE = "127.0.0.1:5000/t/busybox:1"
+SHAPE = "tbnode.shape=rate 10mbit"
+
+
+def setUpModule():
+    global L
+    L = lab.Lab.get()
+    L.tbnoded.start()
+    lab.images.busybox(L).push(L.local, "t/busybox:1")
+    L.docker("pull", "-q", IMAGE)
+    L.docker("network", "create", "lan0")
+    L.docker("network", "create", "lan1")
+
+
+def node(name):
+    r = L.tbnode("inspect", "--json", name)
+    return r.json() if r.rc == 0 else None
+
+
+def state(name):
+    n = node(name)
+    return n["state"] if n else None
+
+
+def wait_state(name, *wanted):
+    return lab.wait_for(lambda: state(name) in wanted and node(name), 15, f"{name} to be {wanted}, it is {node(name)}")
+
+
+def start(name, *labels, network="lan0", cmd=("sleep", "1000"), options=()):
+    args = [x for label in labels for x in ("--label", label)]
+    L.docker("run", "-d", "--name", name, "--network", network, *options, *args, IMAGE, *cmd)
+
+
+def rates(host_ifname):
+    """The ceil of our HTB on a device, in bit/s, as tc tells it."""
+    return [c["options"]["rate"] * 8 if "options" in c else c["rate"] * 8
+            for c in json.loads(L.run(["tc", "-j", "class", "show", "dev", host_ifname]).out) if c.get("class") == "htb"]
+
+
+def interface(name, network="lan0"):
+    return next(i for i in node(name)["interfaces"] if i["network"] == network)
+
+
+def writes():
+    return L.tbnode("status", "--json").json()["counters"]["kernel_writes"]
+
+
+class Base(unittest.TestCase):
+    def tearDown(self):
+        ids = L.docker("ps", "-aq").out.split()
+        if ids:
+            L.docker("rm", "-f", *ids)
+        if not L.tbnoded.running:
+            L.tbnoded.start()
+        lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
+
+
+class Labels(Base):
+    def test_shape_is_in_the_kernel_and_traffic_keeps_to_it(self):
+        start("aa", SHAPE)
+        start("bb")
+        wait_state("aa", "configured")
+        i = interface("aa")
+        for device in (i["host_ifname"], i["up"]["device"]):
+            self.assertEqual({"htb"}, {q["kind"] for q in L.qdiscs(device) if q.get("root")})
+        self.assertEqual("rate 10mbit", i["up"]["shape"].split(" limit")[0])
+        to = json.loads(L.docker("inspect", "bb").out)[0]["NetworkSettings"]["Networks"]["lan0"]["IPAddress"]
+        measured = L.bandwidth(L.container_pid("aa"), L.container_pid("bb"), to)
+        self.assertLess(measured, 10.6e6)
+        self.assertGreater(measured, 7e6)
+
+    def test_containers_without_labels_are_never_touched(self):
+        before = writes()
+        start("plain")
+        L.docker("run", "-d", "--name", "other", "--label", "org.tbnode.level=basic", IMAGE, "sleep", "1000")
+        start("aa", SHAPE)
+        wait_state("aa", "configured")
+        self.assertEqual(["aa"], [n["node"] for n in L.tbnode("ps", "--json").json()["nodes"]])
+        self.assertGreater(writes(), before)
+        self.assertEqual(1, len({q["dev"] for q in L.qdiscs() if q["kind"] == "htb" and q["dev"].startswith("veth")}))
+
+    def test_bad_labels_fail_their_own_node_only(self):
+        bad = {"tbnode.shape=rate 10furlong": "10furlong", "tbnode.firewall=wide": "wide",
+               "tbnode.on-exit=explode": "explode", "tbnode.shap=rate 1mbit": "tbnode.shap",
+               "tbnode.node=a b": "a b", "tbnode.shape.lan0=": "tbnode.shape.lan0", "tbnode.shape.=rate 1mbit": "network"}
+        for k, label in enumerate(bad):
+            start(f"bad{k}", label)
+        start("good", SHAPE)
+        wait_state("good", "configured")
+        for k, (label, word) in enumerate(bad.items()):
+            n = wait_state(f"bad{k}", "failed")
+            self.assertIn(word, n["reason"])
+            self.assertNotIn("\n", n["reason"])
+        self.assertEqual(1, len(L.ifbs()))
+        events = [json.loads(x) for x in L.tbnode("events", "--json").out.splitlines()]
+        self.assertTrue([e for e in events if e.get("to") == "failed" and "10furlong" in e["reason"]])
+
+    def test_network_of_the_host_cannot_be_shaped(self):
+        start("hosty", SHAPE, network="host")
+        self.assertIn("host's network", wait_state("hosty", "failed")["reason"])
+
+    def test_network_specific_shape_and_connect_disconnect(self):
+        start("aa", SHAPE, "tbnode.shape.lan1=up rate 3mbit")
+        wait_state("aa", "configured")
+        L.docker("network", "connect", "lan1", "aa")
+        lab.wait_for(lambda: len(node("aa")["interfaces"]) == 2 and state("aa") == "configured", 10, "lan1")
+        i = interface("aa", "lan1")
+        self.assertEqual("rate 3mbit", i["up"]["shape"].split(" limit")[0])
+        self.assertIsNone(i["down"])
+        self.assertEqual(2, len(L.ifbs()))
+        L.docker("network", "disconnect", "lan1", "aa")
+        lab.wait_for(lambda: len(L.ifbs()) == 1, 10, f"one ifb: {L.ifbs()}")
+        self.assertEqual("configured", state("aa"))
+
+    def test_die_and_restart(self):
+        start("aa", SHAPE, "tbnode.firewall=basic")
+        wait_state("aa", "configured")
+        self.assertTrue([x for x in L.traces() if "TBNODE-" in x])
+        L.docker("kill", "aa")
+        wait_state("aa", "stopped")
+        self.assertEqual([], L.traces())
+        L.docker("start", "aa")
+        wait_state("aa", "configured")
+        before = node("aa")["pid"]
+        L.docker("restart", "-t", "0", "aa")
+        lab.wait_for(lambda: state("aa") == "configured" and node("aa")["pid"] != before, 10, "the new run")
+        self.assertEqual(1, len(L.ifbs()))
+
+    def test_short_lives(self):
+        for k in range(8):
+            start(f"short{k}", SHAPE, "tbnode.firewall=open", cmd=("true",))
+        lab.wait_for(lambda: all(state(f"short{k}") == "stopped" for k in range(8)), 15,
+                     L.tbnode("ps").out)
+        self.assertEqual([], L.traces())
+
+
+class Shape(Base):
+    def test_set_changes_only_what_it_names_and_lasts(self):
+        start("aa", SHAPE)
+        wait_state("aa", "configured")
+        r = L.tbnode("shape", "set", "aa", "lan0", "up", "rate", "2mbit")
+        self.assertEqual(0, r.rc, r)
+        i = interface("aa")
+        self.assertEqual("rate 2mbit", i["up"]["shape"].split(" limit")[0])
+        self.assertEqual("rate 10mbit", i["down"]["shape"].split(" limit")[0])
+        L.tbnoded.restart()
+        wait_state("aa", "configured")
+        self.assertEqual("rate 2mbit", interface("aa")["up"]["shape"].split(" limit")[0])
+        self.assertEqual(0, writes())
+        self.assertEqual(0, L.tbnode("shape", "clear", "aa", i["ifname"]).rc)
+        self.assertEqual("", interface("aa")["shape"])
+        L.docker("rm", "-f", "aa")
+        lab.wait_for(lambda: state("aa") is None, 10, "aa to be forgotten")
+        L.tbnoded.restart()
+        with open("/var/lib/tbnode/state.json", encoding="utf-8") as f:
+            self.assertEqual(1, json.load(f)["version"])
+
+    def test_bad_changes_change_nothing(self):
+        start("aa", SHAPE)
+        wait_state("aa", "configured")
+        before = L.qdiscs(), writes()
+        for args, word in ((("aa", "lan0", "rate", "x"), "x"), (("aa", "lan0", "jitter", "2ms"), "jitter"),
+                           (("aa", "nolan", "rate", "1mbit"), "nolan"), (("nobody", "lan0", "rate", "1mbit"), "nobody")):
+            r = L.tbnode("shape", "set", *args)
+            self.assertEqual(1, r.rc, r)
+            self.assertIn(word, r.err)
+            self.assertEqual(1, len(r.err.splitlines()))
+        self.assertEqual(before, (L.qdiscs(), writes()))
+        self.assertEqual(2, L.tbnode("shape", "set", "aa").rc)
+
+    def test_delay_without_netem_names_the_module(self):
+        if L.run(["modprobe", "-n", "sch_netem"], check=False).rc == 0:
+            self.skipTest("this kernel has netem")
+        start("aa", SHAPE)
+        wait_state("aa", "configured")
+        r = L.tbnode("shape", "set", "aa", "lan0", "delay", "20ms")
+        self.assertEqual(1, r.rc)
+        self.assertIn("sch_netem", r.err)
+        self.assertEqual("configured", state("aa"))
+        self.assertEqual("rate 10mbit", interface("aa")["shape"])
+
+    def test_firewall_style_live(self):
+        start("aa", "tbnode.firewall=open")
+        wait_state("aa", "configured")
+        self.assertEqual(0, L.tbnode("firewall", "set", "aa", "closed").rc)
+        self.assertEqual("closed", L.tbnode("firewall", "show", "aa", "--json").json()["nodes"][0]["style"])
+        self.assertTrue([x for x in L.traces() if "DROP" in x])
+        self.assertEqual(1, L.tbnode("firewall", "set", "aa", "ajar").rc)
+
+
+class Restarts(Base):
+    def test_agent_restart_writes_nothing(self):
+        for k in range(5):
+            start(f"n{k}", SHAPE, "tbnode.firewall=basic", f"tbnode.node=node{k}")
+        for k in range(5):
+            wait_state(f"node{k}", "configured")
+        before = L.qdiscs(), L.iptables()
+        L.tbnoded.restart()
+        for k in range(5):
+            wait_state(f"node{k}", "configured")
+        self.assertEqual(0, writes())
+        self.assertEqual(before, (L.qdiscs(), L.iptables()))
+
+    def test_killed_agent_finds_what_died_meanwhile(self):
+        start("stays", SHAPE)
+        start("goes", SHAPE, "tbnode.firewall=basic")
+        start("rmed", SHAPE, "tbnode.firewall=basic")
+        for name in ("stays", "goes", "rmed"):
+            wait_state(name, "configured")
+        L.tbnoded.kill()
+        L.docker("kill", "goes")
+        L.docker("rm", "-f", "rmed")
+        self.assertTrue([x for x in L.traces() if "TBNODE-" in x])
+        L.tbnoded.start()
+        wait_state("stays", "configured")
+        lab.wait_for(lambda: not [x for x in L.traces() if "TBNODE-" in x], 10, f"no chains: {L.traces()}")
+        self.assertEqual(1, len(L.ifbs()))
+        self.assertEqual("stopped", state("goes"))
+        self.assertIsNone(node("rmed"))
+
+    def test_engine_restart_resyncs(self):
+        start("aa", SHAPE, options=("--restart", "always"))
+        start("bb", SHAPE, "tbnode.firewall=open")
+        wait_state("aa", "configured")
+        wait_state("bb", "configured")
+        first = node("aa")["pid"]
+        L.dockerd.stop(timeout=60)
+        lab.wait_for(lambda: not L.tbnode("status", "--json").json()["engine"]["connected"], 10, "the loss to be seen")
+        r = L.tbnode("run", "busybox:1.36")
+        self.assertEqual(1, r.rc)
+        self.assertIn("Docker", r.err)
+        L.dockerd.start()
+        lab.wait_for(lambda: state("aa") == "configured" and node("aa")["pid"] != first, 20, "aa to be there again")
+        wait_state("bb", "stopped")
+        self.assertEqual(1, len(L.ifbs()))
+
+    def test_second_agent_says_so(self):
+        r = L.tbnoded.run("--config", "/etc/tbnode/tbnoded.conf")
+        self.assertEqual(1, r.rc)
+        self.assertIn("already running", r.err)
+        self.assertIn(str(L.tbnoded.pid), r.err)
+        self.assertEqual(1, len(r.err.splitlines()))
+        self.assertEqual(0, L.tbnode("status").rc)
+
+    def test_no_root(self):
+        r = L.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
+                   f"{L.install()}/tbnoded", "--config", "/etc/tbnode/tbnoded.conf"], check=False)
+        self.assertEqual(1, r.rc)
+        self.assertIn("root", r.err)
+        r = L.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", f"{L.install()}/tbnode", "ps"],
+                  check=False)
+        self.assertEqual(3, r.rc)
+        self.assertIn("permission", r.err)
+
+    def test_agent_not_there(self):
+        L.tbnoded.stop()
+        for verb in (("ps",), ("run", "busybox"), ("augment", "busybox"), ("status",), ("rm", "x")):
+            r = L.tbnode(*verb)
+            self.assertEqual(3, r.rc, r)
+            self.assertIn("not running", r.err)
+        r = L.tbnode("doctor")
+        self.assertIn("not running", r.out)
+        self.assertEqual(0, r.rc, r)
+
+    def test_no_docker_at_start(self):
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"docker": "unix:///run/no-such.sock"}, services=False)
+        r = L.tbnode("run", "busybox:1.36")
+        self.assertEqual(1, r.rc)
+        self.assertIn("no such socket", r.err)
+        r = L.tbnode("doctor")
+        self.assertEqual(1, r.rc)
+        self.assertIn("FAIL  engine", r.out)
+        L.tbnoded.stop()
+
+
+class Config(Base):
+    def check(self, text):
+        path = L.tbnoded.write_config(raw=text, path=f"{L.tmp('conf')}/tbnoded.conf")
+        r = L.tbnoded.run("--check-config", "--config", path)
+        return r
+
+    def test_check_config(self):
+        self.assertEqual(0, self.check("# all defaults\nregistry=http://127.0.0.1:5000\nfirewall=auto\n").rc)
+        for text, words in (("\nregisty=x\n", (":2:", "registy")), ("registry=ftp://x\n", (":1:", "ftp")),
+                            ("docker=tcp://1.2.3.4:2375\n", ("unix://",)), ("gate=required\n", ("gate",)),
+                            ("augment-jobs=0\n", ("augment-jobs",)), ("level=full\n", ("level",))):
+            r = self.check(text)
+            self.assertEqual(1, r.rc, text)
+            self.assertEqual(1, len(r.err.splitlines()), r)
+            for w in words:
+                self.assertIn(w, r.err)
+        self.assertEqual(1, L.tbnoded.run("--check-config", "--config", "/no/such/file").rc)
+        self.assertEqual(2, L.tbnoded.run("--no-such-option").rc)
+
+    def test_broken_state_file_is_refused(self):
+        L.tbnoded.stop()
+        os.makedirs("/var/lib/tbnode", exist_ok=True)
+        with open("/var/lib/tbnode/state.json", "w", encoding="utf-8") as f:
+            f.write('{"version": 99}')
+        r = L.tbnoded.run("--config", "/etc/tbnode/tbnoded.conf")
+        os.unlink("/var/lib/tbnode/state.json")
+        self.assertEqual(1, r.rc)
+        self.assertIn("state.json", r.err)
+
+
+class Api(Base):
+    def raw(self, *args):
+        r = L.run(["curl", "-s", "-o", "-", "-w", "\n%{http_code}", "--unix-socket", "/run/tbnode/tbnoded.sock", *args])
+        body, status = r.out.rsplit("\n", 1)
+        return int(status), body
+
+    def test_bad_requests(self):
+        for want, args in ((404, ("http://x/",)), (404, ("http://x/v2/nodes",)), (405, ("-X", "PUT", "http://x/v1/nodes")),
+                           (400, ("-d", "{", "http://x/v1/nodes")), (400, ("-d", "[]", "http://x/v1/nodes")),
+                           (400, ("-d", '{"imag": "x"}', "http://x/v1/nodes")), (400, ("-d", "{}", "http://x/v1/augment")),
+                           (400, ("-d", '{"image": 5}', "http://x/v1/augment")),
+                           (400, ("-d", '{"image": "x", "shape": "rate 1mbit"}', "http://x/v1/nodes")),
+                           (404, ("http://x/v1/nodes/%2e%2e",)), (400, ("http://x/v1/nodes/%zz",)),
+                           (404, ("http://x/v1/nodes/no%2Fbody",))):
+            status, body = self.raw(*args)
+            self.assertEqual(want, status, (args, body))
+            self.assertTrue(json.loads(body)["error"]["message"])
+        big = L.tmp("big") + "/body"
+        with open(big, "w", encoding="utf-8") as f:
+            f.write('{"image":"' + "x" * 400000 + '"}')
+        self.assertEqual(413, self.raw("-d", f"@{big}", "http://x/v1/nodes")[0])
+        self.assertEqual(200, self.raw("http://x/v1/status")[0])
+
+    def test_follow_and_hang_up(self):
+        p = subprocess.Popen([f"{L.install()}/tbnode", "events", "--follow", "--json"], stdout=subprocess.PIPE, text=True)
+        start("aa", SHAPE)
+        for line in p.stdout:
+            e = json.loads(line)
+            if e.get("node") == "aa" and e.get("to") == "configured":
+                break
+        p.send_signal(signal.SIGINT)
+        p.wait(10)
+        p.stdout.close()
+        self.assertEqual("configured", state("aa"))
+
+    def test_logs(self):
+        start("talker", SHAPE, cmd=("sh", "-c", "echo one; echo two >&2; sleep 1000"))
+        wait_state("talker", "configured")
+        lab.wait_for(lambda: sorted(L.tbnode("logs", "talker").out.split()) == ["one", "two"], 10,
+                     L.tbnode("logs", "talker"))
+        L.docker("run", "-dt", "--name", "tty", "--label", SHAPE, "--network", "lan0", IMAGE, "echo", "hello")
+        lab.wait_for(lambda: "hello" in L.tbnode("logs", "tty").out, 10, "the terminal's output")
+
+
+class Valgrind(Base):
+    def test_main_path_has_no_errors_and_no_leaks(self):
+        if L.run(["which", "valgrind"], check=False).rc != 0:
+            self.skipTest("valgrind is not installed")
+        L.tbnoded.stop()
+        log = f"{L.dir}/valgrind.log"
+        p = subprocess.Popen(["valgrind", "-q", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect",
+                              "--error-exitcode=99", f"--log-file={log}", f"{L.install()}/tbnoded", "--config",
+                              "/etc/tbnode/tbnoded.conf"], stderr=subprocess.DEVNULL, env=dict(os.environ, **L.program_env()))
+        try:
+            lab.wait_for(L.tbnoded.answers, 60, "tbnoded under valgrind")
+            start("aa", SHAPE, "tbnode.firewall=basic")
+            start("bad", "tbnode.shape=nonsense")
+            lab.wait_for(lambda: state("aa") == "configured", 60, "aa")
+            for verb in (("ps",), ("status",), ("shape", "set", "aa", "lan0", "rate", "5mbit"),
+                         ("shape", "set", "aa", "lan0", "rate", "x"), ("firewall", "set", "aa", "open"), ("inspect", "aa"),
+                         ("events",), ("logs", "aa"), ("augment", "127.0.0.1:5000/nosuch:1"), ("stop", "aa"), ("rm", "aa")):
+                L.tbnode(*verb)
+            lab.wait_for(lambda: not L.traces(), 60, f"no traces: {L.traces()}")
+        finally:
+            p.terminate()
+            rc = p.wait(60)
+        with open(log, encoding="utf-8", errors="replace") as f:
+            said = [x for x in f.read().splitlines() if "WARNING: unhandled" not in x and not x.startswith("--")]
+        self.assertEqual((0, []), (rc, said))
+
+
+if __name__ == "__main__":
+    lab.main()
