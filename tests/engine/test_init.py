@@ -77,7 +77,10 @@ def bases():
             "bin/nointerp": (b"#!/no/such/interpreter\n", 0o755), "bin/noformat": (b"\x7fELFjunk", 0o755), **etc}
     for applet in L.run(["/bin/busybox", "--list"]).out.split():
         busy.setdefault(f"bin/{applet}", "->busybox")
-    return {"scratch": [{"world": (world, 0o755)}], "busybox": [busy]}
+    with open(os.environ["TBNODE_LAB_DEBIAN"], "rb") as f:
+        debian = f.read()
+    # Not below /bin: that is a symlink there.
+    return {"scratch": [{"world": (world, 0o755)}], "busybox": [busy], "debian": [debian, {"world": (world, 0o755)}]}
 
 
 def pair(name, base, config):
@@ -150,7 +153,9 @@ class Same(unittest.TestCase):
             "shellform": ("busybox", {"Entrypoint": ["/bin/sh", "-c", "exec world $0 \"$@\""], "Cmd": ["p", "q r"]}),
         }
         lines = [(), ("--init",), ("-t",), ("--read-only",), ("--security-opt", "no-new-privileges")]
-        thorough = {"scratch", "busybox", "name", "scratchuid", "script"}
+        images["debian"] = ("debian", {"Entrypoint": ["/world"], "User": "www-data:adm", "WorkingDir": "/srv"})
+        images["debianname"] = ("debian", {"Cmd": ["bash", "-c", "exec /world \"$@\"", "x", "y"], "User": "backup"})
+        thorough = {"scratch", "debian", "busybox", "name", "scratchuid", "script"}
         for name, (base, config) in images.items():
             for options in lines if name in thorough else lines[:1]:
                 with self.subTest(image=name, options=options):
@@ -294,10 +299,12 @@ class Terminal:
 
 class Interactive(unittest.TestCase):
     def test_shell_with_job_control(self):
-        for image in pair("busybox", "busybox", {"Cmd": ["world", "from", "path"]}):
+        images = [(i, "sh") for i in pair("busybox", "busybox", {"Cmd": ["world", "from", "path"]})]
+        images += [(i, "bash") for i in pair("debianroot", "debian", {"Cmd": ["bash"]})]
+        for image, shell in images:
             for options in ((), ("--init",)):
                 with self.subTest(image=image, options=options):
-                    t = Terminal(image, "sh", options=options)
+                    t = Terminal(image, shell, options=options)
                     t.expect("# ")
                     t.send("stty size\n")
                     t.expect(r"33 111\r\n")
@@ -401,6 +408,18 @@ class Node(unittest.TestCase):
                         for w in worlds:
                             w.pop("leads_session")
                     self.assertEqual(worlds[1], worlds[0])
+
+    def test_debian(self):
+        c = self.start(pair("debianroot", "debian", {"Cmd": ["bash"]})[1], command=("sleep", "infinity"))
+        self.reachable(c)
+        r = self.ssh(c, "echo $SHELL $PATH; ls /bin/ls; command -v vi")
+        self.assertEqual(r.out, f"/bin/bash {PATH[5:]}:/tbnode/bin\n/bin/ls\n/tbnode/bin/vi\n")
+        self.assertEqual(self.ssh(c, "id -un", user="root").out, "root\n")
+
+    def test_without_root_only_the_program_runs(self):
+        c = self.start(pair("box", "busybox", {"Cmd": ["sh", "-c", "exit 3"]})[1], options=("--user", "1000"))
+        self.assertEqual(self.exit_code(c), 3)
+        self.assertIn("no place to write", L.docker("logs", c).err)
 
     def test_users(self):
         c = self.start(pair(*self.IMAGES[1])[1])
@@ -541,4 +560,4 @@ class Node(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    lab.main()
+    lab.main(debian=True)
