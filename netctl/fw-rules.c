@@ -19,11 +19,12 @@
 
 /* A rule under construction. */
 typedef struct Draft {
+        size_t size;
+        /* struct ipt_entry, matches, target; last, because the entry ends in an array of what follows it */
         union {
                 struct ipt_entry entry;
                 uint8_t bytes[RULE_SIZE_MAX];
         };
-        size_t size;
 } Draft;
 
 void rules_done(Rules *r)

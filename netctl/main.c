@@ -21,11 +21,13 @@ enum {
 static bool arg_json;
 static const char *arg_id;
 
+/* Takes ownership of j. */
 static int print_json(json_t *j)
 {
-        _cleanup_json_ json_t *owned = j;
+        bool ok = j && json_dumpf(j, stdout, JSON_INDENT(2)) >= 0 && putchar('\n') != EOF;
 
-        if (!j || json_dumpf(j, stdout, JSON_INDENT(2)) < 0 || putchar('\n') == EOF) {
+        json_decref(j);
+        if (!ok) {
                 fprintf(stderr, "tbnode-netctl: cannot print the answer\n");
                 return EXIT_FAILED;
         }

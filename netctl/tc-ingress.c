@@ -14,19 +14,19 @@
 #include "common/strv.h"
 #include "netctl/tc.h"
 
-typedef struct MatchAll {
-        struct tc_u32_sel sel;
-        struct tc_u32_key key;
-} MatchAll;
+/* A selector with room for its one key (the kernel's struct ends in an array of them). */
+#define MATCH_ALL_SIZE (sizeof(struct tc_u32_sel) + sizeof(struct tc_u32_key))
 
 void ingress_encode_filter(NlWriter *w, uint32_t ifindex)
 {
-        MatchAll match = {.sel = {.flags = TC_U32_TERMINAL, .nkeys = 1}};
+        struct tc_u32_sel sel = {.flags = TC_U32_TERMINAL, .nkeys = 1};
+        uint8_t match[MATCH_ALL_SIZE] = {};
         struct tc_mirred mirred = {.action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = ifindex};
 
+        memcpy(match, &sel, sizeof(sel)); /* and a key of zeros: mask 0 */
         nlw_put_string(w, TCA_KIND, "u32");
         size_t options = nlw_nest(w, TCA_OPTIONS);
-        nlw_put(w, TCA_U32_SEL, &match, sizeof(match));
+        nlw_put(w, TCA_U32_SEL, match, sizeof(match));
         size_t actions = nlw_nest(w, TCA_U32_ACT);
         size_t action = nlw_nest(w, 1);
         nlw_put_string(w, TCA_ACT_KIND, "mirred");
@@ -77,12 +77,14 @@ static bool decode_actions(const NlAttr *list, uint32_t *ret_ifindex)
 
 static bool is_match_all(const NlAttr *a)
 {
-        MatchAll match;
+        struct tc_u32_sel sel;
+        struct tc_u32_key key;
 
-        if (a->size < sizeof(match))
+        if (a->size < MATCH_ALL_SIZE)
                 return false;
-        memcpy(&match, a->data, sizeof(match));
-        return match.sel.nkeys == 1 && match.key.mask == 0;
+        memcpy(&sel, a->data, sizeof(sel));
+        memcpy(&key, a->data + sizeof(sel), sizeof(key));
+        return sel.nkeys == 1 && key.mask == 0;
 }
 
 void ingress_decode_filter(const struct nlmsghdr *h, IngressState *ret)
