@@ -306,8 +306,8 @@ class Interactive(unittest.TestCase):
                 with self.subTest(image=image, options=options):
                     t = Terminal(image, shell, options=options)
                     t.expect("# ")
-                    t.send("stty size\n")
-                    t.expect(r"33 111\r\n")
+                    # The client tells the size after the start.
+                    lab.wait_for(lambda: (t.send("stty size\n"), self.found(t, r"33 111\r\n"))[1], 10, "the size")
                     t.send("sleep 1000\n")
                     time.sleep(0.3)
                     t.send("\x03")
