@@ -40,7 +40,8 @@ def state():
 
 class Demo(unittest.TestCase):
     def setUp(self):
-        L.run("iptables-nft", "-S")  # makes its tables, so that they are there before as well
+        for tool in ("iptables-nft", "iptables-legacy"):
+            L.run(tool, "-S")  # makes its tables, so that they are there before as well
         self.before = state()
         self.log = f"{L.tmp('demo')}/log"
 
@@ -67,7 +68,8 @@ class Demo(unittest.TestCase):
         self.assertLess(float(rates["2mbit"]), 2.1)
         self.assertGreater(float(re.search(r"before shaping.*: +([\d.]+) Mbit/s", text).group(1)), 50)
         self.assertIn("I am root on", text)
-        self.assertIn("no qdisc, ifb, chain, tag or container more than before", text)
+        self.assertIn("no qdisc, ifb, chain, tag or container more than before them", text)
+        self.assertIn("no process, device, qdisc, rule, container or network is there that was not", text)
         self.assert_as_before()
         print("".join(f"# {line}\n" for line in text.splitlines()))
 
