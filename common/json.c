@@ -121,7 +121,8 @@ int tb_json_dump(const json_t *j, bool sort, char **ret, size_t *ret_size, TbErr
 
 int tb_json_dump_pretty(const json_t *j, char **ret, TbError **err)
 {
-        return dump(j, JSON_INDENT(2), ret, NULL, err);
+        /* 15 digits are what a double holds exactly: 1.628, not 1.6279999999999999. */
+        return dump(j, JSON_INDENT(2) | JSON_REAL_PRECISION(15), ret, NULL, err);
 }
 
 static const char *type_name(const json_t *j)
