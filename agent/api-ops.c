@@ -268,8 +268,10 @@ static void op_firewall_set(ApiRequest *r)
         }
         style = text ? fw_style_from_string(text) : _FW_STYLE_INVALID;
         if (style < 0) {
+                _cleanup_free_ char *shown = tb_escape(text ?: "", 64);
+
                 (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL,
-                        "there is no such firewall style; use none, open, basic or closed");
+                        "there is no firewall style '%s'; use none, open, basic or closed", shown ?: "");
                 api_reply_error(r, err);
                 return;
         }

@@ -195,9 +195,12 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
         if (s->shape && !s->networks)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "a shape is for experiment networks, and none is given; add --network NAME");
-        if (s->firewall && fw_style_from_string(s->firewall) < 0)
+        if (s->firewall && fw_style_from_string(s->firewall) < 0) {
+                _cleanup_free_ char *shown = tb_escape(s->firewall, 64);
+
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "there is no such firewall style; use open, basic or closed");
+                        "there is no firewall style '%s'; use none, open, basic or closed", shown ?: "");
+        }
         s->on_exit = on_exit ? node_on_exit_from_string(on_exit) : NODE_ON_EXIT_STAY;
         if (s->on_exit < 0)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,

@@ -15,6 +15,7 @@ SHAPE = "rate 10mbit"
 def setUpModule():
     global L
     L = lab.Lab.get()
+    L.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{L.ssh_dir()}/id_ed25519")
     lab.images.busybox(L, {"Cmd": ["sleep", "1000"]}).push(L.hub, "library/busybox:1.36")
     L.tbnoded.start()
     L.docker("pull", "-q", "busybox:1.36")
@@ -150,13 +151,14 @@ class Nodes(Case):
                             f"{name} to be {state}")
 
     def test_run_with_nonsense_creates_nothing(self):
-        for args in (["--shape", "rate fast"], ["--shape", "speed 10mbit"], ["--shape", "rate -1mbit"],
-                     ["--firewall", "fortress"], ["--shape", "loss 101%"]):
+        for args, word in ((["--shape", "rate fast"], "fast"), (["--shape", "speed 10mbit"], "speed"),
+                           (["--shape", "rate -1mbit"], "-1mbit"), (["--shape", "loss 101%"], "101%"),
+                           (["--firewall", "fortress"], "fortress"), (["--on-exit", "explode"], "on-exit")):
             with self.subTest(" ".join(args)):
                 r = L.tbnode("run", "--name", "n-bad", *args, "busybox:1.36")
                 self.assertIn(r.rc, (1, 2), r)
                 self.assertEqual(len(r.err.strip().split("\n")), 1, r)
-                self.assertIn(args[1].split()[-1], r.err)
+                self.assertIn(word, r.err)
                 self.assertEqual(self.all_containers(), self.containers)
 
     def test_label_with_nonsense_fails_that_node_only(self):
@@ -193,9 +195,13 @@ class Nodes(Case):
         self.assert_one_line(L.tbnode("run", "--name", "n-taken", "busybox:1.36"), 1, "n-taken")
         self.assertEqual(len(self.all_containers()), len(self.containers) + 1)
 
-    def test_unknown_network(self):
-        self.assert_one_line(L.tbnode("run", "--name", "n-net", "--network", "nosuchnet", "busybox:1.36"), 1, "nosuchnet")
+    def test_networks_made_for_a_run_that_fails_go_again(self):
+        networks = L.docker("network", "ls", "-q").out.split()
+        self.assert_one_line(L.tbnode("run", "--name", "n-net", "--network", "madeforit", "--entrypoint", "/nosuchprogram",
+                                      "--level", "none", "busybox:1.36"), 1, "nosuchprogram")
         self.assertEqual(self.all_containers(), self.containers)
+        self.assertNotIn("madeforit", L.docker("network", "ls", "--format", "{{.Name}}").out.split())
+        self.assertLessEqual(len(L.docker("network", "ls", "-q").out.split()), len(networks) + 1)  # the control network
 
     def test_unknown_node(self):
         for verb in (["inspect"], ["stop"], ["rm"], ["logs"], ["shape", "show"]):
@@ -223,14 +229,15 @@ class Programs(Case):
         self.assert_agent_well()
 
     def test_agent_without_root(self):
-        r = L.run("setpriv", "--reuid=nobody", "--clear-groups", f"{L.dir}/bin/tbnoded", "--config",
-                  "/etc/tbnode/tbnoded.conf", check=False, timeout=20)
+        r = L.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", f"{L.dir}/bin/tbnoded",
+                  "--config", "/etc/tbnode/tbnoded.conf", check=False, timeout=20)
         self.assertEqual(r.rc, 1, r)
         self.assertEqual(len((r.out + r.err).strip().split("\n")), 1, r)
         self.assertIn("root", r.out + r.err)
 
     def test_client_without_rights(self):
-        r = L.run("setpriv", "--reuid=nobody", "--clear-groups", f"{L.dir}/bin/tbnode", "status", check=False, timeout=20)
+        r = L.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", f"{L.dir}/bin/tbnode",
+                  "status", check=False, timeout=20)
         self.assert_one_line(r, 3)
 
     def test_agent_that_does_not_run(self):
@@ -274,7 +281,7 @@ class Programs(Case):
         finally:
             L.dockerd.start()
         lab.wait_for(lambda: L.tbnode("run", "--name", "n-back", "busybox:1.36").rc == 0, 30, "the agent to be back")
-        self.assertEqual(L.tbnode("rm", "-f", "n-back").rc, 0)
+        self.assertEqual(L.tbnode("rm", "n-back").rc, 0)
 
     def test_json_errors_are_on_stderr_as_well(self):
         r = L.tbnode("augment", "--json", "nosuchimage:1")

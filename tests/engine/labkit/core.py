@@ -103,6 +103,13 @@ class Lab(kernel.KernelView):
     def umoci(self, *args, check=True, timeout=180, **options):
         return run(["/usr/bin/umoci", *args], check=check, timeout=timeout, **options)
 
+    @staticmethod
+    def ssh_dir():
+        """~/.ssh, made when missing."""
+        path = f"{os.environ['HOME']}/.ssh"
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
     def docker_config(self, auths):
         """Writes ~/.docker/config.json from {"registry host": ("user", "password")}; {} removes it."""
         import base64
