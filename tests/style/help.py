@@ -22,12 +22,8 @@ def run(program, *args):
 
 
 def verbs(text):
-    """Words that stand alone at the start of a line of a "Commands:" section."""
-    found = []
-    for section in re.split(r"^(?=\S)", text, flags=re.M):
-        if re.match(r"[^\n]*(ommands|erbs)[^\n]*:\n", section):
-            found += re.findall(r"^ {1,4}([a-z][a-z-]+)\b", section, re.M)
-    return sorted(set(found))
+    """First words of the lines "  verb [ARGUMENTS]  what it does"."""
+    return sorted(set(re.findall(r"^  ([a-z][a-z-]+)(?: [^ ]+)*  +\S", text, re.M)))
 
 
 class Programs(unittest.TestCase):
