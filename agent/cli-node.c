@@ -213,7 +213,8 @@ int cli_rm(Cli *c, int argc, char **argv)
 
 /*
  * The node is on a bridge of this host and the agent pins its address to its veth, so nobody stands between; and its
- * host key is made when it starts. Checking keys would only teach people to remove lines from known_hosts.
+ * host key is made when it starts. Checking keys would only teach people to remove lines from known_hosts. Several
+ * attempts, because the sshd of a node that was started this moment may still be making its key.
  */
 int cli_ssh(Cli *c, int argc, char **argv)
 {
@@ -255,7 +256,8 @@ int cli_ssh(Cli *c, int argc, char **argv)
         }
         target = tb_asprintf("%s@%s", user, ip);
         static const char *const fixed[] = {"ssh", "-o", "StrictHostKeyChecking=no", "-o",
-                "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"};
+                "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "-o",
+                "ConnectionAttempts=5"};
         r = target ? 0 : tb_error_oom(&err);
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(fixed); i++)
                 r = tb_strv_append(&args, fixed[i], &err);

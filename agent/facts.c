@@ -76,9 +76,22 @@ static bool parse_mac(const char *s, struct ether_addr *ret)
         return true;
 }
 
+static int get_address(const json_t *j, const char *key, struct in_addr *ret, TbError **err)
+{
+        _cleanup_free_ char *shown = NULL;
+        const char *text = NULL;
+        int r;
+
+        r = tb_json_get_string(j, key, &text, err);
+        if (r <= 0 || text[0] == 0 || inet_pton(AF_INET, text, ret) == 1)
+                return r;
+        shown = tb_escape(text, 64);
+        return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "%s: '%s' is no IPv4 address", key, shown ?: "");
+}
+
 static int parse_endpoint(const char *network, const json_t *j, Endpoint *ret, TbError **err)
 {
-        const char *mac = NULL, *ip = NULL;
+        const char *mac = NULL;
         uint64_t prefix = 0;
         int r;
 
@@ -93,13 +106,11 @@ static int parse_endpoint(const char *network, const json_t *j, Endpoint *ret, T
                 }
                 ret->has_mac = true;
         }
-        r = tb_json_get_string(j, "IPAddress", &ip, err);
+        r = get_address(j, "IPAddress", &ret->address, err);
+        if (r >= 0)
+                r = get_address(j, "Gateway", &ret->gateway, err);
         if (r < 0)
                 return r;
-        if (r > 0 && ip[0] != 0 && inet_pton(AF_INET, ip, &ret->address) != 1) {
-                _cleanup_free_ char *shown = tb_escape(ip, 64);
-                return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "'%s' is no IPv4 address", shown ?: "");
-        }
         r = tb_json_get_u64(j, "IPPrefixLen", &prefix, err);
         if (r < 0)
                 return r;
@@ -232,7 +243,11 @@ int container_facts_parse(const json_t *inspect, ContainerFacts *ret, TbError **
         r = facts_fill(inspect, &f, err);
         if (r < 0) {
                 (void) tb_error_prefix(err, "the engine's description of a container is broken");
-                return r == -ENOMEM ? r : -EPROTO;
+                if (r == -ENOMEM)
+                        return r;
+                if (err && *err)
+                        (*err)->code = -EPROTO;
+                return -EPROTO;
         }
         *ret = f;
         f = (ContainerFacts){};

@@ -24,6 +24,7 @@ typedef struct Endpoint {
         bool has_mac; /* false while the container is not running */
         struct ether_addr mac;
         struct in_addr address; /* 0 = none */
+        struct in_addr gateway; /* 0 = none */
         unsigned prefix;
 } Endpoint;
 

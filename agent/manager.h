@@ -46,7 +46,8 @@ struct Manager {
         DockerEvents *docker;
         Api *api;
         JobQueue *jobs;
-        RunJob *runs; /* list */
+        RunJob *runs;                /* list */
+        struct NetworkJob *networks; /* list, see network.c */
         int lock_fd;
 
         Node **nodes; /* sorted by id */

@@ -11,8 +11,14 @@
 
 #define LABEL "org.tbnode.network"
 
+/*
+ * The engine does not make network names unique when two are asked for at once ("CheckDuplicate" is best effort), so jobs
+ * for one name run one after the other: `waiting` until the job in front is over.
+ */
 struct NetworkJob {
         Manager *manager;
+        NetworkJob *next_job;
+        bool waiting;
         char *name;
         char *subnet;
         bool control;
@@ -25,16 +31,45 @@ struct NetworkJob {
         size_t next;
 };
 
+static void look(NetworkJob *j);
+
+/* The oldest one that waits for this name goes on. */
+static void wake(Manager *m, const char *name)
+{
+        NetworkJob *oldest = NULL;
+
+        for (NetworkJob *i = m->networks; i; i = i->next_job)
+                if (i->waiting && tb_streq(i->name, name))
+                        oldest = i; /* the list has the newest first */
+        if (oldest) {
+                oldest->waiting = false;
+                look(oldest);
+        }
+}
+
 NetworkJob *network_job_free(NetworkJob *j)
 {
+        _cleanup_free_ char *name = NULL;
+        Manager *m;
+        bool waiting;
+
         if (!j)
                 return NULL;
+        m = j->manager;
+        waiting = j->waiting;
+        name = TAKE_PTR(j->name);
+        for (NetworkJob **p = &m->networks; *p; p = &(*p)->next_job)
+                if (*p == j) {
+                        *p = j->next_job;
+                        break;
+                }
         tb_engine_request_free(j->call);
         json_decref(j->candidates);
         json_decref(j->containers);
-        free(j->name);
         free(j->subnet);
         free(j);
+        if (name && !waiting)
+                wake(m, name);
         return NULL;
 }
 
@@ -66,6 +101,8 @@ static int job_new(
                 network_job_free(j);
                 return tb_error_oom(err);
         }
+        j->next_job = m->networks;
+        m->networks = j;
         *ret = j;
         return 0;
 }
@@ -123,11 +160,26 @@ static void on_looked(
                 finish(j, NULL, NULL);
 }
 
+static int ask(NetworkJob *j, TbError **err)
+{
+        char path[160];
+
+        (void) snprintf(path, sizeof(path), "/networks/%s", j->name);
+        return start_call(j, "GET", path, NULL, on_looked, err);
+}
+
+static void look(NetworkJob *j)
+{
+        _cleanup_error_ TbError *err = NULL;
+
+        if (ask(j, &err) < 0)
+                finish(j, NULL, err);
+}
+
 int network_ensure(Manager *m, const char *name, const char *subnet, bool control, NetworkDoneFn done,
         void *userdata, NetworkJob **ret, TbError **err)
 {
         NetworkJob *j;
-        char path[160];
         int r;
 
         r = job_new(m, name, done, userdata, &j, err);
@@ -141,11 +193,15 @@ int network_ensure(Manager *m, const char *name, const char *subnet, bool contro
                         return tb_error_oom(err);
                 }
         }
-        (void) snprintf(path, sizeof(path), "/networks/%s", name);
-        r = start_call(j, "GET", path, NULL, on_looked, err);
-        if (r < 0) {
-                network_job_free(j);
-                return r;
+        for (const NetworkJob *i = m->networks; i; i = i->next_job)
+                if (i != j && tb_streq(i->name, name))
+                        j->waiting = true;
+        if (!j->waiting) {
+                r = ask(j, err);
+                if (r < 0) {
+                        network_job_free(j);
+                        return r;
+                }
         }
         *ret = j;
         return 0;

@@ -5,6 +5,7 @@
 
 #include "agent/log-node.h"
 #include "agent/reconcile.h"
+#include "agent/route.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -105,8 +106,24 @@ static bool vanished(const Node *n, const TbError *e)
                 !process_identity_equal(&now, &n->identity);
 }
 
+/* See route.h. A node that is on the control network only has no other choice anyway. */
+static int ensure_route(Manager *m, const Node *n, TbError **err)
+{
+        const Endpoint *e = container_facts_endpoint(&n->facts, m->config.control_network);
+        int r;
+
+        if (!e || e->gateway.s_addr == 0 || n->facts.n_endpoints < 2)
+                return 0;
+        r = route_ensure_default(n->netns_fd, e->gateway, err);
+        if (r > 0)
+                m->stats.kernel_writes++;
+        return r;
+}
+
 static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
 {
+        if (!s->error && ensure_route(m, n, &s->error) < 0 && !s->error)
+                (void) tb_error_oom(&s->error);
         if (s->error) {
                 if (vanished(n, s->error))
                         node_event(n, NODE_EVENT_CHANGED, NULL);

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "common/error.h"
+
+/*
+ * The default route of a node leads through the control network
+ *
+ * Docker gives the default route to the first of a container's networks in alphabetical order, so a node on "lan0" and
+ * "tbnode-control" would reach the outside, and be reached from it, through the shaped experiment link. The agent puts
+ * that right in the container's network namespace when it configures the node.
+ *
+ * Looks first: 0 = it was right already, 1 = it was changed. The calling thread enters the namespace for a moment and
+ * always returns (failure to return ends the process: nothing may run in a foreign namespace).
+ */
+int route_ensure_default(int netns_fd, struct in_addr gateway, TbError **err) _warn_unused_;

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""tbnode augment, dockerfile and run, end to end: from a name on Docker Hub to a node one logs in to; and what is left
+when that fails (nothing)."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import subprocess
+import unittest
+
+import lab
+
+IMAGE = "busybox:1.36"
+
+
+def setUpModule():
+    global L, KEY
+    L = lab.Lab.get()
+    L.tbnoded.start(config={"start-timeout": "20s"})
+    lab.images.busybox(L).push(L.hub, "library/busybox:1.36")
+    lab.images.busybox(L, config={"User": "1000", "Env": ["COLOUR=blue"], "Entrypoint": ["/bin/sh", "-c"],
+                                  "Cmd": ["id -u > /tmp/uid; echo $COLOUR > /tmp/colour; exec sleep 1000"]}
+                       ).push(L.hub, "library/userful:1")
+    KEY = f"{L.dir}/key"
+    L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
+    L.tbnode("augment", IMAGE, check=True)
+
+
+def run(*args, **options):
+    return L.tbnode("run", "--json", "--ssh-key", f"{KEY}.pub", *args, **options)
+
+
+def leftovers():
+    """Everything a run makes: containers, networks of ours, node directories, things in the kernel."""
+    networks = L.docker("network", "ls", "--format", "{{.Name}}").out.split()
+    nodes = "/run/tbnode/nodes"
+    return (L.docker("ps", "-aq").out.split() + [n for n in networks if n.startswith("lan")] + L.traces()
+            + (os.listdir(nodes) if os.path.isdir(nodes) else []))
+
+
+class Base(unittest.TestCase):
+    def tearDown(self):
+        names = [n["container"] for n in L.tbnode("ps", "--json").json()["nodes"]]
+        if names:
+            L.tbnode("rm", *names, check=True)
+        lab.wait_for(lambda: not leftovers(), 15, f"nothing to be left: {leftovers()}")
+
+    def one_line(self, r, status, *words):
+        self.assertEqual(status, r.rc, r)
+        self.assertEqual("", r.out)
+        self.assertEqual(1, len(r.err.splitlines()), r)
+        for w in words:
+            self.assertIn(w, r.err)
+
+
+class Run(Base):
+    def test_node_with_link_and_ssh(self):
+        a = run("--name", "web", "--experiment", "exp", "--network", "lan0", "--shape", "rate 10mbit", IMAGE, "sleep",
+                "1000").json()
+        run("--name", "client", "--experiment", "exp", "--network", "lan0", IMAGE, "sleep", "1000").json()
+        self.assertEqual("web", a["name"])
+        self.assertEqual("hit", a["augment"]["cache"])
+        self.assertEqual(a["ip"], a["ssh"]["host"])
+        who = L.tbnode("ssh", "-i", KEY, "exp.web", "hostname; cat /proc/1/comm; /tbnode/bin/sv status main")
+        self.assertEqual(0, who.rc, who)
+        self.assertIn("web", who.out)
+        self.assertIn("run: main", who.out)
+        self.assertEqual(7, L.tbnode("ssh", "-i", KEY, "web", "exit 7").rc)
+        # by name over the link, and the link is what was asked for
+        self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "ping -c1 -W2 client").rc)
+        other = L.tbnode("inspect", "--json", "client").json()
+        to = next(i["address"] for i in other["interfaces"] if i["network"] == "lan0")
+        measured = L.bandwidth(L.container_pid("exp.web"), L.container_pid("exp.client"), to)
+        self.assertLess(measured, 10.6e6)
+        self.assertGreater(measured, 7e6)
+        # the outside is reached through the control network
+        route = L.nsrun(L.container_pid("exp.web"), "ip", "-j", "route", "show", "default").out
+        gateway = json.loads(L.docker("network", "inspect", "tbnode-control").out)[0]["IPAM"]["Config"][0]["Gateway"]
+        self.assertEqual([gateway], [x["gateway"] for x in json.loads(route)])
+        ps = L.tbnode("ps").out
+        self.assertIn("lan0: rate 10mbit", ps)
+
+    def test_only_keys_that_were_given_log_in(self):
+        run("--name", "web", IMAGE, "sleep", "1000").json()
+        other = f"{L.tmp('key')}/other"
+        L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other])
+        self.assertEqual(255, L.tbnode("ssh", "-i", other, "web", "true").rc)
+
+    def test_flags_and_the_image_s_own_settings(self):
+        r = run("--name", "uu", "-e", "COLOUR=red", "userful:1").json()
+        pid = L.container_pid("uu")
+        root = f"/proc/{pid}/root"
+        lab.wait_for(lambda: os.path.exists(f"{root}/tmp/colour"), 10, "main to have run")
+        self.assertEqual("red", open(f"{root}/tmp/colour", encoding="utf-8").read().strip())
+        self.assertEqual("1000", open(f"{root}/tmp/uid", encoding="utf-8").read().strip())
+        self.assertEqual(1, len(L.docker("inspect", r["id"]).out.split('"Destination": "/tbnode/run"')) - 1)
+        run("--name", "vv", "-u", "2000:3000", "-w", "/tmp", "-v", f"{L.tmp('vol')}:/data:ro", "--entrypoint", "/bin/sh",
+            "userful:1", "-c", "id -u > /tmp/uid; pwd > /tmp/pwd; exec sleep 1000").json()
+        root = f"/proc/{L.container_pid('vv')}/root"
+        lab.wait_for(lambda: os.path.exists(f"{root}/tmp/pwd"), 10, "main to have run")
+        self.assertEqual(("2000", "/tmp"), tuple(open(f"{root}/tmp/{f}", encoding="utf-8").read().strip()
+                                                 for f in ("uid", "pwd")))
+        r = L.tbnode("ssh", "-i", KEY, "vv", "hostname")
+        self.assertEqual("vv", r.out.strip(), r)
+
+    def test_main_s_end_is_told(self):
+        run("--name", "shorty", IMAGE, "sh", "-c", "exit 3").json()
+        lab.wait_for(lambda: L.tbnode("inspect", "--json", "shorty").json()["main"] == "exited 3", 10, "main's status")
+        self.assertEqual("configured", L.tbnode("inspect", "--json", "shorty").json()["state"])
+
+    def test_level_none_is_the_original_image(self):
+        r = run("--level", "none", "--name", "bare", IMAGE, "sleep", "1000").json()
+        self.assertNotIn("ssh", r)
+        comm = f"/proc/{L.container_pid('bare')}/comm"
+        lab.wait_for(lambda: open(comm, encoding="utf-8").read().strip() == "sleep", 10, "the program itself as process 1")
+
+    def test_many_at_once(self):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for r in pool.map(lambda k: run("--name", f"m{k}", "--network", "lan0", "--shape", "rate 5mbit", IMAGE,
+                                            "sleep", "1000"), range(8)):
+                self.assertEqual(0, r.rc, r)
+        self.assertEqual(8, len([n for n in L.tbnode("ps", "--json").json()["nodes"] if n["state"] == "configured"]))
+        self.assertEqual(1, len(L.docker("network", "ls", "-q", "-f", "name=lan0").out.split()))
+
+    def test_stop_start_keeps_changes(self):
+        run("--name", "web", "--network", "lan0", "--shape", "rate 10mbit", IMAGE, "sleep", "1000").json()
+        self.assertEqual(0, L.tbnode("shape", "set", "web", "lan0", "rate", "2mbit").rc)
+        self.assertEqual(0, L.tbnode("stop", "web").rc)
+        lab.wait_for(lambda: not L.traces(), 10, f"nothing in the kernel: {L.traces()}")
+        self.assertEqual(0, L.tbnode("start", "web").rc)
+        n = lab.wait_for(lambda: (lambda x: x["state"] == "configured" and x)(L.tbnode("inspect", "--json", "web").json()),
+                         10, "web to be configured again")
+        i = next(i for i in n["interfaces"] if i["network"] == "lan0")
+        self.assertTrue(i["up"]["shape"].startswith("rate 2mbit"), i)
+
+
+class Failures(Base):
+    def test_unknown_image(self):
+        self.one_line(run("nosuch:1"), 1, "nosuch")
+        self.one_line(L.tbnode("augment", "--json", "nosuch:1"), 1, "nosuch")
+        self.one_line(L.tbnode("dockerfile", "nosuch:1"), 1, "nosuch")
+        self.one_line(run("UPPER/Case"), 1, "UPPER")
+        self.assertEqual([], leftovers())
+
+    def test_registry_down(self):
+        L.local.stop()
+        try:
+            self.one_line(run("--network", "lan9", IMAGE), 1, "127.0.0.1:5000")
+            self.one_line(L.tbnode("augment", IMAGE), 1, "127.0.0.1:5000")
+            r = L.tbnode("doctor")
+            self.assertEqual(1, r.rc)
+            self.assertIn("FAIL  registry", r.out)
+        finally:
+            L.local.start()
+        self.assertEqual([], leftovers())
+
+    def test_wrong_digest_from_the_registry(self):
+        lab.images.busybox(L, config={"Env": ["X=1"]}, extra={"marker": b"corrupt me"}).push(L.hub, "library/broken:1")
+        document = next(x for x in L.hub.manifest("library/broken", "1") if isinstance(x, dict) and "layers" in x)
+        L.hub.corrupt(document["layers"][-1]["digest"])
+        self.one_line(run("broken:1"), 1, "digest")
+        self.assertNotIn("broken", " ".join(L.local.all_tags()))
+        self.assertEqual([], leftovers())
+
+    def test_container_that_dies_during_set_up(self):
+        self.one_line(run("--level", "none", "--network", "lan7", IMAGE, "/no/such/program"), 1, "no such file")
+        self.assertEqual([], leftovers())
+        # Whether it ends before or after it is configured is a matter of luck; what is left is not.
+        for k in range(6):
+            r = run("--level", "none", "--name", f"brief{k}", "--network", "lan7", "--shape", "rate 1mbit", IMAGE, "true")
+            if r.rc != 0:
+                self.one_line(r, 1, "ended while it was being set up")
+        lab.wait_for(lambda: not L.traces(), 10, f"nothing in the kernel: {L.traces()}")
+
+    def test_wrong_arguments(self):
+        for args, word in ((("--shape", "rate 1mbit"), "network"), (("--network", "lan0", "--shape", "rate x"), "x"),
+                           (("--firewall", "ajar"), "firewall"),
+                           (("--name", "a b"), "a b"), (("--network", "tbnode-control"), "control"),
+                           (("-p", "99999"), "99999"), (("-v", "/tmp:/tbnode/run"), "/tbnode"), (("--level", "full"), "level"),
+                           (("--on-exit", "explode"), "on-exit")):
+            self.one_line(run(*args, IMAGE), 1, word)
+        self.assertEqual(2, L.tbnode("run", "--no-such-flag", IMAGE).rc)
+        self.assertEqual(2, L.tbnode("run").rc)
+        self.assertEqual([], leftovers())
+
+    def test_name_taken(self):
+        run("--name", "web", IMAGE, "sleep", "1000").json()
+        self.one_line(run("--name", "web", "--network", "lan3", IMAGE), 1, "web", "already")
+        self.assertEqual(["web"], [n["node"] for n in L.tbnode("ps", "--json").json()["nodes"]])
+        self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "true").rc)
+
+    def test_client_that_goes_away(self):
+        p = subprocess.Popen([f"{L.install()}/tbnode", "run", "--ssh-key", f"{KEY}.pub", "--network", "lan0", "--update",
+                              IMAGE, "sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lab.wait_for(lambda: L.tbnode("status", "--json").json()["jobs"] > 0, 10, "the augmentation to run")
+        p.send_signal(signal.SIGKILL)
+        p.wait(10)
+        lab.wait_for(lambda: not leftovers() and L.tbnode("status", "--json").json()["jobs"] == 0, 15, "nothing left")
+
+
+class Augment(Base):
+    def test_same_request_at_once_is_one_job(self):
+        before = len([x for x in L.hub.accesses()])
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            results = list(pool.map(lambda _: L.tbnode("augment", "--json", "--update", IMAGE), range(6)))
+        self.assertEqual({0}, {r.rc for r in results})
+        self.assertEqual(1, len({r.json()["digest"] for r in results}))
+        self.assertGreater(len([x for x in L.hub.accesses()]), before)
+
+    def test_worker_has_no_privileges(self):
+        fake = f"{L.tmp('worker')}/worker"
+        with open(fake, "w", encoding="utf-8") as f:
+            f.write("#!/bin/sh\nread request\n(id -u; id -G; grep -E 'NoNewPrivs|CapEff' /proc/self/status; ulimit -v;"
+                    " ls -l /proc/self/fd | wc -l) > /tmp/tbnode-worker-said\nexit 1\n")
+        os.chmod(fake, 0o755)
+        os.chmod(os.path.dirname(fake), 0o755)
+        L.tbnoded.stop()
+        try:
+            L.tbnoded.start(env={"TBNODE_WORKER": fake})
+            self.one_line(L.tbnode("augment", "--update", IMAGE), 1, "worker")
+            with open("/tmp/tbnode-worker-said", encoding="utf-8") as f:
+                said = f.read()
+            self.assertIn("65534", said.splitlines()[0])
+            self.assertIn("NoNewPrivs:\t1", said)
+            self.assertIn("CapEff:\t0000000000000000", said)
+            self.assertNotIn("unlimited", said)
+        finally:
+            if os.path.exists("/tmp/tbnode-worker-said"):
+                os.unlink("/tmp/tbnode-worker-said")
+            L.tbnoded.stop()
+            L.tbnoded.start(config={"start-timeout": "20s"})
+
+    def test_worker_dies_with_the_agent(self):
+        fake = f"{L.tmp('worker')}/worker"
+        with open(fake, "w", encoding="utf-8") as f:
+            f.write("#!/bin/sh\nexec sleep 987\n")
+        os.chmod(fake, 0o755)
+        os.chmod(os.path.dirname(fake), 0o755)
+        sleeping = lambda: L.run(["pgrep", "-f", "sleep 987"], check=False).out.split()  # noqa: E731
+        L.tbnoded.stop()
+        try:
+            L.tbnoded.start(env={"TBNODE_WORKER": fake})
+            p = subprocess.Popen([f"{L.install()}/tbnode", "augment", "--update", IMAGE], stderr=subprocess.PIPE, text=True)
+            lab.wait_for(sleeping, 10, "the worker")
+            L.tbnoded.kill()
+            lab.wait_for(lambda: not sleeping(), 10, "the worker's end")
+            self.assertEqual(3, p.wait(10))
+            self.assertEqual(1, len(p.stderr.read().splitlines()))
+            p.stderr.close()
+        finally:
+            L.tbnoded.start(config={"start-timeout": "20s"})
+
+    def test_dockerfile_and_context_build_with_docker(self):
+        folder = L.tmp("context")
+        r = L.tbnode("dockerfile", "--context", folder, IMAGE, check=True)
+        self.assertIn('ENTRYPOINT ["/tbnode/init"', r.out)
+        self.assertEqual(r.out, open(f"{folder}/Dockerfile", encoding="utf-8").read())
+        self.assertTrue(os.path.exists(f"{folder}/basic.tar.gz"))
+        self.assertEqual(r.out, L.tbnode("dockerfile", "--json", IMAGE).json()["dockerfile"])
+
+    def test_docker_builder(self):
+        r = L.tbnode("augment", "--json", "--builder", "docker", "--update", IMAGE)
+        self.assertEqual(0, r.rc, r)
+        self.assertEqual("docker", r.json()["builder"])
+        self.assertEqual(0, run("--name", "web", IMAGE, "sleep", "1000").rc)
+
+
+if __name__ == "__main__":
+    lab.main()
