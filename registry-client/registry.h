@@ -53,8 +53,7 @@
 typedef struct RegistryClient RegistryClient;
 typedef struct RegistryOp RegistryOp;
 
-/* ---- References
- * ------------------------------------------------------------------------------------------------ */
+/* ---- References --------------------------------------------------------------------------------------- */
 
 /*
  * "nginx", "library/nginx:1.25", "ghcr.io/a/b@sha256:...", "127.0.0.1:5000/x:tag", "[::1]:5000/x". As Docker
@@ -85,8 +84,7 @@ char *registry_ref_name(const RegistryRef *ref);
 RegistryRef *registry_ref_free(RegistryRef *ref);
 TB_DEFINE_CLEANUP(RegistryRef *, registry_ref_free)
 
-/* ---- Manifests
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Manifests ---------------------------------------------------------------------------------------- */
 
 #define REGISTRY_TYPE_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 #define REGISTRY_TYPE_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -179,8 +177,7 @@ TB_DEFINE_CLEANUP(RegistryManifest *, registry_manifest_free)
 int registry_manifest_select(const RegistryManifest *index, const RegistryPlatform *platform,
         const RegistryDescriptor **ret, TbError **err) _warn_unused_;
 
-/* ---- Client
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Client ------------------------------------------------------------------------------------------- */
 
 /* On the caller's loop, or on a new one of its own when event is NULL (sync use). */
 int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err) _warn_unused_;
@@ -217,8 +214,7 @@ typedef struct RegistryStats {
 } RegistryStats;
 void registry_client_get_stats(const RegistryClient *c, RegistryStats *ret);
 
-/* ---- Operations
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Operations --------------------------------------------------------------------------------------- */
 
 /*
  * `result` is what the sync form returns: negative errno with `err` set (borrowed), else 0 or the documented
@@ -285,8 +281,7 @@ int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char **
 int registry_list_repositories(RegistryClient *c, const char *host, char ***ret, TbError **err)
         _warn_unused_;
 
-/* ---- Blobs (the tag and digest of `repository` are not looked at)
- * ---------------------------------------------- */
+/* ---- Blobs (the tag and digest of `repository` are not looked at) ------------------------------------- */
 
 /* HEAD: 1 = there (*ret_size, may be NULL, gets its size; UINT64_MAX = not told), 0 = not. */
 int registry_has_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
@@ -330,8 +325,7 @@ int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const vo
 int registry_put_blob_fd(RegistryClient *c, const RegistryRef *repository, int fd, const TbDigest *digest,
         TbDigest *ret_digest, uint64_t *ret_size, TbError **err) _warn_unused_;
 
-/* ---- Copy
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Copy --------------------------------------------------------------------------------------------- */
 
 typedef enum RegistryCopyHow {
         REGISTRY_COPY_STREAMED, /* downloaded, verified and uploaded */
