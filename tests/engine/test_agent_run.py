@@ -22,7 +22,7 @@ def setUpModule():
     lab.images.busybox(L).push(L.hub, "library/busybox:1.36")
     lab.images.busybox(L, config={"User": "1000", "Env": ["COLOUR=blue"], "Entrypoint": ["/bin/sh", "-c"],
                                   "Cmd": ["id -u > /tmp/uid; echo $COLOUR > /tmp/colour; exec sleep 1000"]}
-                       ).push(L.hub, "library/userful:1")
+                       ).push(L.hub, "library/withuser:1")
     KEY = f"{L.dir}/key"
     L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
     L.tbnode("augment", IMAGE, check=True)
@@ -89,7 +89,7 @@ class Run(Base):
         self.assertEqual(255, L.tbnode("ssh", "-i", other, "web", "true").rc)
 
     def test_flags_and_the_image_s_own_settings(self):
-        r = run("--name", "uu", "-e", "COLOUR=red", "userful:1").json()
+        r = run("--name", "uu", "-e", "COLOUR=red", "withuser:1").json()
         pid = L.container_pid("uu")
         root = f"/proc/{pid}/root"
         lab.wait_for(lambda: os.path.exists(f"{root}/tmp/colour"), 10, "main to have run")
@@ -97,7 +97,7 @@ class Run(Base):
         self.assertEqual("1000", open(f"{root}/tmp/uid", encoding="utf-8").read().strip())
         self.assertEqual(1, len(L.docker("inspect", r["id"]).out.split('"Destination": "/tbnode/run"')) - 1)
         run("--name", "vv", "-u", "2000:3000", "-w", "/tmp", "-v", f"{L.tmp('vol')}:/data:ro", "--entrypoint", "/bin/sh",
-            "userful:1", "-c", "id -u > /tmp/uid; pwd > /tmp/pwd; exec sleep 1000").json()
+            "withuser:1", "-c", "id -u > /tmp/uid; pwd > /tmp/pwd; exec sleep 1000").json()
         root = f"/proc/{L.container_pid('vv')}/root"
         lab.wait_for(lambda: os.path.exists(f"{root}/tmp/pwd"), 10, "main to have run")
         self.assertEqual(("2000", "/tmp"), tuple(open(f"{root}/tmp/{f}", encoding="utf-8").read().strip()

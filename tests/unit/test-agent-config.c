@@ -43,7 +43,7 @@ static void test_defaults_and_values(void **state)
 static void test_bad_values(void **state)
 {
         static const char *const bad[] = {
-                "registy=http://x\n",
+                "nosuchkey=http://x\n",
                 "registry=x\n",
                 "registry=http://x/y\n",
                 "registry=http://a\nregistry=http://b\n",
