@@ -85,8 +85,8 @@ static int parse_name(const char *value, void *userdata, TbError **err)
         static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
         if (value[0] == 0 || !strchr(letters, value[0]) || strlen(value) > 128 ||
-                strspn(value + 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") !=
-                        strlen(value) - 1)
+                strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") !=
+                        strlen(value))
                 return bad_value(
                         value, "a name (letters, digits, '_', '.', '-'; a letter or digit first)", err);
         return replace(userdata, value, err);

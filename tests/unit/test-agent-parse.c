@@ -19,6 +19,9 @@
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
+/* One byte too long. */
+#define LONG_NAME "0123456789012345678901234567890123456789012345678901234567890123"
+
 static json_t *parse(const char *text)
 {
         json_t *j = NULL;
@@ -70,8 +73,7 @@ static void test_labels_bad(void **state)
                 "{\"tbnode.node\":\"-a\"}",
                 "{\"tbnode.node\":\"a/b\"}",
                 "{\"tbnode.node\":\"a\\nb\"}",
-                "{\"tbnode.experiment\":"
-                "\"0123456789012345678901234567890123456789012345678901234567890123\"}",
+                "{\"tbnode.experiment\":\"" LONG_NAME "\"}",
                 "{\"tbnode.on-exit\":\"Stay\"}",
                 "{\"tbnode.shape\":5}",
                 "{\"tbnode.shape\":null}",
