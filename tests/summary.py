@@ -59,8 +59,16 @@ def reasons(text):
     return sorted({a or b for a, b in found})
 
 
+def failed_cases(text):
+    """Names of the cases that failed, for the list at the end."""
+    names = [name.strip() for ok, name, directive, _ in TAP.findall(text) if ok == "not ok" and not directive]
+    names += [name for verdict, name in CMOCKA.findall(text) if verdict in ("FAILED", "ERROR") and not name.isdigit()]
+    names += re.findall(r"^(?:FAIL|ERROR): (\S+)", text, re.M)
+    return list(dict.fromkeys(names))
+
+
 def main():
-    rows, skips = [], []
+    rows, skips, names = [], [], {}
     passed = failed = skipped = 0
     for argument in sys.argv[1:]:
         label, path = argument.split("=", 1)
@@ -89,6 +97,7 @@ def main():
             if skip:
                 skips.append((label, e["name"], reasons(text) or ["no reason given"]))
             rows.append((label, e["name"], result, ok, bad, skip, e.get("duration", 0.0)))
+            names[label, e["name"]] = failed_cases(text) if bad else []
             passed, failed, skipped = passed + ok, failed + bad, skipped + skip
 
     print(f"\n{'run':<10} {'test':<44} {'result':<8} {'passed':>6} {'failed':>6} {'skipped':>7} {'seconds':>8}")
@@ -100,6 +109,8 @@ def main():
     for label, name, result, ok, bad, skip, _ in rows:
         if bad:
             print(f"FAILED {label} {name} ({result})")
+            for case in names.get((label, name), []):
+                print(f"       {case}")
     tail = f", {skipped} skipped" if skipped else ""
     print(f"{passed} passed, {failed} failed{tail}")
     return 0 if failed == 0 and passed > 0 else 1

@@ -127,10 +127,13 @@ class Lab(kernel.KernelView):
     # ---- end ----
 
     def print_logs(self):
-        """After a failure: the end of each service's log, as TAP comments."""
+        """After a failure: the end of each service's log, as TAP comments, without what is always there."""
         for s in self._services:
-            for line in s.log_tail(40 if s in (self.tbnoded, self.dockerd) else 10).splitlines():
-                print(f"# {line.strip()[:300]}")
+            lines = [line.strip() for line in s.log_tail(200).splitlines()]
+            if s is self.dockerd:
+                lines = [line for line in lines if "level=info" not in line and "level=warning" not in line]
+            for line in lines[-25 if s is self.tbnoded else -8:]:
+                print(f"# {line[:240]}")
 
     def shutdown(self):
         """Ends everything in the order an operator would: containers, agent, engine, registries."""

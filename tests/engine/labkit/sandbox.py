@@ -213,6 +213,7 @@ def _run_tests(args, lab_dir):
         result = tap.run_module(sys.modules["__main__"], args.patterns, shell)
         if result.bad:
             Lab.get().print_logs()
+            result.repeat_failures()
     finally:
         Lab.get().shutdown()
     with open(f"{lab_dir}/tap-count", "w", encoding="utf-8") as f:

@@ -12,6 +12,7 @@ class TapResult(unittest.TestResult):
         self.stream = stream or sys.stdout
         self.count = 0
         self.bad = 0
+        self.failures_text = []
 
     def _line(self, ok, test, suffix="", details=""):
         self.count += 1
@@ -20,6 +21,16 @@ class TapResult(unittest.TestResult):
         print(f"{'ok' if ok else 'not ok'} {self.count} - {name}{suffix}", file=self.stream)
         for line in details.rstrip().splitlines():
             print(f"#   {line}", file=self.stream)
+        if not ok:
+            self.failures_text.append(f"failed: {name}\n{details.rstrip()}")
+        self.stream.flush()
+
+    def repeat_failures(self):
+        """Once more at the end: test runners and people read the last lines of a long log."""
+        for text in self.failures_text:
+            lines = text.splitlines()
+            for line in [lines[0], *lines[1:][-12:]]:
+                print(f"# {line[:600]}", file=self.stream)
         self.stream.flush()
 
     def startTest(self, test):
