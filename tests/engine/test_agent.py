@@ -369,6 +369,7 @@ class Valgrind(Base):
         L.tbnoded.stop()
         log = f"{L.dir}/valgrind.log"
         p = subprocess.Popen(["valgrind", "-q", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect",
+                              "--show-leak-kinds=definite,indirect", "--child-silent-after-fork=yes",
                               "--error-exitcode=99", f"--log-file={log}", f"{L.install()}/tbnoded", "--config",
                               "/etc/tbnode/tbnoded.conf"], stderr=subprocess.DEVNULL, env=dict(os.environ, **L.program_env()))
         try:
