@@ -310,11 +310,14 @@ class Veths(netlab.Lab):
 
 class Traffic(netlab.Lab):
     def assert_rate(self, measured, declared):
-        # An emulated machine (tests/vm) stands still for moments, which this way of measuring takes for a slow link.
-        bound = 0.5 if os.environ.get('TBNODE_VM') else 0.05
-        self.assertLess(abs(measured - declared) / declared, bound, f'{measured:.3f} Mbit/s instead of {declared}')
+        said = f'{measured:.3f} Mbit/s instead of {declared}'
+        if os.environ.get('TBNODE_VM'):
+            # An emulated machine may not be able to send this much, and stands still for moments; that the rate is also
+            # reached there is asserted where it can be told apart (tests/vm/test_netem.py).
+            self.assertTrue(0 < measured < 1.5 * declared, said)
+        else:
+            self.assertLess(abs(measured - declared) / declared, 0.05, said)
 
-    @unittest.skipIf(os.environ.get('TBNODE_VM'), 'rates are measured on real hardware: emulated timers are too late')
     def test_rates_each_way(self):
         a, b = self.pair()
         self.apply([self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit up rate 2mbit'}])])
