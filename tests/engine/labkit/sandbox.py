@@ -50,6 +50,15 @@ def main(debian=False):
     sys.exit(_outside(args, debian))
 
 
+def _chrooted():
+    """Whether our root is another directory than the mount namespace's. setns(2) into a mount namespace goes to its
+    root, and so does runc when it enters a container that was started from a chroot: to the host's."""
+    r = subprocess.run(["nsenter", "--mount=/proc/self/ns/mnt", "stat", "-c", "%d:%i", "/"], stdout=subprocess.PIPE,
+                       stderr=subprocess.DEVNULL, text=True)
+    root = os.stat("/")
+    return r.returncode == 0 and r.stdout.strip() != f"{root.st_dev}:{root.st_ino}"
+
+
 # ---- outside --------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +69,9 @@ def _outside(args, debian):
     missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
     if missing:
         _skip(f"missing Debian packages: {' '.join(missing)} (scripts/install-deps test)")
+    if _chrooted():
+        _skip("this is a chroot: runc can't confine containers in it, `docker exec` would run outside of them; "
+              "use a container, a virtual machine or pivot_root(8)")
     probe = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], stderr=subprocess.PIPE)
     if probe.returncode != 0:
         _skip(f"this machine does not allow new namespaces: {probe.stderr.decode().strip()}")
