@@ -7,6 +7,7 @@
 
 #include "agent/api-ops.h"
 #include "agent/augment-job.h"
+#include "agent/request-body.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
@@ -50,55 +51,14 @@ static void on_gone(ApiRequest *r, void *userdata)
         free(s);
 }
 
-static int take_string(const json_t *body, const char *key, char **ret, TbError **err)
-{
-        const char *s = NULL;
-        int r;
-
-        r = tb_json_get_string(body, key, &s, err);
-        if (r <= 0)
-                return r;
-        *ret = strdup(s);
-        return *ret ? 0 : tb_error_oom(err);
-}
-
 static int parse_request(const json_t *body, const Config *config, AugmentRequest *ret, TbError **err)
 {
         static const char *const members[] = {
                 "image", "level", "builder", "platform", "project", "update", NULL};
-        const char *level = NULL, *builder = NULL;
         int r;
 
-        ret->level = config->level;
-        ret->builder = config->builder;
-        r = api_check_members(body, members, err);
-        if (r >= 0)
-                r = take_string(body, "image", &ret->image, err);
-        if (r >= 0 && !ret->image)
-                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no image is named");
-        if (r >= 0)
-                r = take_string(body, "platform", &ret->platform, err);
-        if (r >= 0)
-                r = take_string(body, "project", &ret->project, err);
-        if (r >= 0)
-                r = tb_json_get_bool(body, "update", &ret->update, err);
-        if (r >= 0)
-                r = tb_json_get_string(body, "level", &level, err);
-        if (r > 0) {
-                ret->level = augment_level_from_string(level);
-                if (ret->level < 0)
-                        r = tb_error_set(
-                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
-        }
-        if (r >= 0)
-                r = tb_json_get_string(body, "builder", &builder, err);
-        if (r > 0) {
-                ret->builder = augment_builder_from_string(builder);
-                if (ret->builder < 0)
-                        r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                                "there is no such builder; use native or docker");
-        }
-        return r < 0 ? r : augment_level_check(ret->level, err);
+        r = request_body_check_members(body, members, err);
+        return r < 0 ? r : request_body_take_augment(body, config, ret, err);
 }
 
 static void submit(ApiRequest *r, AugmentOp op)

@@ -9,6 +9,7 @@
 #include "agent/docker-events.h"
 #include "agent/log-node.h"
 #include "agent/reconcile.h"
+#include "agent/request-body.h"
 #include "agent/run.h"
 #include "agent/state-file.h"
 #include "common/cleanup.h"
@@ -24,26 +25,6 @@ int api_request_node(ApiRequest *r, Node **ret)
         if (k < 0)
                 api_reply_error(r, err);
         return k;
-}
-
-int api_check_members(const json_t *body, const char *const *known, TbError **err)
-{
-        const char *key;
-        json_t *value;
-
-        json_object_foreach ((json_t *) body, key, value) {
-                _cleanup_free_ char *shown = NULL;
-                const char *const *k = known;
-
-                while (*k && !tb_streq(*k, key))
-                        k++;
-                if (*k)
-                        continue;
-                shown = tb_escape(key, 60);
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "there is no member '%s' in this request",
-                        shown ?: "");
-        }
-        return 0;
 }
 
 int api_blame_caller(int r, TbError **err)
@@ -222,7 +203,8 @@ static void op_shape_set(ApiRequest *r)
 
         if (api_request_node(r, &n) < 0)
                 return;
-        if (api_check_members(api_request_body(r), members, &err) < 0 || check_changeable(n, &err) < 0 ||
+        if (request_body_check_members(api_request_body(r), members, &err) < 0 ||
+                check_changeable(n, &err) < 0 ||
                 find_network(n, api_request_argument(r, 1), &network, &err) < 0 ||
                 api_blame_caller(tb_json_get_string(api_request_body(r), "spec", &spec, &err), &err) < 0 ||
                 merge_shape(n, network, spec ?: "", &shape, &err) < 0 ||
@@ -261,7 +243,8 @@ static void op_firewall_set(ApiRequest *r)
 
         if (api_request_node(r, &n) < 0)
                 return;
-        if (api_check_members(api_request_body(r), members, &err) < 0 || check_changeable(n, &err) < 0 ||
+        if (request_body_check_members(api_request_body(r), members, &err) < 0 ||
+                check_changeable(n, &err) < 0 ||
                 api_blame_caller(tb_json_get_string(api_request_body(r), "style", &text, &err), &err) < 0) {
                 api_reply_error(r, err);
                 return;

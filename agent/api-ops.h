@@ -7,8 +7,6 @@
 
 /* The node that the path's first argument names; answers the request itself when there is none. */
 int api_request_node(ApiRequest *r, Node **ret) _warn_unused_;
-/* Refuses members that are not in the NULL-terminated list. */
-int api_check_members(const json_t *body, const char *const *known, TbError **err) _warn_unused_;
 
 /* JSON getters blame the remote side, which is the caller here: makes it kind CONFIG. Returns r. */
 int api_blame_caller(int r, TbError **err);

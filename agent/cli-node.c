@@ -14,23 +14,6 @@
 #include "common/strv.h"
 #include "common/units.h"
 
-/* Verbs without options of their own. -1 = go on. */
-static int parse_plain(Cli *c, int argc, char **argv)
-{
-        static const struct option options[] = {CLI_OPTIONS, {}};
-        int opt;
-
-        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
-                switch (opt) {
-                case 'j':
-                        c->json = true;
-                        break;
-                default:
-                        return cli_getopt_other(c, opt);
-                }
-        return -1;
-}
-
 static int get_node(Cli *c, const char *name, json_t **ret, TbError **err)
 {
         _cleanup_free_ char *path = cli_node_path(name, "");
@@ -69,7 +52,7 @@ int cli_ps(Cli *c, int argc, char **argv)
         size_t i;
         int r;
 
-        r = parse_plain(c, argc, argv);
+        r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;
         if (optind < argc)
@@ -146,7 +129,7 @@ int cli_inspect(Cli *c, int argc, char **argv)
         TbError *err = NULL;
         int r;
 
-        r = parse_plain(c, argc, argv);
+        r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;
         if (optind + 1 != argc)
@@ -166,7 +149,7 @@ static int for_each(Cli *c, int argc, char **argv, const char *method, const cha
         TbError *err = NULL;
         int r, status = CLI_OK;
 
-        r = parse_plain(c, argc, argv);
+        r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;
         if (optind >= argc)

@@ -13,22 +13,6 @@
 #include "common/json.h"
 #include "common/strv.h"
 
-static int parse(Cli *c, int argc, char **argv)
-{
-        static const struct option options[] = {CLI_OPTIONS, {}};
-        int opt;
-
-        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
-                switch (opt) {
-                case 'j':
-                        c->json = true;
-                        break;
-                default:
-                        return cli_getopt_other(c, opt);
-                }
-        return -1;
-}
-
 /* One node, or all, as {"nodes": [...]}. */
 static int get_nodes(Cli *c, const char *name, json_t **ret, TbError **err)
 {
@@ -121,7 +105,7 @@ int cli_shape(Cli *c, int argc, char **argv)
         _cleanup_json_ json_t *body = NULL;
         int r, n;
 
-        r = parse(c, argc, argv);
+        r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;
         argv += optind;
@@ -181,7 +165,7 @@ int cli_firewall(Cli *c, int argc, char **argv)
         _cleanup_json_ json_t *body = NULL;
         int r, n;
 
-        r = parse(c, argc, argv);
+        r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;
         argv += optind;

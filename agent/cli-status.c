@@ -13,18 +13,15 @@
 
 int cli_status(Cli *c, int argc, char **argv)
 {
-        static const struct option options[] = {CLI_OPTIONS, {}};
         _cleanup_json_ json_t *j = NULL;
         const json_t *engine, *n;
         TbError *err = NULL;
         const char *state;
-        int opt;
+        int r;
 
-        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
-                if (opt == 'j')
-                        c->json = true;
-                else
-                        return cli_getopt_other(c, opt);
+        r = cli_parse_plain(c, argc, argv);
+        if (r >= 0)
+                return r;
         if (optind < argc)
                 return cli_usage(c, "unexpected argument '%s'", argv[optind]);
         if (cli_call(c, "GET", "/v1/status", NULL, &j, &err) < 0)

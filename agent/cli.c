@@ -106,6 +106,19 @@ int cli_getopt_other(const Cli *c, int opt)
         return CLI_OK;
 }
 
+int cli_parse_plain(Cli *c, int argc, char **argv)
+{
+        static const struct option options[] = {CLI_OPTIONS, {}};
+        int opt;
+
+        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                if (opt == 'j')
+                        c->json = true;
+                else
+                        return cli_getopt_other(c, opt);
+        return -1;
+}
+
 int cli_fail(TbError *err)
 {
         /* -ENOTCONN is what cli_call() gives when nobody answers, and nothing else. */

@@ -57,6 +57,8 @@ int cli_usage(const Cli *c, const char *fmt, ...) _printf_(2, 3);
         }
 /* getopt_long() met something wrong (it has said what), or --help was asked for. */
 int cli_getopt_other(const Cli *c, int opt);
+/* Options of a verb that has none of its own. -1 = go on, at optind; else the exit status. */
+int cli_parse_plain(Cli *c, int argc, char **argv);
 
 /* One exchange: an answer >= 400 is its error. *ret is the caller's (NULL when the answer has no body). */
 int cli_call(Cli *c, const char *method, const char *path, const json_t *body, json_t **ret, TbError **err)

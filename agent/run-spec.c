@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "agent/request-body.h"
 #include "agent/run-spec.h"
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -33,20 +34,6 @@ void run_spec_done(RunSpec *s)
         *s = (RunSpec){};
 }
 
-static int take_string(const json_t *body, const char *key, char **ret, TbError **err)
-{
-        const char *s = NULL;
-        int r;
-
-        r = tb_json_get_string(body, key, &s, err);
-        if (r <= 0)
-                return r;
-        if (strlen(s) > RUN_TEXT_MAX)
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "%s is too long", key);
-        *ret = strdup(s);
-        return *ret ? 0 : tb_error_oom(err);
-}
-
 static int take_list(const json_t *body, const char *key, char ***ret, TbError **err)
 {
         int r;
@@ -58,7 +45,7 @@ static int take_list(const json_t *body, const char *key, char ***ret, TbError *
                 return tb_error_set(
                         err, TB_ERROR_CONFIG, -E2BIG, "%s has more than %u entries", key, RUN_LIST_MAX);
         for (char **i = *ret; i && *i; i++)
-                if (strlen(*i) > RUN_TEXT_MAX)
+                if (strlen(*i) > REQUEST_TEXT_MAX)
                         return tb_error_set(
                                 err, TB_ERROR_CONFIG, -EINVAL, "an entry of %s is too long", key);
         return 0;
@@ -68,59 +55,9 @@ static int check_known(const json_t *body, TbError **err)
 {
         static const char *const known[] = {"image", "level", "builder", "platform", "project", "update",
                 "name", "experiment", "networks", "shape", "firewall", "on_exit", "ssh_keys", "env",
-                "volumes", "publish", "user", "workdir", "entrypoint", "cmd"};
-        const char *key;
-        json_t *value;
+                "volumes", "publish", "user", "workdir", "entrypoint", "cmd", NULL};
 
-        json_object_foreach ((json_t *) body, key, value) {
-                bool found = false;
-
-                for (size_t i = 0; i < ELEMENTSOF(known); i++)
-                        found |= tb_streq(known[i], key);
-                if (!found) {
-                        _cleanup_free_ char *shown = tb_escape(key, 60);
-                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                                "there is no member '%s' in this request", shown ?: "");
-                }
-        }
-        return 0;
-}
-
-static int parse_augment(const json_t *body, const Config *config, AugmentRequest *a, TbError **err)
-{
-        _cleanup_free_ char *level = NULL, *builder = NULL;
-        int r;
-
-        a->level = config->level;
-        a->builder = config->builder;
-        r = take_string(body, "image", &a->image, err);
-        if (r >= 0 && (!a->image || a->image[0] == 0))
-                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no image is named");
-        if (r >= 0)
-                r = take_string(body, "platform", &a->platform, err);
-        if (r >= 0)
-                r = take_string(body, "project", &a->project, err);
-        if (r >= 0)
-                r = tb_json_get_bool(body, "update", &a->update, err);
-        if (r >= 0)
-                r = take_string(body, "level", &level, err);
-        if (r >= 0)
-                r = take_string(body, "builder", &builder, err);
-        if (r < 0)
-                return r;
-        if (level) {
-                a->level = augment_level_from_string(level);
-                if (a->level < 0)
-                        return tb_error_set(
-                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
-        }
-        if (builder) {
-                a->builder = augment_builder_from_string(builder);
-                if (a->builder < 0)
-                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                                "there is no such builder; use native or docker");
-        }
-        return augment_level_check(a->level, err);
+        return request_body_check_members(body, known, err);
 }
 
 /* "docker.io/library/nginx:1.25" -> "nginx-3fa2" */
@@ -147,9 +84,9 @@ static int parse_names(const json_t *body, RunSpec *s, TbError **err)
 {
         int r;
 
-        r = take_string(body, "name", &s->node, err);
+        r = request_body_take_string(body, "name", &s->node, err);
         if (r >= 0)
-                r = take_string(body, "experiment", &s->experiment, err);
+                r = request_body_take_string(body, "experiment", &s->experiment, err);
         if (r >= 0 && !s->node)
                 r = make_name(s, err);
         if (r >= 0)
@@ -170,11 +107,11 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
 
         r = take_list(body, "networks", &s->networks, err);
         if (r >= 0)
-                r = take_string(body, "shape", &s->shape, err);
+                r = request_body_take_string(body, "shape", &s->shape, err);
         if (r >= 0)
-                r = take_string(body, "firewall", &s->firewall, err);
+                r = request_body_take_string(body, "firewall", &s->firewall, err);
         if (r >= 0)
-                r = take_string(body, "on_exit", &on_exit, err);
+                r = request_body_take_string(body, "on_exit", &on_exit, err);
         for (char **n = s->networks; r >= 0 && n && *n; n++) {
                 r = node_name_check("network", *n, err);
                 if (r >= 0 && tb_streq(*n, config->control_network))
@@ -241,7 +178,7 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
 
         r = check_known(body, err);
         if (r >= 0)
-                r = parse_augment(body, config, &s.augment, err);
+                r = request_body_take_augment(body, config, &s.augment, err);
         if (r >= 0)
                 r = parse_names(body, &s, err);
         if (r >= 0)
@@ -259,11 +196,11 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
         if (r >= 0)
                 r = take_list(body, "publish", &s.publish, err);
         if (r >= 0)
-                r = take_string(body, "user", &s.user, err);
+                r = request_body_take_string(body, "user", &s.user, err);
         if (r >= 0)
-                r = take_string(body, "workdir", &s.workdir, err);
+                r = request_body_take_string(body, "workdir", &s.workdir, err);
         if (r >= 0)
-                r = take_string(body, "entrypoint", &s.entrypoint, err);
+                r = request_body_take_string(body, "entrypoint", &s.entrypoint, err);
         if (r >= 0)
                 r = take_list(body, "cmd", &s.cmd, err);
         if (r < 0)

@@ -14,7 +14,6 @@
  */
 
 #define RUN_LIST_MAX 256U
-#define RUN_TEXT_MAX 32768U /* one environment entry, one argument */
 
 typedef struct RunSpec {
         AugmentRequest augment; /* image, level, builder, platform, project, update */

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/request-body.h"
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+
+int request_body_check_members(const json_t *body, const char *const *known, TbError **err)
+{
+        const char *key;
+        json_t *value;
+
+        json_object_foreach ((json_t *) body, key, value) {
+                _cleanup_free_ char *shown = NULL;
+                const char *const *k = known;
+
+                while (*k && !tb_streq(*k, key))
+                        k++;
+                if (*k)
+                        continue;
+                shown = tb_escape(key, 60);
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "there is no member '%s' in this request",
+                        shown ?: "");
+        }
+        return 0;
+}
+
+int request_body_take_string(const json_t *body, const char *key, char **ret, TbError **err)
+{
+        const char *s = NULL;
+        char *copy;
+        int r;
+
+        r = tb_json_get_string(body, key, &s, err);
+        if (r <= 0)
+                return r;
+        if (strlen(s) > REQUEST_TEXT_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "%s is too long", key);
+        copy = strdup(s);
+        if (!copy)
+                return tb_error_oom(err);
+        free(*ret);
+        *ret = copy;
+        return 0;
+}
+
+static int take_how(const json_t *body, AugmentRequest *ret, TbError **err)
+{
+        const char *level = NULL, *builder = NULL;
+        int r;
+
+        r = tb_json_get_string(body, "level", &level, err);
+        if (r >= 0)
+                r = tb_json_get_string(body, "builder", &builder, err);
+        if (r < 0)
+                return r;
+        if (level) {
+                ret->level = augment_level_from_string(level);
+                if (ret->level < 0)
+                        return tb_error_set(
+                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
+        }
+        if (builder) {
+                ret->builder = augment_builder_from_string(builder);
+                if (ret->builder < 0)
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "there is no such builder; use native or docker");
+        }
+        return augment_level_check(ret->level, err);
+}
+
+int request_body_take_augment(const json_t *body, const Config *config, AugmentRequest *ret, TbError **err)
+{
+        int r;
+
+        ret->level = config->level;
+        ret->builder = config->builder;
+        r = request_body_take_string(body, "image", &ret->image, err);
+        if (r >= 0 && (!ret->image || ret->image[0] == 0))
+                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no image is named");
+        if (r >= 0)
+                r = request_body_take_string(body, "platform", &ret->platform, err);
+        if (r >= 0)
+                r = request_body_take_string(body, "project", &ret->project, err);
+        if (r >= 0)
+                r = tb_json_get_bool(body, "update", &ret->update, err);
+        return r < 0 ? r : take_how(body, ret, err);
+}
