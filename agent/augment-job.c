@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/augment-job.h"
+#include "agent/registry-session.h"
 #include "agent/worker.h"
 #include "augment/build-docker.h"
 #include "augment/cache.h"
@@ -42,7 +43,7 @@ struct Job {
         char *key;  /* "<project>/<builder>/<key tag>" once the lookup gave it */
         JobWaiter *waiters;
         size_t n_waiters;
-        RegistryClient *client;
+        RegistrySession *session;
         AugmentLookup *lookup;
         Worker *worker;
         AugmentDockerBuild *build;
@@ -53,6 +54,7 @@ struct Job {
 struct JobQueue {
         Manager *manager;
         Job *jobs; /* oldest first */
+        RegistrySession *session;
         sd_event_source *pump;
 };
 
@@ -89,7 +91,7 @@ static void job_free(Job *j)
         worker_free(j->worker);
         augment_docker_build_free(j->build);
         sd_event_source_disable_unref(j->later);
-        registry_client_free(j->client);
+        registry_session_unref(j->session);
         augment_request_done(&j->request);
         free(j->text);
         free(j->key);
@@ -103,6 +105,7 @@ JobQueue *job_queue_free(JobQueue *q)
         sd_event_source_disable_unref(q->pump);
         while (q->jobs)
                 job_free(q->jobs);
+        registry_session_unref(q->session);
         free(q);
         return NULL;
 }
@@ -216,7 +219,7 @@ static void on_worker_done(Worker *w, const AugmentResult *result, const TbError
                     &(AugmentDockerBuildOptions){
                             .request = &j->request,
                             .mirrored = result,
-                            .registry = j->client,
+                            .registry = registry_session_client(j->session),
                             .progress = on_build_progress,
                             .done = on_build_done,
                             .userdata = j,
@@ -308,7 +311,8 @@ static void job_lookup(Job *j)
 
         j->state = JOB_LOOKUP;
         j->request.resolved = (TbDigest){};
-        if (augment_lookup_start(j->client, &j->request, on_lookup_done, j, &j->lookup, &err) < 0)
+        if (augment_lookup_start(registry_session_client(j->session), &j->request, on_lookup_done, j,
+                    &j->lookup, &err) < 0)
                 job_finish(j, NULL, err);
 }
 
@@ -384,9 +388,8 @@ static int job_new(
                 end = &(*end)->next;
         *end = j;
         j->text = strdup(text);
-        r = j->text ? registry_client_new(q->manager->event, &j->client, err) : tb_error_oom(err);
-        if (r >= 0)
-                r = augment_client_setup(j->client, request, err);
+        r = j->text ? registry_session_get(q->manager, &q->session, request, &j->session, err)
+                    : tb_error_oom(err);
         if (r >= 0) {
                 /* Callbacks come from the loop only, so the first step is taken there, too. */
                 r = sd_event_add_defer(q->manager->event, &j->later, on_later, j);

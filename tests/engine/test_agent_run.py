@@ -3,6 +3,7 @@
 """tbnode augment, dockerfile and run, end to end: from a name on Docker Hub to a node one logs in to; and what is left
 when that fails (nothing)."""
 
+import base64
 import concurrent.futures
 import json
 import os
@@ -201,6 +202,36 @@ class Failures(Base):
 
 
 class Augment(Base):
+    def test_credentials_that_change_are_taken_up(self):
+        credentials = f"{L.dir}/docker-config.json"
+
+        def log_in(text):
+            with open(f"{credentials}.new", "w", encoding="utf-8") as f:
+                json.dump(text, f)
+            os.rename(f"{credentials}.new", credentials)
+
+        log_in({})
+        lab.images.busybox(L).push(L.hub, "private/app:1")
+        L.hub.add_user("me", "secret")
+        L.tbnoded.stop()
+        try:
+            L.tbnoded.start(config={"start-timeout": "20s", "docker-config": credentials})
+            self.one_line(L.tbnode("augment", "private/app:1"), 1, "private/app")
+            log_in({"auths": {"https://index.docker.io/v1/": {"auth": base64.b64encode(b"me:secret").decode()}}})
+            first = L.tbnode("augment", "--json", "private/app:1", check=True).json()
+            self.assertEqual("miss", first["cache"])
+            self.assertEqual("hit", L.tbnode("augment", "--json", "private/app:1", check=True).json()["cache"])
+            # The token and the connection of the last hit serve the next one.
+            tokens = len(L.hub.token_requests)
+            again = L.tbnode("augment", "--json", "private/app:1", check=True).json()
+            self.assertEqual(("hit", first["digest"]), (again["cache"], again["digest"]))
+            self.assertEqual(tokens, len(L.hub.token_requests))
+            log_in({})
+            self.one_line(L.tbnode("augment", "private/app:1"), 1, "private/app")
+        finally:
+            L.tbnoded.stop()
+            L.tbnoded.start(config={"start-timeout": "20s"})
+
     def test_same_request_at_once_is_one_job(self):
         before = len([x for x in L.hub.accesses()])
         with concurrent.futures.ThreadPoolExecutor(6) as pool:

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "agent/registry-session.h"
+#include "augment/cache.h"
+
+/* What tells one content of the credentials file from another without reading it. */
+typedef struct FileIdentity {
+        dev_t dev;
+        ino_t ino;
+        off_t size;
+        struct timespec mtime;
+} FileIdentity;
+
+struct RegistrySession {
+        unsigned refs;
+        RegistryClient *client;
+        FileIdentity credentials;
+};
+
+static FileIdentity file_identity(const char *path)
+{
+        struct stat st;
+
+        if (!path || stat(path, &st) < 0)
+                return (FileIdentity){};
+        return (FileIdentity){
+                .dev = st.st_dev,
+                .ino = st.st_ino,
+                .size = st.st_size,
+                .mtime = st.st_mtim,
+        };
+}
+
+static bool file_identity_equal(const FileIdentity *a, const FileIdentity *b)
+{
+        return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+                a->mtime.tv_sec == b->mtime.tv_sec && a->mtime.tv_nsec == b->mtime.tv_nsec;
+}
+
+RegistrySession *registry_session_unref(RegistrySession *s)
+{
+        if (!s || --s->refs > 0)
+                return NULL;
+        registry_client_free(s->client);
+        free(s);
+        return NULL;
+}
+
+static int registry_session_new(
+        Manager *m, const AugmentRequest *request, RegistrySession **ret, TbError **err)
+{
+        _cleanup_(registry_session_unrefp) RegistrySession *s = calloc(1, sizeof(*s));
+        int r;
+
+        if (!s)
+                return tb_error_oom(err);
+        s->refs = 1;
+        /* Before the file is read: a change in between makes one session too many, never one that is out of date. */
+        s->credentials = file_identity(request->docker_config);
+        r = registry_client_new(m->event, &s->client, err);
+        if (r >= 0)
+                r = augment_client_setup(s->client, request, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+int registry_session_get(Manager *m, RegistrySession **current, const AugmentRequest *request,
+        RegistrySession **ret, TbError **err)
+{
+        FileIdentity now = file_identity(request->docker_config);
+        int r;
+
+        if (*current && !file_identity_equal(&(*current)->credentials, &now))
+                *current = registry_session_unref(*current);
+        if (!*current) {
+                r = registry_session_new(m, request, current, err);
+                if (r < 0)
+                        return r;
+        }
+        (*current)->refs++;
+        *ret = *current;
+        return 0;
+}
+
+RegistryClient *registry_session_client(RegistrySession *s)
+{
+        return s->client;
+}
