@@ -225,23 +225,30 @@ static void check_payload(Doctor *d)
 {
         _cleanup_registry_platform_ RegistryPlatform host = {};
         _cleanup_payload_ Payload *p = NULL;
-        PayloadLayer *layer;
+        PayloadLayers layers;
         TbError *err = NULL;
 
         if (registry_platform_host(&host, &err) < 0 || payload_load(NULL, host.architecture, &p, &err) < 0) {
                 say_error(d, VERDICT_FAIL, "payload", err);
                 return;
         }
-        layer = payload_find(p, AUGMENT_LEVEL_BASIC);
-        if (!layer)
-                say(d, VERDICT_FAIL, "payload",
-                        "there is no layer for level basic in %s; install tbnode completely",
-                        augment_payload_dir());
-        else if (payload_layer_verify(layer, &err) < 0)
-                say_error(d, VERDICT_FAIL, "payload", err);
-        else
-                say(d, VERDICT_OK, "payload", "version %s for %s, %s", p->version, p->arch,
-                        layer->digest.text);
+        if (payload_layers(p, AUGMENT_LEVEL_CORE, &layers, &err) < 0) {
+                say_error(d, VERDICT_WARN, "payload", err);
+                err = NULL; /* say_error() took it */
+                if (payload_layers(p, AUGMENT_LEVEL_BASIC, &layers, &err) < 0) {
+                        say_error(d, VERDICT_FAIL, "payload", err);
+                        return;
+                }
+        }
+        for (size_t i = 0; i < layers.n; i++) {
+                if (payload_layer_verify(layers.layer[i], &err) < 0) {
+                        say_error(d, VERDICT_FAIL, "payload", err);
+                        return;
+                }
+                say(d, VERDICT_OK, "payload", "level %s, version %s for %s, %s",
+                        augment_level_to_string(layers.layer[i]->level), p->version, p->arch,
+                        layers.layer[i]->digest.text);
+        }
 }
 
 static void check_worker(Doctor *d)

@@ -12,11 +12,11 @@
 #include "common/log.h"
 #include "common/strv.h"
 
-#define AUGMENT_OPTIONS                                                        \
-        "  --level LEVEL      none or basic: how much is added to the image\n" \
-        "  --builder BUILDER  native or docker\n"                              \
-        "  --platform OS/ARCH the image's platform, like linux/arm64\n"        \
-        "  --project NAME     keep the images for this project\n"              \
+#define AUGMENT_OPTIONS                                                              \
+        "  --level LEVEL      none, basic or core: how much is added to the image\n" \
+        "  --builder BUILDER  native or docker\n"                                    \
+        "  --platform OS/ARCH the image's platform, like linux/arm64\n"              \
+        "  --project NAME     keep the images for this project\n"                    \
         "  --update           augment again what is augmented already\n"
 
 const CliVerb cli_verbs[] = {

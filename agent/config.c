@@ -137,7 +137,7 @@ static int parse_level(const char *value, void *userdata, TbError **err)
         int r;
 
         if (level < 0)
-                return bad_value(value, "a level; use none or basic", err);
+                return bad_value(value, "a level; use none, basic or core", err);
         r = augment_level_check(level, err);
         if (r < 0)
                 return r;
@@ -223,7 +223,7 @@ static const ConfigKey config_keys[] = {
                 "Firewall backend (default auto)"},
         {"gate", parse_gate, 0, "optional",
                 "Whether containers may start before their rules exist (optional)"},
-        {"level", parse_level, offsetof(Config, level), "none|basic",
+        {"level", parse_level, offsetof(Config, level), "none|basic|core",
                 "How much is added to images when a request does not say (default basic)"},
         {"builder", parse_builder, offsetof(Config, builder), "native|docker",
                 "Who builds images when a request does not say (default native)"},

@@ -60,8 +60,8 @@ static int take_how(const json_t *body, AugmentRequest *ret, TbError **err)
         if (level) {
                 ret->level = augment_level_from_string(level);
                 if (ret->level < 0)
-                        return tb_error_set(
-                                err, TB_ERROR_CONFIG, -EINVAL, "there is no such level; use none or basic");
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "there is no such level; use none, basic or core");
         }
         if (builder) {
                 ret->builder = augment_builder_from_string(builder);

@@ -23,18 +23,18 @@ static int write_layers(const AugmentRequest *request, const char *dir, TbError 
 {
         _cleanup_registry_platform_ RegistryPlatform platform = {};
         _cleanup_payload_ Payload *payload = NULL;
+        PayloadLayers layers;
         int r;
 
         if ((r = registry_platform_parse(request->platform, &platform, err)) < 0 ||
-                (r = payload_load(request->payload_dir, platform.architecture, &payload, err)) < 0)
+                (r = payload_load(request->payload_dir, platform.architecture, &payload, err)) < 0 ||
+                (r = payload_layers(payload, request->level, &layers, err)) < 0)
                 return r;
-        for (size_t i = 0; i < payload->n_layers; i++) {
-                PayloadLayer *layer = &payload->layers[i];
+        for (size_t i = 0; i < layers.n; i++) {
+                PayloadLayer *layer = layers.layer[i];
                 _cleanup_free_ char *data = NULL;
                 size_t size;
 
-                if (layer->level > request->level)
-                        continue;
                 if ((r = payload_layer_verify(layer, err)) < 0 ||
                         (r = tb_file_read(layer->path, LAYER_MAX, &data, &size, err)) < 0 ||
                         (r = write_file(dir, layer->file, data, size, err)) < 0)

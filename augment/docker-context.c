@@ -105,6 +105,7 @@ int docker_context_new(
         const char *dockerfile, Payload *payload, AugmentLevel level, DockerContext **ret, TbError **err)
 {
         _cleanup_(docker_context_freep) DockerContext *c = calloc(1, sizeof(*c));
+        PayloadLayers layers;
         Member *m;
         int r;
 
@@ -117,13 +118,11 @@ int docker_context_new(
                 return tb_error_oom(err);
         m->size = strlen(dockerfile);
         fill_header(m, "Dockerfile");
-        for (size_t i = 0; i < payload->n_layers; i++) {
-                if (payload->layers[i].level > level)
-                        continue;
-                r = add_layer(c, &payload->layers[i], err);
-                if (r < 0)
-                        return r;
-        }
+        r = payload_layers(payload, level, &layers, err);
+        for (size_t i = 0; r >= 0 && i < layers.n; i++)
+                r = add_layer(c, layers.layer[i], err);
+        if (r < 0)
+                return r;
         *ret = TAKE_PTR(c);
         return 0;
 }

@@ -316,13 +316,13 @@ int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLev
                         "; use --level none, or build the image without that VOLUME",
                         shown ? shown : "?");
         }
-        /* One layer per level that adds files; basic adds one. */
-        if (f->n_layers >= IMAGE_LAYERS_MAX)
+        /* One layer per level. */
+        if (f->n_layers + (size_t) level > IMAGE_LAYERS_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -E2BIG,
-                        "the image has %zu layers and container engines run no more than %u; squash it, or "
-                        "use "
-                        "--level none",
-                        f->n_layers, IMAGE_LAYERS_MAX);
+                        "the image has %zu layers, level %s adds %u, and no engine runs more than %u; "
+                        "squash "
+                        "it, or use --level none",
+                        f->n_layers, augment_level_to_string(level), (unsigned) level, IMAGE_LAYERS_MAX);
         if (!f->readable)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "the image was augmented by another version of tbnode, whose entrypoint this one "

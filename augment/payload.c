@@ -223,33 +223,40 @@ PayloadLayer *payload_find(Payload *p, AugmentLevel level)
         return NULL;
 }
 
-int payload_digest(const Payload *p, AugmentLevel level, TbDigest *ret, TbError **err)
+int payload_layers(Payload *p, AugmentLevel level, PayloadLayers *ret, TbError **err)
+{
+        PayloadLayers layers = {};
+
+        for (int l = AUGMENT_LEVEL_BASIC; l <= (int) level; l++) {
+                layers.layer[layers.n] = payload_find(p, (AugmentLevel) l);
+                if (!layers.layer[layers.n])
+                        return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
+                                "the installed payload for %s has no layer for level %s; build it with "
+                                "-Dpayload=true",
+                                p->arch, augment_level_to_string((AugmentLevel) l));
+                layers.n++;
+        }
+        *ret = layers;
+        return 0;
+}
+
+int payload_digest(Payload *p, AugmentLevel level, TbDigest *ret, TbError **err)
 {
         _cleanup_buffer_ TbBuffer b = TB_BUFFER_INIT(4096);
-        const PayloadLayer *only = NULL;
-        size_t n = 0;
+        PayloadLayers layers;
         int r;
 
-        if (level == AUGMENT_LEVEL_NONE) {
-                *ret = (TbDigest){};
+        r = payload_layers(p, level, &layers, err);
+        if (r < 0)
+                return r;
+        if (layers.n < 2) {
+                *ret = layers.n == 1 ? layers.layer[0]->digest : (TbDigest){};
                 return 0;
         }
-        for (int k = AUGMENT_LEVEL_BASIC; k <= (int) level; k++)
-                for (size_t i = 0; i < p->n_layers; i++)
-                        if (p->layers[i].level == (AugmentLevel) k) {
-                                only = &p->layers[i];
-                                n++;
-                                r = tb_buffer_printf(&b, err, "%s\n", only->digest.text);
-                                if (r < 0)
-                                        return r;
-                        }
-        if (n == 0)
-                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
-                        "the installed payload for %s has nothing for level %s", p->arch,
-                        augment_level_to_string(level));
-        if (n == 1) {
-                *ret = only->digest;
-                return 0;
+        for (size_t i = 0; i < layers.n; i++) {
+                r = tb_buffer_printf(&b, err, "%s\n", layers.layer[i]->digest.text);
+                if (r < 0)
+                        return r;
         }
         return tb_digest_of(b.data, b.size, ret, err);
 }

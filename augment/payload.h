@@ -49,9 +49,18 @@ TB_DEFINE_CLEANUP(Payload *, payload_free)
 /* The layer of exactly this level, or NULL. */
 PayloadLayer *payload_find(Payload *p, AugmentLevel level);
 
+/* The layers that an image of a level has: one for each level from basic up, lowest first. */
+typedef struct PayloadLayers {
+        PayloadLayer *layer[_AUGMENT_LEVEL_MAX]; /* borrowed from the payload */
+        size_t n;
+} PayloadLayers;
+
+/* Level none: no layers. -ENOENT, kind ENVIRONMENT, when one of them isn't installed. */
+int payload_layers(Payload *p, AugmentLevel level, PayloadLayers *ret, TbError **err) _warn_unused_;
+
 /* One digest for all layers that a level needs: that of the layer itself when it is one (basic), else of the
  * text of their digests, one per line. Level none: unset. */
-int payload_digest(const Payload *p, AugmentLevel level, TbDigest *ret, TbError **err) _warn_unused_;
+int payload_digest(Payload *p, AugmentLevel level, TbDigest *ret, TbError **err) _warn_unused_;
 
 /* Reads the file once per process and compares size and digest: -EBADMSG when it is not what payload.json
  * says. */

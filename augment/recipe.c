@@ -38,18 +38,25 @@ static int append_option(char ***v, const char *name, const char *value, TbError
 
 static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
 {
-        PayloadLayer *layer = payload_find(in->payload, AUGMENT_LEVEL_BASIC);
+        static const char *const why[] = {
+                [AUGMENT_LEVEL_BASIC] =
+                        "The testbed's software: static programs, all of them under " AUGMENT_ROOT
+                        ".\nNo file of the image is touched.",
+                [AUGMENT_LEVEL_CORE] = "Level core: the testbed client beside them.",
+        };
+        PayloadLayers layers;
+        int k;
 
-        if (!layer)
-                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
-                        "the installed payload for %s has no layer for level basic; build it with "
-                        "-Dpayload=true",
-                        in->payload->arch);
-        add_step(r, RECIPE_ADD,
-                "The testbed's software: static programs, all of them under " AUGMENT_ROOT
-                ".\nNo file of the image is touched.")
-                ->layer = layer;
-        return 0;
+        k = payload_layers(in->payload, in->level, &layers, err);
+        for (size_t i = 0; k >= 0 && i < layers.n; i++) {
+                PayloadLayer *layer = layers.layer[i];
+
+                add_step(r, RECIPE_ADD,
+                        (size_t) layer->level < ELEMENTSOF(why) ? why[layer->level]
+                                                                : "More of the testbed's software.")
+                        ->layer = layer;
+        }
+        return k;
 }
 
 static int add_user(Recipe *r, const RecipeInput *in, TbError **err)

@@ -82,10 +82,10 @@ AugmentOp augment_op_from_string(const char *s)
 
 int augment_level_check(AugmentLevel level, TbError **err)
 {
-        if (level == AUGMENT_LEVEL_NONE || level == AUGMENT_LEVEL_BASIC)
+        if (level >= AUGMENT_LEVEL_NONE && level <= AUGMENT_LEVEL_CORE)
                 return 0;
         return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
-                "level %s is not in this build, which has the levels none and basic; use --level basic",
+                "level %s is not in this build, which has the levels none, basic and core; use --level core",
                 augment_level_to_string(level));
 }
 

@@ -12,13 +12,15 @@
 
 #define FIXTURE_BASE "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 #define FIXTURE_LAYER "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+#define FIXTURE_CORE "sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
+#define FIXTURE_CORE_DIFF "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"
 #define FIXTURE_DIFF "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd"
 
 typedef struct Fixture {
         ImageConfig *config;
         ImageFacts *facts;
         Recipe *recipe;
-        PayloadLayer layer;
+        PayloadLayer layers[2]; /* basic, core */
         Payload payload;
         char *path; /* of the file, without ".json" */
 } Fixture;
@@ -49,33 +51,46 @@ static inline void fixture_load(Fixture *f, const char *name)
         assert_ok(image_config_parse(data, size, &f->config, &err), err);
         assert_ok(image_facts_collect(f->config, &f->facts, &err), err);
 
-        f->layer = (PayloadLayer){
+        f->layers[0] = (PayloadLayer){
                 .level = AUGMENT_LEVEL_BASIC,
                 .path = (char *) "/nowhere/basic.tar.gz",
                 .file = (char *) "basic.tar.gz",
                 .size = 4711,
         };
-        assert_ok(tb_digest_parse(FIXTURE_LAYER, &f->layer.digest, &err), err);
-        assert_ok(tb_digest_parse(FIXTURE_DIFF, &f->layer.diff_id, &err), err);
+        f->layers[1] = (PayloadLayer){
+                .level = AUGMENT_LEVEL_CORE,
+                .path = (char *) "/nowhere/core.tar.gz",
+                .file = (char *) "core.tar.gz",
+                .size = 815,
+        };
+        assert_ok(tb_digest_parse(FIXTURE_LAYER, &f->layers[0].digest, &err), err);
+        assert_ok(tb_digest_parse(FIXTURE_DIFF, &f->layers[0].diff_id, &err), err);
+        assert_ok(tb_digest_parse(FIXTURE_CORE, &f->layers[1].digest, &err), err);
+        assert_ok(tb_digest_parse(FIXTURE_CORE_DIFF, &f->layers[1].diff_id, &err), err);
         f->payload = (Payload){
                 .version = (char *) "test",
                 .arch = (char *) "amd64",
-                .layers = &f->layer,
-                .n_layers = 1,
+                .layers = f->layers,
+                .n_layers = ELEMENTSOF(f->layers),
         };
 }
 
-static inline void fixture_make_recipe(Fixture *f)
+static inline void fixture_make_recipe_at(Fixture *f, AugmentLevel level)
 {
         _cleanup_error_ TbError *err = NULL;
         RecipeInput input = {
                 .config = f->config,
                 .facts = f->facts,
                 .payload = &f->payload,
-                .level = AUGMENT_LEVEL_BASIC,
+                .level = level,
                 .base_name = "docker.io/library/fixture:1.0",
         };
 
         assert_ok(tb_digest_parse(FIXTURE_BASE, &input.base_digest, &err), err);
         assert_ok(recipe_make(&input, &f->recipe, &err), err);
+}
+
+static inline void fixture_make_recipe(Fixture *f)
+{
+        fixture_make_recipe_at(f, AUGMENT_LEVEL_BASIC);
 }

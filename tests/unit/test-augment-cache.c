@@ -115,6 +115,8 @@ static void test_names(void **state)
         /* A base in the testbed's registry is mounted from where it is. */
         check_names("127.0.0.1:5000/my/base:2", NULL, AUGMENT_LEVEL_BASIC, "my/base",
                 "augmented/127.0.0.1_5000/my/base", "2-basic");
+        check_names("nginx:1.25", NULL, AUGMENT_LEVEL_CORE, "mirror/docker.io/library/nginx",
+                "augmented/docker.io/library/nginx", "1.25-core");
         check_names("127.0.0.1:5000/my/base:2", NULL, AUGMENT_LEVEL_NONE, "my/base", "my/base", "2");
 }
 
@@ -175,8 +177,10 @@ static void test_request_checks(void **state)
                 r.registry = registry;
         }
         r.level = AUGMENT_LEVEL_CORE;
+        assert_ok(augment_request_check(&r, &err), err);
+        r.level = AUGMENT_LEVEL_FULL;
         assert_int_equal(augment_request_check(&r, &err), -EOPNOTSUPP);
-        assert_non_null(strstr(tb_error_message(err), "basic"));
+        assert_non_null(strstr(tb_error_message(err), "core"));
 }
 
 static void test_request_json(void **state)
@@ -314,7 +318,9 @@ static void test_payload(void **state)
         assert_ok(payload_layer_verify(payload_find(p, AUGMENT_LEVEL_BASIC), &err), err);
         assert_ok(payload_digest(p, AUGMENT_LEVEL_BASIC, &d, &err), err);
         assert_string_equal(d.text, HELLO);
+        /* Nothing of core is installed: neither its digest nor its context can be made, least of all of basic alone. */
         assert_null(payload_find(p, AUGMENT_LEVEL_CORE));
+        assert_error(payload_digest(p, AUGMENT_LEVEL_CORE, &d, &err), -ENOENT, err);
 
         /* The build context: two members in 512-byte blocks, then two blocks of zeros, whatever the reader's pace. */
         _cleanup_(docker_context_freep) DockerContext *c = NULL;
@@ -322,6 +328,7 @@ static void test_payload(void **state)
         size_t used = 0;
         ssize_t n;
 
+        assert_error(docker_context_new("FROM scratch\n", p, AUGMENT_LEVEL_CORE, &c, &err), -ENOENT, err);
         assert_ok(docker_context_new("FROM scratch\n", p, AUGMENT_LEVEL_BASIC, &c, &err), err);
         assert_int_equal(docker_context_size(c), 512 * 6);
         while ((n = docker_context_read(c, buffer + used, 100)) > 0)
@@ -333,6 +340,55 @@ static void test_payload(void **state)
         assert_string_equal(buffer + 1024, "basic.tar.gz");
         assert_memory_equal(buffer + 1536, "hello", 6);
         assert_memory_equal(buffer + 257, "ustar", 6);
+        assert_ok(tb_rm_rf(dir, &err), err);
+}
+
+static void write_in(const char *dir, const char *name, const char *text)
+{
+        _cleanup_free_ char *path = tb_asprintf("%s/amd64/%s", dir, name);
+        _cleanup_error_ TbError *err = NULL;
+
+        assert_ok(tb_file_write_atomic(path, text, strlen(text), 0644, &err), err);
+}
+
+#define WORLD "sha256:486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7"
+#define ONE_LAYER(level, digest)                                                      \
+        "{\"level\":\"" level "\",\"file\":\"" level ".tar.gz\",\"digest\":\"" digest \
+        "\",\"diff_id\":\"" BASE "\",\"size\":5}"
+
+/* Two levels, listed in any order: the context has both files, basic's first. */
+static void test_payload_core(void **state)
+{
+        _cleanup_(docker_context_freep) DockerContext *c = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_free_ char *dir = NULL;
+        _cleanup_payload_ Payload *p = NULL;
+        TbDigest both, expected;
+        char buffer[8192];
+        size_t used = 0;
+        ssize_t n;
+
+        assert_ok(tb_mkdtemp("/tmp/tbnode-test-XXXXXX", &dir, &err), err);
+        write_payload(dir,
+                "{\"version\":\"1\",\"arch\":\"amd64\",\"layers\":[" ONE_LAYER("core", WORLD) "," ONE_LAYER(
+                        "basic", HELLO) "],\"components\":[]}",
+                "hello");
+        write_in(dir, "core.tar.gz", "world");
+        assert_ok(payload_load(dir, "amd64", &p, &err), err);
+        assert_ok(payload_digest(p, AUGMENT_LEVEL_CORE, &both, &err), err);
+        assert_ok(tb_digest_of(HELLO "\n" WORLD "\n", strlen(HELLO "\n" WORLD "\n"), &expected, &err), err);
+        assert_true(tb_digest_equal(&both, &expected));
+        assert_ok(payload_digest(p, AUGMENT_LEVEL_BASIC, &both, &err), err);
+        assert_string_equal(both.text, HELLO);
+
+        assert_ok(docker_context_new("FROM scratch\n", p, AUGMENT_LEVEL_CORE, &c, &err), err);
+        assert_int_equal(docker_context_size(c), 512 * 8);
+        while ((n = docker_context_read(c, buffer + used, 1000)) > 0)
+                used += (size_t) n;
+        assert_int_equal(used, 512 * 8);
+        assert_string_equal(buffer + 1024, "basic.tar.gz");
+        assert_string_equal(buffer + 2048, "core.tar.gz");
+        assert_memory_equal(buffer + 2560, "world", 6);
         assert_ok(tb_rm_rf(dir, &err), err);
 }
 
@@ -348,6 +404,7 @@ int main(void)
                 cmocka_unit_test(test_events),
                 cmocka_unit_test(test_result_json),
                 cmocka_unit_test(test_payload),
+                cmocka_unit_test(test_payload_core),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -259,7 +259,7 @@ static RegistryManifest *manifest(const char *text)
         "\"digest\":\"" FIXTURE_DIFF "\",\"size\":7}],\"annotations\":{\"a\":\"b\"},\"x\":1,\"subject\":" \
         "{\"mediaType\":\"" REGISTRY_TYPE_OCI_MANIFEST "\",\"digest\":\"" FIXTURE_BASE "\",\"size\":5}}"
 
-static json_t *make(const char *base_text)
+static json_t *make_at(const char *base_text, AugmentLevel level)
 {
         _cleanup_(registry_manifest_freep) RegistryManifest *base = manifest(base_text);
         _cleanup_fixture_ Fixture f = {};
@@ -270,11 +270,16 @@ static json_t *make(const char *base_text)
         size_t size;
 
         fixture_load(&f, "nginx");
-        fixture_make_recipe(&f);
+        fixture_make_recipe_at(&f, level);
         assert_ok(tb_digest_parse(FIXTURE_LAYER, &config, &err), err);
         assert_ok(native_make_manifest(base, f.recipe, &config, 4242, &text, &size, &err), err);
         assert_ok(tb_json_parse(text, size, size, "manifest", &j, &err), err);
         return j;
+}
+
+static json_t *make(const char *base_text)
+{
+        return make_at(base_text, AUGMENT_LEVEL_BASIC);
 }
 
 /* Media types follow the base; a Docker manifest has no annotations. */
@@ -310,6 +315,52 @@ static void test_manifest(void **state)
         assert_null(json_object_get(oci, "subject"));
 }
 
+/* sha256 of "FIXTURE_LAYER\nFIXTURE_CORE\n": the payload of a core image is both layers. */
+#define CORE_PAYLOAD "sha256:5ea41603e530c3a42f22350ba67cfe269e9fc025ff93a1e40cc415bbb325276d"
+
+/* Level core: the layers of basic and core, in this order, in the manifest, in the configuration, and one digest over
+ * both in the labels. */
+static void test_core(void **state)
+{
+        _cleanup_json_ json_t *oci = make_at(OCI_MANIFEST, AUGMENT_LEVEL_CORE);
+        const json_t *layers = json_object_get(oci, "layers"), *diff_ids, *entrypoint;
+        _cleanup_fixture_ Fixture f = {};
+        _cleanup_error_ TbError *err = NULL;
+        size_t before;
+
+        assert_int_equal(json_array_size(layers), 3);
+        assert_json(json_object_get(json_array_get(layers, 1), "digest"), "\"" FIXTURE_LAYER "\"");
+        assert_json(json_object_get(json_array_get(layers, 2), "digest"), "\"" FIXTURE_CORE "\"");
+        assert_json(json_object_get(json_object_get(oci, "annotations"), AUGMENT_LABEL_LEVEL), "\"core\"");
+
+        fixture_load(&f, "nginx");
+        before = f.config->n_diff_ids;
+        fixture_make_recipe_at(&f, AUGMENT_LEVEL_CORE);
+        assert_ok(native_apply_config(f.config, f.recipe, &err), err);
+        diff_ids = json_object_get(json_object_get(f.config->document, "rootfs"), "diff_ids");
+        assert_int_equal(json_array_size(diff_ids), before + 2);
+        assert_json(json_array_get(diff_ids, before), "\"" FIXTURE_DIFF "\"");
+        assert_json(json_array_get(diff_ids, before + 1), "\"" FIXTURE_CORE_DIFF "\"");
+        assert_json(json_object_get(member(&f, "Labels"), AUGMENT_LABEL_PAYLOAD), "\"" CORE_PAYLOAD "\"");
+        entrypoint = member(&f, "Entrypoint");
+        assert_json(json_array_get(entrypoint, 4), "\"core\"");
+
+        /* What is at core needs nothing for basic, what is at basic isn't core. */
+        f.facts->augmented = true;
+        f.facts->level = AUGMENT_LEVEL_CORE;
+        assert_true(image_facts_use_as_is(f.facts, AUGMENT_LEVEL_BASIC, false));
+        assert_true(image_facts_use_as_is(f.facts, AUGMENT_LEVEL_CORE, false));
+        f.facts->level = AUGMENT_LEVEL_BASIC;
+        assert_false(image_facts_use_as_is(f.facts, AUGMENT_LEVEL_CORE, false));
+
+        /* Both layers have to fit below an engine's limit. */
+        f.facts->n_layers = IMAGE_LAYERS_MAX - 1;
+        assert_ok(image_facts_check(f.facts, f.config, AUGMENT_LEVEL_BASIC, AUGMENT_BUILDER_NATIVE, &err),
+                err);
+        assert_error(image_facts_check(f.facts, f.config, AUGMENT_LEVEL_CORE, AUGMENT_BUILDER_NATIVE, &err),
+                -E2BIG, err);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -321,6 +372,7 @@ int main(void)
                 cmocka_unit_test(test_refusals),
                 cmocka_unit_test(test_strict),
                 cmocka_unit_test(test_manifest),
+                cmocka_unit_test(test_core),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

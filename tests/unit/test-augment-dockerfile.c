@@ -52,26 +52,41 @@ static char *hide_version(const char *text)
         return out;
 }
 
+static void check_golden(const Fixture *f, const char *suffix)
+{
+        _cleanup_free_ char *raw = NULL, *text = NULL, *path = NULL, *expected = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        size_t size;
+
+        assert_ok(dockerfile_render(f->recipe, &raw, &err), err);
+        text = hide_version(raw);
+        path = tb_asprintf("%s%s.Dockerfile", f->path, suffix);
+        assert_non_null(path);
+        if (getenv("TBNODE_UPDATE_GOLDEN"))
+                assert_ok(tb_file_write_atomic(path, text, strlen(text), 0644, &err), err);
+        assert_ok(tb_file_read(path, 1024 * 1024, &expected, &size, &err), err);
+        if (strcmp(text, expected) != 0)
+                fail_msg("%s: expected\n%s\ngot\n%s", path, expected, text);
+}
+
 static void test_golden(void **state)
 {
         for (size_t i = 0; i < ELEMENTSOF(golden); i++) {
                 _cleanup_fixture_ Fixture f = {};
-                _cleanup_error_ TbError *err = NULL;
-                _cleanup_free_ char *raw = NULL, *text = NULL, *path = NULL, *expected = NULL;
-                size_t size;
 
                 fixture_load(&f, golden[i]);
                 fixture_make_recipe(&f);
-                assert_ok(dockerfile_render(f.recipe, &raw, &err), err);
-                text = hide_version(raw);
-                path = tb_asprintf("%s.Dockerfile", f.path);
-                assert_non_null(path);
-                if (getenv("TBNODE_UPDATE_GOLDEN"))
-                        assert_ok(tb_file_write_atomic(path, text, strlen(text), 0644, &err), err);
-                assert_ok(tb_file_read(path, 1024 * 1024, &expected, &size, &err), err);
-                if (strcmp(text, expected) != 0)
-                        fail_msg("%s: expected\n%s\ngot\n%s", path, expected, text);
+                check_golden(&f, "");
         }
+}
+
+static void test_golden_core(void **state)
+{
+        _cleanup_fixture_ Fixture f = {};
+
+        fixture_load(&f, "memcached");
+        fixture_make_recipe_at(&f, AUGMENT_LEVEL_CORE);
+        check_golden(&f, "-core");
 }
 
 /* Joins continuation lines as the parsers of docker do (see dockerfile.c) and returns the instruction's rest. */
@@ -185,6 +200,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_golden),
+                cmocka_unit_test(test_golden_core),
                 cmocka_unit_test(test_values_survive),
                 cmocka_unit_test(test_deterministic),
                 cmocka_unit_test(test_label_quoting),
