@@ -9,6 +9,8 @@
 
 /* Content digests "sha256:<64 lower-case hex>" (OCI image-spec, descriptor.md "Digests"). */
 
+TB_BEGIN_DECLS
+
 #define TB_DIGEST_TEXT_MAX (7 + 64 + 1)
 
 typedef struct TbDigest {
@@ -39,3 +41,5 @@ int tb_hasher_update(TbHasher *h, const void *data, size_t size, TbError **err) 
 int tb_hasher_final(TbHasher *h, TbDigest *ret, TbError **err) _warn_unused_;
 TbHasher *tb_hasher_free(TbHasher *h);
 TB_DEFINE_CLEANUP(TbHasher *, tb_hasher_free)
+
+TB_END_DECLS

@@ -27,6 +27,8 @@
  * do something, it ends in "; " and the advice.
  */
 
+TB_BEGIN_DECLS
+
 typedef enum TbErrorKind {
         TB_ERROR_BUG,         /* our own mistake: report it */
         TB_ERROR_CONFIG,      /* what the user wrote (config file, label, argument) is wrong */
@@ -79,3 +81,5 @@ TbError *tb_error_free(TbError *err);
 TB_DEFINE_CLEANUP(TbError *, tb_error_free)
 
 #define _cleanup_error_ _cleanup_(tb_error_freep)
+
+TB_END_DECLS

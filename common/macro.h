@@ -7,9 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define _cleanup_(f) __attribute__((cleanup(f)))
-#define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
-#define _warn_unused_ __attribute__((warn_unused_result))
+#include "common/attribute.h"
+
 #define _unused_ __attribute__((unused))
 #define _fallthrough_ __attribute__((fallthrough))
 
@@ -45,11 +44,3 @@
                 *_fdp = -EBADF;    \
                 _fd;               \
         })
-
-/* Defines static inline void fnp(type *p), for use with _cleanup_(). `fn` must accept NULL. */
-#define TB_DEFINE_CLEANUP(type, fn)       \
-        static inline void fn##p(type *p) \
-        {                                 \
-                if (*p)                   \
-                        (void) fn(*p);    \
-        }

@@ -25,7 +25,6 @@
 
 #include "common/buffer.h"
 #include "common/cleanup.h"
-#include "common/log.h"
 #include "common/strv.h"
 #include "registry-client/call.h"
 #include "registry-client/internal.h"
@@ -372,8 +371,8 @@ static int call_retry(RegistryCall *call, const char *retry_after, TbError **err
         call->client->stats.retries++;
 
         wait = registry_client_backoff(call->client, call->tried, wait);
-        log_debug("registry %s: %s failed, next try in %llu ms", call->o.host->name, call->o.method,
-                (unsigned long long) (wait / 1000));
+        registry_client_debug(call->client, "registry %s: %s failed, next try in %llu ms",
+                call->o.host->name, call->o.method, (unsigned long long) (wait / 1000));
         r = sd_event_add_time_relative(
                 call->client->event, &call->timer, CLOCK_MONOTONIC, wait, 1000, on_pause_over, call);
         if (r < 0)

@@ -172,7 +172,7 @@ static int replace_string(char **field, const char *value, TbError **err)
         return 0;
 }
 
-int registry_client_set_tls(RegistryClient *c, const char *host, const TbHttpTls *tls, TbError **err)
+int registry_client_set_tls(RegistryClient *c, const char *host, const RegistryTls *tls, TbError **err)
 {
         RegistryHost *h;
         int r;
@@ -293,6 +293,43 @@ uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint
         if (getrandom(&noise, sizeof(noise), GRND_NONBLOCK) != (ssize_t) sizeof(noise))
                 return usec;
         return usec - usec / 4 + usec / 2 * noise / UINT16_MAX;
+}
+
+int registry_client_set_user_agent(RegistryClient *c, const char *agent, TbError **err)
+{
+        for (const char *p = agent; *p; p++)
+                if ((unsigned char) *p < ' ' || *p == 127)
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "the user agent has a control character; it goes into a header line");
+        return tb_http_set_user_agent(c->http, agent, err);
+}
+
+void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *userdata)
+{
+        c->debug = fn;
+        c->debug_userdata = userdata;
+}
+
+void registry_client_debug(const RegistryClient *c, const char *fmt, ...)
+{
+        _cleanup_free_ char *line = NULL;
+        va_list ap;
+        int n;
+
+        if (!c->debug)
+                return;
+        va_start(ap, fmt);
+        n = vasprintf(&line, fmt, ap);
+        va_end(ap);
+        if (n < 0)
+                line = NULL;
+        else
+                c->debug(line, c->debug_userdata);
+}
+
+const char *registry_version(void)
+{
+        return TBNODE_VERSION;
 }
 
 void registry_client_cancel(RegistryClient *c)

@@ -13,6 +13,7 @@
  *   image-ops list download session upload mount copy                    the operations
  */
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,7 @@
 
 #include "common/buffer.h"
 #include "common/http.h"
+#include "common/macro.h"
 #include "registry-client/registry.h"
 
 #define USEC_PER_SEC 1000000ULL
@@ -144,6 +146,8 @@ struct RegistryClient {
         uint64_t backoff_usec;
         RegistryStats stats;
         bool cancelled; /* whoever waits for an operation is to give it up */
+        RegistryDebugFn debug;
+        void *debug_userdata;
 };
 
 int registry_client_get_host(RegistryClient *c, const char *name, RegistryHost **ret, TbError **err)
@@ -155,6 +159,9 @@ const RegistryCredentials *registry_client_find_credentials(const RegistryClient
 char *registry_host_url(const RegistryHost *h, const char *path_format, ...) _printf_(2, 3);
 /* How long to wait before try number `attempt` + 1 (attempt counts from 1). */
 uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint64_t retry_after_usec);
+
+/* A line for registry_client_set_debug(). */
+void registry_client_debug(const RegistryClient *c, const char *fmt, ...) _printf_(2, 3);
 
 /* ---- call.c ---- */
 

@@ -199,3 +199,8 @@ int registry_list_repositories(RegistryClient *c, const char *host, char ***ret,
 {
         return list(c, host, "_catalog", "registry:catalog:*", "repositories", ret, err);
 }
+
+char **registry_names_free(char **names)
+{
+        return tb_strv_free(names);
+}

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-event.h>
 
 #include "common/cleanup.h"
 #include "common/file.h"
@@ -417,7 +418,7 @@ static int catch_signals(Tool *t, TbError **err)
 static int option_tls_ca(Tool *t, const char *value, TbError **err)
 {
         _cleanup_free_ char *host = strndup(value, strcspn(value, "="));
-        TbHttpTls tls = {.ca_file = strchr(value, '=') + 1};
+        RegistryTls tls = {.ca_file = strchr(value, '=') + 1};
 
         return host ? registry_client_set_tls(t->client, host, &tls, err) : tb_error_oom(err);
 }
@@ -476,7 +477,8 @@ static int parse_options(Tool *t, int argc, char **argv, const char **docker_con
                         r = option_tls_ca(t, optarg, err);
                         break;
                 case OPT_INSECURE:
-                        r = registry_client_set_tls(t->client, optarg, &(TbHttpTls){.insecure = true}, err);
+                        r = registry_client_set_tls(
+                                t->client, optarg, &(RegistryTls){.insecure = true}, err);
                         break;
                 case OPT_DOCKER_CONFIG:
                         *docker_config = optarg;

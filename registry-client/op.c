@@ -62,6 +62,15 @@ bool registry_op_is_done(const RegistryOp *op)
         return op->done;
 }
 
+int registry_op_result(const RegistryOp *op, const TbError **ret_error)
+{
+        if (!op->done)
+                return -EINPROGRESS;
+        if (op->result < 0 && ret_error)
+                *ret_error = op->error;
+        return op->result;
+}
+
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op)
 {
         return &op->descriptor;

@@ -1,54 +1,81 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <systemd/sd-event.h>
 
 #include "common/digest.h"
 #include "common/error.h"
-#include "common/http.h"
 
 /*
- * Client for OCI and Docker registries
+ * Client for OCI and Docker registries: the public header of libtbregistry (installed as <tbregistry/registry.h>)
  *
  * Sources of the rules: OCI distribution-spec (spec.md), image-spec (manifest.md, image-index.md,
  * descriptor.md), distribution's docs/spec/auth (token.md, scope.md) and its manifest-v2-2.md.
  *
- * One RegistryClient owns one HTTP connection pool, a token cache and the per-host settings, and lives on
- * one sd-event loop. There is no global state. Not thread-safe: one client per thread.
+ * The objects
  *
- * Every operation exists as `registry_X_start()`: it returns at once with a RegistryOp, and `done` is called
- * once, from the loop. The same operation as `registry_X()` runs the client's loop until it is over: for
- * tools and workers. Never call those from inside a callback of that loop.
+ *   RegistryClient    one HTTP connection pool, a token cache and the settings of each host, on one event loop. There is
+ *                     no global state. One client belongs to one thread at a time; as many clients as you like.
+ *   RegistryRef       the name of an image: host, repository, tag and/or digest. Immutable.
+ *   RegistryManifest  a manifest or an index: the exact bytes, and what they say.
+ *   RegistryOp        one operation under way: a result that is not there yet.
+ *
+ * Two ways to call
+ *
+ *   `registry_X_start()` returns at once with a RegistryOp, and `done` is called once, from the loop, never from inside
+ *   the call. `registry_X()` is the same operation, and runs the client's loop until it is over: for tools and workers.
+ *   Never call those from inside a callback of that loop.
+ *
+ * The loop
+ *
+ *   A client made with an sd_event lives on that loop. One made with NULL has a loop of its own, which the synchronous
+ *   calls run. It can also be driven from any other loop (poll, epoll, libuv, GLib): watch registry_client_get_fd() for
+ *   readability, and call registry_client_dispatch() when it is readable and after starting something.
+ *
+ * Ownership
+ *
+ *   What is passed in is copied, unless a function says that it must live until the operation ends. What comes out through
+ *   `ret` parameters is the caller's, unless it says "borrowed". Each type has its `_free()` (for pointers) or `_done()`
+ *   (for structs you hold yourself), which accept NULL and empty ones, and a `_cleanup_` helper for GNU C. Strings and
+ *   byte buffers are freed with free(3). Outputs are written on success only.
  *
  * What the library sees to, so that callers need not:
  *  - every byte that is handed out was checked against the digest that was asked for; sizes, counts and
- * nesting of what a registry answers are bounded (REGISTRY_*_MAX);
+ *    nesting of what a registry answers are bounded (REGISTRY_*_MAX);
  *  - https, unless registry_client_set_plain_http() named the host or it is a loopback name ("localhost",
  *    "*.localhost", 127.0.0.0/8, [::1]); nothing ever falls back from https to http;
  *  - authentication: Basic and Bearer tokens (fetched, cached until shortly before they expire, shared by
- * concurrent operations); credentials and tokens go to no other host than the one they belong to, and never
- * into messages;
+ *    concurrent operations); credentials and tokens go to no other host than the one they belong to, and never
+ *    into messages;
  *  - redirects by hand: at most 5, never from https to http, never from a public host to a private address;
  *  - transport errors and 408/429/500/502/503/504 are retried (3 tries, exponential backoff with jitter,
- * Retry-After honoured up to REGISTRY_RETRY_AFTER_MAX_SEC); a download that breaks off goes on where it
- * stopped;
+ *    Retry-After honoured up to REGISTRY_RETRY_AFTER_MAX_SEC); a download that breaks off goes on where it
+ *    stopped;
  *  - a failed upload is cancelled at the registry; a manifest is pushed only when all it names is there.
  *
- * Error codes in TbError: -ENOENT no such manifest/blob/repository, -EACCES not allowed or credentials
- * missing, -EBADMSG content does not match its digest or size, -EPROTO an answer that breaks the protocol,
- * -EMSGSIZE an answer beyond the limits, -EOPNOTSUPP the registry or we cannot do that, -EAGAIN rate-limited
- * (retryable), -EREMOTEIO other refusals (5xx: retryable), transport errors as in common/http.h.
+ * Errors: functions return 0, a documented positive condition, or a negative errno, and set a TbError (common/error.h:
+ * a line for people, who is to act, whether trying later may help). Codes: -ENOENT no such manifest/blob/repository,
+ * -EACCES not allowed or credentials missing, -EBADMSG content does not match its digest or size, -EPROTO an answer that
+ * breaks the protocol, -EMSGSIZE an answer beyond the limits, -EOPNOTSUPP the registry or we cannot do that, -EAGAIN
+ * rate-limited (retryable), -EREMOTEIO other refusals (5xx: retryable), -ECANCELED registry_client_cancel(); of the
+ * transport: -ECONNREFUSED, -ECONNRESET, -ETIMEDOUT, -EHOSTUNREACH, -EKEYREJECTED (certificate) and the like.
  */
+
+TB_BEGIN_DECLS
+
+struct json_t;                    /* <jansson.h> */
+typedef struct sd_event sd_event; /* <systemd/sd-event.h> */
 
 #define REGISTRY_MANIFEST_MAX (4U * 1024 * 1024) /* distribution-spec: clients should cope with 4 MiB */
 #define REGISTRY_LAYERS_MAX 1024U
 #define REGISTRY_INDEX_ENTRIES_MAX 1024U
 #define REGISTRY_TAGS_MAX 100000U
 #define REGISTRY_RETRY_AFTER_MAX_SEC 60U
+
+/* The version of the library that runs, "MAJOR.MINOR.PATCH". */
+const char *registry_version(void);
 
 typedef struct RegistryClient RegistryClient;
 typedef struct RegistryOp RegistryOp;
@@ -144,7 +171,7 @@ typedef struct RegistryManifest {
         TbDigest digest; /* of `data` */
         char *data;      /* the exact bytes; NUL-terminated */
         size_t size;
-        json_t *json; /* the same, parsed; read only */
+        struct json_t *json; /* the same, parsed (jansson); read only */
 
         /* Image manifests: */
         RegistryDescriptor config;
@@ -179,17 +206,45 @@ int registry_manifest_select(const RegistryManifest *index, const RegistryPlatfo
 
 /* ---- Client ------------------------------------------------------------------------------------------- */
 
-/* On the caller's loop, or on a new one of its own when event is NULL (sync use). */
+/* On the caller's loop, or on a new one of its own when event is NULL (synchronous use, and foreign loops). */
 int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err) _warn_unused_;
 /* All operations must have been freed before. */
 RegistryClient *registry_client_free(RegistryClient *c);
 TB_DEFINE_CLEANUP(RegistryClient *, registry_client_free)
 sd_event *registry_client_event(RegistryClient *c);
 
+/*
+ * For loops that are no sd_event, with a client that has a loop of its own:
+ *
+ *         registry_resolve_start(client, ref, on_done, NULL, &op, &err);
+ *         for (;;) {
+ *                 while ((r = registry_client_dispatch(client, &err)) > 0)
+ *                         ;
+ *                 if (r < 0 || over)
+ *                         break;
+ *                 poll(&(struct pollfd){.fd = registry_client_get_fd(client), .events = POLLIN}, 1, -1);
+ *         }
+ *
+ * The descriptor is the client's, stays the same, and can be put into poll(2), select(2) or an epoll set. It becomes
+ * readable for time-outs as well: there is no other time to wait for.
+ */
+int registry_client_get_fd(const RegistryClient *c);
+/* Does what is due without blocking: 1 = a fair share was done and more is due, call again before waiting (other sources
+ * of the loop may have their turn between); 0 = wait for the descriptor. To be called after starting or freeing
+ * operations as well. Callbacks come from inside; they must not call this, nor a synchronous function. -EBUSY: called from a
+ * callback. */
+int registry_client_dispatch(RegistryClient *c, TbError **err) _warn_unused_;
+
 /* `host` as in RegistryRef ("registry.example:5000"). Speak plain http with it. */
 int registry_client_set_plain_http(RegistryClient *c, const char *host, TbError **err) _warn_unused_;
-/* TLS settings for one host; strings are copied. */
-int registry_client_set_tls(RegistryClient *c, const char *host, const TbHttpTls *tls, TbError **err)
+typedef struct RegistryTls {
+        const char *ca_file;     /* PEM; NULL = the system's */
+        const char *client_cert; /* PEM, NULL = none */
+        const char *client_key;
+        bool insecure; /* do not verify: only when the user named this host insecure */
+} RegistryTls;
+/* TLS settings for one host, which is then spoken to by https, also when it has a loopback name. */
+int registry_client_set_tls(RegistryClient *c, const char *host, const RegistryTls *tls, TbError **err)
         _warn_unused_;
 /* Credentials for one host; they win over those of a config file. */
 int registry_client_set_credentials(RegistryClient *c, const char *host, const char *user,
@@ -200,6 +255,12 @@ int registry_client_load_docker_config(RegistryClient *c, const char *path, TbEr
 /* Tries per request (1 = no retry, default 3) and the first backoff (default 1 s; doubled, +-25 % jitter, <=
  * 30 s). */
 void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec);
+
+/* How we call ourselves to servers; default "tbnode/<version>". -EINVAL: no header value. */
+int registry_client_set_user_agent(RegistryClient *c, const char *agent, TbError **err) _warn_unused_;
+/* Gets a line for what happens inside (tries that failed): for debugging. `line` is borrowed and holds no secret. */
+typedef void (*RegistryDebugFn)(const char *line, void *userdata);
+void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *userdata);
 
 /* The sync operation that is running now (or the next one) gives up with -ECANCELED, after closing its uploads at the
  * registry. To be called from the loop: a signal's or timer's event source, a progress callback. */
@@ -228,6 +289,9 @@ typedef void (*RegistryDoneFn)(RegistryOp *op, int result, const TbError *err, v
 RegistryOp *registry_op_free(RegistryOp *op);
 TB_DEFINE_CLEANUP(RegistryOp *, registry_op_free)
 bool registry_op_is_done(const RegistryOp *op);
+/* What `done` got, for those who look instead of being called: the result, with *ret_error (borrowed, may be NULL) when it
+ * is negative; -EINPROGRESS and no error while the operation runs. */
+int registry_op_result(const RegistryOp *op, const TbError **ret_error);
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
 RegistryManifest *registry_op_steal_manifest(RegistryOp *op);           /* get_manifest */
 
@@ -274,6 +338,9 @@ int registry_delete_manifest_start(RegistryClient *c, const RegistryRef *ref, Re
         void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
 int registry_delete_manifest(RegistryClient *c, const RegistryRef *ref, TbError **err) _warn_unused_;
 
+/* Lists of names (NULL-terminated) are the caller's: registry_names_free(). */
+char **registry_names_free(char **names);
+TB_DEFINE_CLEANUP(char **, registry_names_free)
 /* Tags of a repository, in the registry's order, all pages. -ENOENT: no such repository. */
 int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
         _warn_unused_;
@@ -401,3 +468,5 @@ int registry_copy_start(RegistryClient *c, const RegistryRef *source, const Regi
 int registry_copy(RegistryClient *c, const RegistryRef *source, const RegistryRef *target,
         const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err) _warn_unused_;
 const RegistryCopyResult *registry_op_copy_result(const RegistryOp *op);
+
+TB_END_DECLS
