@@ -435,19 +435,41 @@ int registry_copy_start(RegistryClient *client, const RegistryRef *source, const
         return 0;
 }
 
-int registry_copy(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
-        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err)
+int registry_copy_place_start(RegistryClient *client, const RegistryPlace *source,
+        const RegistryPlace *target, const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata,
+        RegistryOp **ret, TbError **err)
 {
-        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
-        int r;
+        if (source->kind != REGISTRY_PLACE_REGISTRY || target->kind != REGISTRY_PLACE_REGISTRY)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EOPNOTSUPP, "only registries can be copied from and to");
+        return registry_copy_start(client, source->ref, target->ref, options, done, userdata, ret, err);
+}
 
-        r = registry_copy_start(client, source, target, options, NULL, NULL, &op, err);
-        if (r < 0)
-                return r;
-        r = registry_op_wait(op, err);
+static int wait_for_copy(RegistryOp *op, RegistryCopyResult *ret, TbError **err)
+{
+        int r = registry_op_wait(op, err);
+
         if (r < 0)
                 return r;
         *ret = op->copy;
         op->copy = (RegistryCopyResult){0};
         return 0;
+}
+
+int registry_copy(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r = registry_copy_start(client, source, target, options, NULL, NULL, &op, err);
+
+        return r < 0 ? r : wait_for_copy(op, ret, err);
+}
+
+int registry_copy_place(RegistryClient *client, const RegistryPlace *source, const RegistryPlace *target,
+        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r = registry_copy_place_start(client, source, target, options, NULL, NULL, &op, err);
+
+        return r < 0 ? r : wait_for_copy(op, ret, err);
 }

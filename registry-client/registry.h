@@ -392,6 +392,36 @@ int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const vo
 int registry_put_blob_fd(RegistryClient *c, const RegistryRef *repository, int fd, const TbDigest *digest,
         TbDigest *ret_digest, uint64_t *ret_size, TbError **err) _warn_unused_;
 
+/* ---- Places ------------------------------------------------------------------------------------------- */
+
+/* Where an image lies or shall lie: in a registry, or in files. */
+typedef enum RegistryPlaceKind {
+        REGISTRY_PLACE_REGISTRY,   /* "NAME" or "docker://NAME" */
+        REGISTRY_PLACE_OCI_LAYOUT, /* "oci:DIR[:TAG]": a directory as image-spec's image-layout.md has it */
+        REGISTRY_PLACE_DOCKER_ARCHIVE, /* "docker-archive:FILE[:NAME]": what docker save writes, docker load reads */
+        _REGISTRY_PLACE_KIND_MAX,
+        _REGISTRY_PLACE_KIND_INVALID = -EINVAL,
+} RegistryPlaceKind;
+
+/* Immutable after parsing. */
+typedef struct RegistryPlace {
+        RegistryPlaceKind kind;
+        RegistryRef *ref; /* registry: the image; archive: the name in it, or NULL */
+        char *path;       /* the directory or the file; NULL for a registry */
+        char *tag;        /* layout: org.opencontainers.image.ref.name, or NULL */
+} RegistryPlace;
+
+/* Written as skopeo's transports (containers-transports(5)); a path cannot hold ":". Without TAG or NAME a layout or
+ * archive that is read must hold one image only, and one that is written gets an image without a name. An archive's
+ * NAME needs a tag or none ("latest"), no digest. -EINVAL. */
+int registry_place_parse(const char *s, RegistryPlace **ret, TbError **err) _warn_unused_;
+/* A place in a registry; the reference is copied. */
+int registry_place_new_registry(const RegistryRef *ref, RegistryPlace **ret, TbError **err) _warn_unused_;
+/* What registry_place_parse() reads back; registries without "docker://". NULL when out of memory. */
+char *registry_place_to_string(const RegistryPlace *place);
+RegistryPlace *registry_place_free(RegistryPlace *place);
+TB_DEFINE_CLEANUP(RegistryPlace *, registry_place_free)
+
 /* ---- Copy --------------------------------------------------------------------------------------------- */
 
 typedef enum RegistryCopyHow {
@@ -426,7 +456,16 @@ typedef struct RegistryCopyTap {
 
 typedef struct RegistryCopyOptions {
         const RegistryPlatform *platform; /* copy this one image out of an index; NULL = everything */
-        unsigned parallel;                /* blobs at a time, 1..16; 0 = 4 */
+        /* Several: an index of these entries alone (and of their attestations) is made and copied. Its digest is a new
+         * one. Excludes `platform`. */
+        const RegistryPlatform *platforms;
+        size_t n_platforms;
+        unsigned parallel; /* blobs at a time, 1..16; 0 = 4 */
+        /* A directory (made when missing) for what an interrupted copy had of its larger blobs, so that the next one,
+         * also of another process, also after kill -9, goes on there. NULL = nothing is kept, nothing is written to
+         * disk. Several processes may use one directory. */
+        const char *state_dir;
+        uint64_t state_max; /* bytes of partial blobs to keep there, the oldest go first; 0 = 10 GiB */
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */
         bool repair; /* look at every blob, also when the target has the manifest already (somebody removed blobs) */
         const RegistryCopyTap *tap; /* NULL = none */
@@ -438,9 +477,10 @@ typedef struct RegistryCopyOptions {
 /* What a copy did. */
 typedef struct RegistryCopyResult {
         RegistryDescriptor manifest; /* what the target reference names now */
-        uint64_t bytes_downloaded;   /* blob and manifest bytes from the source */
+        uint64_t bytes_downloaded;   /* blob and manifest bytes of the source */
         uint64_t bytes_uploaded;
         uint64_t bytes_mounted; /* sizes of blobs that were mounted */
+        uint64_t bytes_resumed; /* of blobs: found in the state directory instead of downloaded again */
         size_t blobs_streamed;
         size_t blobs_mounted;
         size_t blobs_existed;
@@ -466,6 +506,28 @@ int registry_copy_start(RegistryClient *c, const RegistryRef *source, const Regi
         const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
         TbError **err) _warn_unused_;
 int registry_copy(RegistryClient *c, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err) _warn_unused_;
+
+/*
+ * The same between any two places. Bytes and digests are kept wherever the form allows it:
+ *
+ *  - to an OCI layout: manifests and blobs as they are. Its index.json names the image last; another image of that
+ *    name loses it. Other tools may use the directory meanwhile as long as they lock it (flock) as umoci does.
+ *  - to a docker-archive (which must not exist yet, and appears when it is complete): one image; of an index the one
+ *    for options->platform, else for this machine. Layers are unpacked from gzip or zstd and checked against the
+ *    configuration's diff_ids; the configuration is kept, so the image has the same ID in the engine.
+ *  - from a docker-archive: the configuration is kept, layers go as they lie there (mostly not compressed), and a
+ *    manifest is made for them. In an archive that is an OCI layout as well (docker 25 and later) manifest.json
+ *    decides, as for skopeo and docker load.
+ *
+ * Files are read and written where they are: blocking, so a daemon does this in a worker. Layouts and archives are as
+ * untrusted as registries: sizes and counts are bounded, no symlink of a layout is followed, none of an archive leads
+ * out of it, and nothing gets a name in the target before it was checked.
+ */
+int registry_copy_place_start(RegistryClient *c, const RegistryPlace *source, const RegistryPlace *target,
+        const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err) _warn_unused_;
+int registry_copy_place(RegistryClient *c, const RegistryPlace *source, const RegistryPlace *target,
         const RegistryCopyOptions *options, RegistryCopyResult *ret, TbError **err) _warn_unused_;
 const RegistryCopyResult *registry_op_copy_result(const RegistryOp *op);
 
