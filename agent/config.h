@@ -32,7 +32,7 @@ typedef struct Config {
         char *control_network; /* Docker network that is not an experiment link */
         char *control_subnet;  /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
         AgentFirewall firewall;
-        char *run_dir;       /* sockets, lock, node directories: must be a tmpfs or cleared at boot */
+        char *run_dir;       /* sockets and lock: must be a tmpfs or cleared at boot */
         char *state_dir;     /* what cannot be derived from Docker and the kernel */
         char *socket;        /* API; NULL = <run_dir>/tbnoded.sock */
         char *socket_group;  /* group that may use the API; NULL = "tbnode" when it exists, else root only */

@@ -6,8 +6,8 @@
 
 #include "agent/docker-events.h"
 #include "agent/log-node.h"
+#include "agent/node-dir.h"
 #include "agent/reconcile.h"
-#include "agent/run.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -77,6 +77,11 @@ static Node *find_or_add(DockerEvents *d, const char *id, const char *name, cons
                 log_error("cannot take care of container %.12s: %s", id, tb_error_message(err));
                 return NULL;
         }
+        if (run_uses_dir(m, n->name)) {
+                _cleanup_free_ char *dir = node_dir_path(m, n->name);
+
+                node_dir_take(n, dir);
+        }
         return n;
 }
 
@@ -84,7 +89,7 @@ static Node *find_or_add(DockerEvents *d, const char *id, const char *name, cons
 static void forget(Node *n)
 {
         n->destroyed = true;
-        run_forget_files(n->manager, n->name);
+        node_dir_remove(n);
         if ((n->state == NODE_CREATED || n->state == NODE_STOPPED) && !n->needs_removal) {
                 node_free(n);
                 return;
@@ -203,7 +208,7 @@ static void on_stream_done(
 static void take_listed(DockerEvents *d, const json_t *c)
 {
         const char *id = NULL, *state = NULL, *name;
-        json_t *labels = NULL, *names = NULL;
+        json_t *labels = NULL, *names = NULL, *mounts = NULL;
         bool known, running;
         Node *n;
 
@@ -218,6 +223,8 @@ static void take_listed(DockerEvents *d, const json_t *c)
         if (!n)
                 return;
         n->listed_us = d->list_us;
+        if (tb_json_get_array(c, "Mounts", &mounts, NULL) > 0)
+                node_dir_take(n, container_mount_source(mounts, NODE_DIR_TARGET));
         if (known && n->touched_us >= d->list_us)
                 return; /* an event knows better */
         running = tb_streq(state, "running") || tb_streq(state, "paused");
@@ -246,6 +253,7 @@ void docker_events_take_list(DockerEvents *d, const json_t *list)
                 if (n->listed_us != d->list_us && n->touched_us < d->list_us)
                         forget(n);
         }
+        node_dir_sweep(m, list);
 }
 
 static void on_list_done(

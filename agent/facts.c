@@ -16,6 +16,7 @@ void container_facts_done(ContainerFacts *f)
 {
         free(f->name);
         free(f->image);
+        free(f->node_dir);
         free(f->network_mode);
         for (size_t i = 0; i < f->n_endpoints; i++) {
                 free(f->endpoints[i].network);
@@ -178,6 +179,37 @@ static int parse_state(const json_t *state, ContainerFacts *f, TbError **err)
         return 0;
 }
 
+const char *container_mount_source(const json_t *mounts, const char *target)
+{
+        const json_t *mount;
+        size_t i;
+
+        json_array_foreach ((json_t *) mounts, i, mount) {
+                const char *source = json_string_value(json_object_get(mount, "Source"));
+
+                if (source && source[0] == '/' &&
+                        tb_streq(json_string_value(json_object_get(mount, "Destination")), target))
+                        return source;
+        }
+        return NULL;
+}
+
+static int parse_mounts(const json_t *inspect, ContainerFacts *f, TbError **err)
+{
+        const char *source;
+        json_t *mounts = NULL;
+        int r;
+
+        r = tb_json_get_array(inspect, "Mounts", &mounts, err);
+        if (r < 0)
+                return r;
+        source = container_mount_source(mounts, "/tbnode/run");
+        if (!source)
+                return 0;
+        f->node_dir = strdup(source);
+        return f->node_dir ? 0 : tb_error_oom(err);
+}
+
 static int facts_fill(const json_t *inspect, ContainerFacts *f, TbError **err)
 {
         json_t *state, *config, *host = NULL, *settings = NULL, *networks = NULL, *labels = NULL;
@@ -219,6 +251,9 @@ static int facts_fill(const json_t *inspect, ContainerFacts *f, TbError **err)
         if (r < 0)
                 return r;
         f->labels = r > 0 ? json_incref(labels) : NULL;
+        r = parse_mounts(inspect, f, err);
+        if (r < 0)
+                return r;
 
         r = tb_json_get_object(inspect, "HostConfig", &host, err);
         if (r < 0)

@@ -36,6 +36,7 @@ typedef struct ContainerFacts {
         bool paused;
         pid_t pid; /* 0 = not running */
         int exit_code;
+        char *node_dir;     /* what is mounted on /tbnode/run, NULL = nothing */
         char *network_mode; /* "bridge", "host", "none", "container:<id>", a network's name */
         Endpoint *endpoints;
         size_t n_endpoints;
@@ -47,6 +48,9 @@ void container_facts_done(ContainerFacts *f);
 
 /* -EPROTO: not what the engine's API documents. */
 int container_facts_parse(const json_t *inspect, ContainerFacts *ret, TbError **err) _warn_unused_;
+
+/* The host directory that a list of mounts (`Mounts` of an inspect or a list) binds to `target`; borrowed, NULL = none. */
+const char *container_mount_source(const json_t *mounts, const char *target);
 
 /* 64 lower-case hex digits. */
 bool container_id_is_valid(const char *s);

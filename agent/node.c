@@ -7,6 +7,7 @@
 
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/node-dir.h"
 #include "agent/node.h"
 #include "agent/reconcile.h"
 #include "agent/state-file.h"
@@ -98,6 +99,7 @@ Node *node_free(Node *n)
                 free(n->overrides[i].network);
         free(n->overrides);
         free(n->name);
+        free(n->key);
         free(n);
         return NULL;
 }
@@ -279,6 +281,7 @@ void node_take_facts(Node *n, ContainerFacts *facts)
                 free(n->name);
                 n->name = name;
         }
+        node_dir_take(n, n->facts.node_dir);
         if (!n->facts.running || n->facts.pid == 0) {
                 node_event(n, NODE_EVENT_NOT_RUNNING, NULL);
                 return;

@@ -41,6 +41,7 @@ typedef struct Node {
         Manager *manager;
         char id[CONTAINER_ID_LEN + 1];
         char *name; /* the container's */
+        char *key;  /* of what is kept about it (node-dir.h); NULL = it was not made by `tbnode run` */
         NodeState state;
         TbError *error;    /* why FAILED, or why the last removal did not work */
         uint64_t since_us; /* CLOCK_REALTIME of the last change of state */

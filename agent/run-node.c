@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node-dir.h"
 #include "agent/run-internal.h"
 #include "common/cleanup.h"
 #include "common/file.h"
@@ -88,7 +89,7 @@ static int write_node_file(const char *dir, const char *name, const char *text, 
 
 void run_step_directory(RunJob *j)
 {
-        _cleanup_free_ char *dir = run_node_dir(j->manager, j->spec.container), *conf = NULL, *keys = NULL;
+        _cleanup_free_ char *dir = node_dir_path(j->manager, j->spec.container), *conf = NULL, *keys = NULL;
         TbError *err = NULL;
         int r;
 
@@ -100,6 +101,8 @@ void run_step_directory(RunJob *j)
         keys = run_spec_authorized_keys(&j->spec);
         r = dir ? tb_rm_rf(dir, &err)
                 : tb_error_oom(&err); /* the name is free: what is there is a leftover */
+        if (r >= 0)
+                r = node_dir_make_parent(j->manager, &err);
         if (r >= 0)
                 r = tb_mkdir_p(dir, 0755, &err);
         if (r >= 0) {
@@ -138,7 +141,7 @@ static void on_created(
 
 void run_step_create(RunJob *j)
 {
-        _cleanup_free_ char *dir = j->dir_made ? run_node_dir(j->manager, j->spec.container) : NULL;
+        _cleanup_free_ char *dir = j->dir_made ? node_dir_path(j->manager, j->spec.container) : NULL;
         _cleanup_json_ json_t *body = NULL;
         TbError *err = NULL;
         char path[160];

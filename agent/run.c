@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "agent/docker-events.h"
+#include "agent/node-dir.h"
 #include "agent/run-internal.h"
 #include "common/cleanup.h"
 #include "common/file.h"
@@ -34,11 +35,6 @@ static const char *const step_names[_RUN_STEP_MAX] = {
 };
 
 static void run_step(RunJob *j);
-
-char *run_node_dir(const Manager *m, const char *container)
-{
-        return tb_asprintf("%s/nodes/%s", m->config.run_dir, container);
-}
 
 RunJob *run_job_free(RunJob *j)
 {
@@ -213,7 +209,7 @@ static void step_undo_networks(RunJob *j)
 
 static void step_undo_end(RunJob *j)
 {
-        _cleanup_free_ char *dir = run_node_dir(j->manager, j->spec.container);
+        _cleanup_free_ char *dir = node_dir_path(j->manager, j->spec.container);
         _cleanup_error_ TbError *err = NULL;
 
         if (j->dir_made && dir && tb_rm_rf(dir, &err) < 0)
@@ -312,15 +308,10 @@ bool run_uses_network(const Manager *m, const char *name)
         return false;
 }
 
-void run_forget_files(const Manager *m, const char *container)
+bool run_uses_dir(const Manager *m, const char *key)
 {
-        _cleanup_free_ char *dir = NULL;
-        _cleanup_error_ TbError *err = NULL;
-
-        /* Docker's names have no slash and start with a letter or digit; nothing else gets near rm -rf. */
-        if (strchr(container, '/') || container[0] == '.' || container[0] == 0)
-                return;
-        dir = run_node_dir(m, container);
-        if (dir && tb_rm_rf(dir, &err) < 0)
-                log_warning("cannot remove %s: %s", dir, tb_error_message(err));
+        for (const RunJob *j = m->runs; j; j = j->next)
+                if (j->dir_made && tb_streq(j->spec.container, key))
+                        return true;
+        return false;
 }

@@ -22,8 +22,3 @@ RunJob *run_job_free(RunJob *j);
 
 /* A node changed its state: a run may have waited for that. */
 void run_node_changed(Manager *m, const Node *n);
-
-/* The host directory that is /tbnode/run in the node. NULL when out of memory. */
-char *run_node_dir(const Manager *m, const char *container);
-/* The container is gone: so is its directory. */
-void run_forget_files(const Manager *m, const char *container);

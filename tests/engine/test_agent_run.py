@@ -36,7 +36,7 @@ def run(*args, **options):
 def leftovers():
     """Everything a run makes: containers, networks of ours, node directories, things in the kernel."""
     networks = L.docker("network", "ls", "--format", "{{.Name}}").out.split()
-    nodes = "/run/tbnode/nodes"
+    nodes = "/var/lib/tbnode/nodes"
     return (L.docker("ps", "-aq").out.split() + [n for n in networks if n.startswith("lan")] + L.traces()
             + (os.listdir(nodes) if os.path.isdir(nodes) else []))
 
@@ -135,6 +135,43 @@ class Run(Base):
                          10, "web to be configured again")
         i = next(i for i in n["interfaces"] if i["network"] == "lan0")
         self.assertTrue(i["up"]["shape"].startswith("rate 2mbit"), i)
+
+
+class Directories(Base):
+    """<state-dir>/nodes/<container>: as long as the container exists, whatever it is called, and no longer."""
+
+    DIR = "/var/lib/tbnode/nodes"
+
+    def test_rename_then_remove(self):
+        run("--name", "before", IMAGE, "sleep", "1000").json()
+        self.assertEqual(0o711, os.stat(self.DIR).st_mode & 0o777)
+        L.docker("rename", "before", "after")
+        L.tbnode("stop", "after", check=True)
+        L.tbnode("start", "after", check=True)
+        self.assertEqual(["before"], os.listdir(self.DIR))
+        L.tbnode("rm", "after", check=True)
+        lab.wait_for(lambda: not os.listdir(self.DIR), 10, "the directory to be gone")
+
+    def test_removed_while_no_agent_ran(self):
+        run("--name", "gone", IMAGE, "sleep", "1000").json()
+        run("--name", "stays", IMAGE, "sleep", "1000").json()
+        run("--name", "renamed", IMAGE, "sleep", "1000").json()
+        L.tbnoded.stop()
+        L.docker("rename", "renamed", "gone2")
+        L.docker("rm", "-f", "gone")
+        L.docker("stop", "-t0", "stays")
+        L.tbnoded.start(config={"start-timeout": "20s"})
+        lab.wait_for(lambda: sorted(os.listdir(self.DIR)) == ["renamed", "stays"], 10, "only what is gone to go")
+
+    def test_directory_of_another_node_stays_that_node_s(self):
+        run("--name", "owner", IMAGE, "sleep", "1000").json()
+        L.docker("run", "-d", "--name", "thief", "--label", "tbnode.firewall=open", "-v",
+                 f"{self.DIR}/owner:/tbnode/run:ro", "--entrypoint", "sleep",
+                 L.tbnode("inspect", "--json", "owner").json()["image"], "1000")
+        lab.wait_for(lambda: L.tbnode("inspect", "--json", "thief").json()["state"] == "configured", 10, "thief")
+        L.docker("rm", "-f", "thief")
+        lab.wait_for(lambda: L.tbnode("inspect", "thief").rc == 1, 10, "thief to be gone")
+        self.assertEqual(["owner"], os.listdir(self.DIR))
 
 
 class Failures(Base):
