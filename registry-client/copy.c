@@ -261,7 +261,7 @@ static int list_blobs(CopyOp *c, TbError **err)
         for (size_t i = 0; i < c->n_nodes; i++) {
                 const RegistryManifest *m = c->nodes[i]->manifest;
 
-                if (!registry_manifest_is_index(m))
+                if (tb_digest_is_set(&m->config.digest))
                         add_item(c, &m->config, false);
                 for (size_t k = 0; k < m->n_layers; k++)
                         add_item(c, m->layers + k, true);

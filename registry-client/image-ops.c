@@ -14,8 +14,9 @@
 #define INDEX_DEPTH_MAX 4U
 
 /* All of what we can read: a registry that has the image in another form may convert it or refuse. */
-static const char accept_header[] = "Accept: " REGISTRY_TYPE_OCI_INDEX ", " REGISTRY_TYPE_DOCKER_LIST
-                                    ", " REGISTRY_TYPE_OCI_MANIFEST ", " REGISTRY_TYPE_DOCKER_MANIFEST;
+static const char accept_header[] =
+        "Accept: " REGISTRY_TYPE_OCI_INDEX ", " REGISTRY_TYPE_DOCKER_LIST ", " REGISTRY_TYPE_OCI_MANIFEST
+        ", " REGISTRY_TYPE_DOCKER_MANIFEST ", " REGISTRY_TYPE_OCI_ARTIFACT;
 
 typedef struct ImageOp {
         RegistryOp op;
@@ -489,6 +490,10 @@ int registry_get_image(RegistryClient *c, const RegistryRef *ref, const Registry
                         registry_manifest_free(m);
                 m = next;
         }
+        if (m->kind == REGISTRY_OCI_ARTIFACT)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
+                        "%s/%s: is an artifact (%s), not an image", ref->host, ref->repository,
+                        m->artifact_type ? m->artifact_type : "of no type");
         *ret = TAKE_PTR(m);
         if (ret_top && top)
                 *ret_top = TAKE_PTR(top);

@@ -8,6 +8,7 @@
  * meanings); every descriptor has a valid sha256 digest, a size that fits int64 and a media type.
  */
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,9 @@ static const char *const kind_types[_REGISTRY_MANIFEST_KIND_MAX] = {
         [REGISTRY_DOCKER_LIST] = REGISTRY_TYPE_DOCKER_LIST,
         [REGISTRY_OCI_MANIFEST] = REGISTRY_TYPE_OCI_MANIFEST,
         [REGISTRY_OCI_INDEX] = REGISTRY_TYPE_OCI_INDEX,
+        [REGISTRY_OCI_ARTIFACT] = REGISTRY_TYPE_OCI_ARTIFACT,
 };
+static_assert(ELEMENTSOF(kind_types) == _REGISTRY_MANIFEST_KIND_MAX, "a media type for each kind");
 
 const char *registry_manifest_kind_to_media_type(RegistryManifestKind kind)
 {
@@ -72,7 +75,9 @@ int registry_descriptor_copy(const RegistryDescriptor *d, RegistryDescriptor *re
         };
         const RegistryPlatform *p = &d->platform;
 
+        copy.annotations = json_incref(d->annotations);
         if ((d->media_type && !(copy.media_type = strdup(d->media_type))) ||
+                (d->artifact_type && !(copy.artifact_type = strdup(d->artifact_type))) ||
                 (p->os && !(copy.platform.os = strdup(p->os))) ||
                 (p->architecture && !(copy.platform.architecture = strdup(p->architecture))) ||
                 (p->variant && !(copy.platform.variant = strdup(p->variant))))
@@ -85,6 +90,8 @@ int registry_descriptor_copy(const RegistryDescriptor *d, RegistryDescriptor *re
 void registry_descriptor_done(RegistryDescriptor *d)
 {
         free(d->media_type);
+        free(d->artifact_type);
+        json_decref(d->annotations);
         registry_platform_done(&d->platform);
         *d = (RegistryDescriptor){0};
 }
@@ -112,7 +119,7 @@ static int parse_platform(const json_t *entry, RegistryDescriptor *d, TbError **
 static int parse_descriptor(const json_t *j, RegistryDescriptor *ret, TbError **err)
 {
         _cleanup_registry_descriptor_ RegistryDescriptor d = {0};
-        const char *media_type = NULL, *digest = NULL;
+        const char *media_type = NULL, *digest = NULL, *artifact_type = NULL;
         json_t *annotations = NULL, *urls = NULL;
         int r;
 
@@ -144,8 +151,18 @@ static int parse_descriptor(const json_t *j, RegistryDescriptor *ret, TbError **
         r = tb_json_get_object(j, "annotations", &annotations, err);
         if (r < 0)
                 return r;
-        if (r > 0 && json_object_get(annotations, "vnd.docker.reference.type"))
-                d.attestation = true;
+        if (r > 0) {
+                d.attestation = d.attestation || json_object_get(annotations, "vnd.docker.reference.type");
+                d.annotations = json_incref(annotations);
+        }
+        r = tb_json_get_string(j, "artifactType", &artifact_type, err);
+        if (r < 0)
+                return r;
+        if (r > 0 && *artifact_type) {
+                d.artifact_type = strdup(artifact_type);
+                if (!d.artifact_type)
+                        return tb_error_oom(err);
+        }
         r = tb_json_get_array(j, "urls", &urls, err);
         if (r < 0)
                 return r;
@@ -187,11 +204,16 @@ static int parse_descriptors(const json_t *doc, const char *key, size_t max, Reg
         return 0;
 }
 
+static bool kind_is_index(RegistryManifestKind kind)
+{
+        return kind == REGISTRY_OCI_INDEX || kind == REGISTRY_DOCKER_LIST;
+}
+
 /* What the document is, from what it says and what it looks like; refuses the ambiguous. */
 static int find_kind(const json_t *doc, const char *content_type, RegistryManifestKind *ret, TbError **err)
 {
         bool image = json_object_get(doc, "config") || json_object_get(doc, "layers");
-        bool index = json_object_get(doc, "manifests");
+        bool index = json_object_get(doc, "manifests"), artifact;
         const char *own = NULL;
         RegistryManifestKind kind;
         uint64_t version = 0;
@@ -200,15 +222,17 @@ static int find_kind(const json_t *doc, const char *content_type, RegistryManife
         r = tb_json_get_u64(doc, "schemaVersion", &version, err);
         if (r < 0)
                 return r;
+        r = tb_json_get_string(doc, "mediaType", &own, err);
+        if (r < 0)
+                return r;
+        /* The one document without a schemaVersion; it must name itself (image-spec 1.1-rc, artifact.md). */
+        artifact = own && media_type_is(own, REGISTRY_TYPE_OCI_ARTIFACT);
         if (version == 1 || json_object_get(doc, "fsLayers"))
                 return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
                         "Docker schema 1 manifests are not supported; the image must be pushed again with a "
                         "current tool");
-        if (version != 2)
+        if (version != 2 && !artifact)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "schemaVersion is not 2");
-        r = tb_json_get_string(doc, "mediaType", &own, err);
-        if (r < 0)
-                return r;
         if (content_type && media_type_is_generic(content_type))
                 content_type = NULL;
         if (own && content_type && !media_type_is(content_type, own)) {
@@ -234,11 +258,58 @@ static int find_kind(const json_t *doc, const char *content_type, RegistryManife
                 kind = REGISTRY_OCI_INDEX;
         else
                 kind = REGISTRY_OCI_MANIFEST;
-        if ((kind == REGISTRY_OCI_INDEX || kind == REGISTRY_DOCKER_LIST) ? image : index)
+        if (kind == REGISTRY_OCI_ARTIFACT     ? image || index || !artifact
+                        : kind_is_index(kind) ? image
+                                              : index)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
                         "is called \"%s\" but has not its fields", kind_types[kind]);
         *ret = kind;
         return 0;
+}
+
+static int parse_subject(RegistryManifest *m, TbError **err)
+{
+        json_t *subject = NULL;
+        int r;
+
+        r = tb_json_get_object(m->json, "subject", &subject, err);
+        if (r <= 0)
+                return r;
+        r = parse_descriptor(subject, &m->subject, err);
+        if (r < 0)
+                tb_error_prefix(err, "subject");
+        return r;
+}
+
+/* image-spec manifest.md, "artifactType"; distribution-spec "Listing Referrers" for what stands in for it. */
+static int parse_artifact_type(RegistryManifest *m, TbError **err)
+{
+        const char *type = NULL;
+        int r;
+
+        r = tb_json_get_string(m->json, "artifactType", &type, err);
+        if (r < 0)
+                return r;
+        if ((r == 0 || !*type) && m->config.media_type &&
+                !tb_streq(m->config.media_type, REGISTRY_TYPE_OCI_CONFIG) &&
+                !tb_streq(m->config.media_type, REGISTRY_TYPE_DOCKER_CONFIG) &&
+                !tb_streq(m->config.media_type, REGISTRY_TYPE_OCI_EMPTY))
+                type = m->config.media_type;
+        if (!type || !*type)
+                return 0;
+        m->artifact_type = strdup(type);
+        return m->artifact_type ? 0 : tb_error_oom(err);
+}
+
+static int parse_blobs(RegistryManifest *m, TbError **err)
+{
+        json_t *blobs = NULL;
+        int r;
+
+        r = tb_json_get_array(m->json, "blobs", &blobs, err);
+        if (r <= 0) /* they are optional */
+                return r;
+        return parse_descriptors(m->json, "blobs", REGISTRY_LAYERS_MAX, &m->layers, &m->n_layers, err);
 }
 
 static int parse_content(RegistryManifest *m, const char *media_type, TbError **err)
@@ -254,9 +325,18 @@ static int parse_content(RegistryManifest *m, const char *media_type, TbError **
         r = find_kind(m->json, media_type, &m->kind, err);
         if (r < 0)
                 return r;
-        if (registry_manifest_is_index(m))
+        r = parse_subject(m, err);
+        if (r < 0)
+                return r;
+        if (registry_manifest_is_index(m) || m->kind == REGISTRY_OCI_ARTIFACT) {
+                r = parse_artifact_type(m, err);
+                if (r < 0)
+                        return r;
+                if (m->kind == REGISTRY_OCI_ARTIFACT)
+                        return parse_blobs(m, err);
                 return parse_descriptors(
                         m->json, "manifests", REGISTRY_INDEX_ENTRIES_MAX, &m->entries, &m->n_entries, err);
+        }
 
         r = tb_json_get_object(m->json, "config", &config, err);
         if (r < 0)
@@ -268,6 +348,9 @@ static int parse_content(RegistryManifest *m, const char *media_type, TbError **
                 tb_error_prefix(err, "config");
                 return r;
         }
+        r = parse_artifact_type(m, err);
+        if (r < 0)
+                return r;
         return parse_descriptors(m->json, "layers", REGISTRY_LAYERS_MAX, &m->layers, &m->n_layers, err);
 }
 
@@ -318,6 +401,8 @@ RegistryManifest *registry_manifest_free(RegistryManifest *m)
 {
         if (!m)
                 return NULL;
+        free(m->artifact_type);
+        registry_descriptor_done(&m->subject);
         registry_descriptor_done(&m->config);
         descriptors_free(m->layers, m->n_layers);
         descriptors_free(m->entries, m->n_entries);
@@ -365,8 +450,9 @@ int registry_manifest_select(const RegistryManifest *index, const RegistryPlatfo
         for (size_t i = 0; i < index->n_entries; i++) {
                 const RegistryDescriptor *d = index->entries + i;
                 unsigned score;
+                RegistryManifestKind kind = registry_manifest_kind_from_media_type(d->media_type);
 
-                if (d->attestation || registry_manifest_kind_from_media_type(d->media_type) < 0)
+                if (d->attestation || kind < 0 || kind == REGISTRY_OCI_ARTIFACT)
                         continue;
                 /* An entry without a platform may be anything: taken only when nothing names ours. */
                 score = d->platform.os ? registry_platform_match(&d->platform, platform) : 1;

@@ -117,16 +117,20 @@ TB_DEFINE_CLEANUP(RegistryRef *, registry_ref_free)
 #define REGISTRY_TYPE_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
 #define REGISTRY_TYPE_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
 #define REGISTRY_TYPE_OCI_INDEX "application/vnd.oci.image.index.v1+json"
+#define REGISTRY_TYPE_OCI_ARTIFACT "application/vnd.oci.artifact.manifest.v1+json" /* of image-spec 1.1-rc */
 #define REGISTRY_TYPE_DOCKER_CONFIG "application/vnd.docker.container.image.v1+json"
 #define REGISTRY_TYPE_OCI_CONFIG "application/vnd.oci.image.config.v1+json"
 #define REGISTRY_TYPE_DOCKER_LAYER "application/vnd.docker.image.rootfs.diff.tar.gzip"
 #define REGISTRY_TYPE_OCI_LAYER "application/vnd.oci.image.layer.v1.tar+gzip"
+#define REGISTRY_TYPE_OCI_EMPTY \
+        "application/vnd.oci.empty.v1+json" /* config of artifacts that have none: "{}" */
 
 typedef enum RegistryManifestKind {
         REGISTRY_DOCKER_MANIFEST, /* docker schema 2 */
         REGISTRY_DOCKER_LIST,
         REGISTRY_OCI_MANIFEST,
         REGISTRY_OCI_INDEX,
+        REGISTRY_OCI_ARTIFACT, /* no config; its "blobs" are `layers` */
         _REGISTRY_MANIFEST_KIND_MAX,
         _REGISTRY_MANIFEST_KIND_INVALID = -EINVAL,
 } RegistryManifestKind;
@@ -158,7 +162,9 @@ typedef struct RegistryDescriptor {
         RegistryPlatform platform; /* index entries; all NULL = not given */
         bool attestation;          /* index entry that is no image: platform unknown/unknown or a
                                       vnd.docker.reference.type */
-        bool foreign; /* layer that lives elsewhere ("urls", nondistributable): not in the registry */
+        bool foreign;        /* layer that lives elsewhere ("urls", nondistributable): not in the registry */
+        char *artifact_type; /* index and referrers entries; NULL = not given */
+        struct json_t *annotations; /* (jansson) object of strings, or NULL; shared, read only */
 } RegistryDescriptor;
 
 int registry_descriptor_copy(const RegistryDescriptor *d, RegistryDescriptor *ret, TbError **err)
@@ -173,8 +179,14 @@ typedef struct RegistryManifest {
         size_t size;
         struct json_t *json; /* the same, parsed (jansson); read only */
 
+        /* What kind of artifact it is (image-spec manifest.md, "artifactType"): the field, else the config's media type;
+         * NULL when neither says more than "image". */
+        char *artifact_type;
+        /* The manifest this one is about (a signature, an SBOM); digest unset = none. */
+        RegistryDescriptor subject;
+
         /* Image manifests: */
-        RegistryDescriptor config;
+        RegistryDescriptor config;  /* digest unset: REGISTRY_OCI_ARTIFACT */
         RegistryDescriptor *layers; /* bottom first */
         size_t n_layers;
         /* Indexes and lists: */
@@ -246,12 +258,38 @@ typedef struct RegistryTls {
 /* TLS settings for one host, which is then spoken to by https, also when it has a loopback name. */
 int registry_client_set_tls(RegistryClient *c, const char *host, const RegistryTls *tls, TbError **err)
         _warn_unused_;
+/* Where docker(1) keeps TLS settings per registry: DIR/HOST[:PORT]/ with *.crt (CAs, accepted beside the system's) and
+ * pairs *.cert + *.key (client certificate; the first pair counts). Looked at when a host is used for the first time;
+ * registry_client_set_tls() wins. dir NULL: /etc/docker/certs.d. A file that is there and cannot be used fails the
+ * operations on that host: nobody wants to go on without. */
+int registry_client_set_certs_dir(RegistryClient *c, const char *dir, TbError **err) _warn_unused_;
+/* Reach `host` through a unix socket instead of TCP (plain http on it, unless TLS is set as well). No proxy then. */
+int registry_client_set_unix_socket(RegistryClient *c, const char *host, const char *path, TbError **err)
+        _warn_unused_;
+/*
+ * Proxies. By default the environment decides, as for docker(1) (Go's httpproxy): HTTPS_PROXY, HTTP_PROXY, NO_PROXY or
+ * the same in lower case; NO_PROXY is a list of names ("example.org" with its subdomains, ".example.org" or
+ * "*.example.org" only those), addresses, CIDR blocks, each with an optional port, or "*"; loopback names never use one.
+ * This replaces the environment: url NULL or "" = no proxy at all; no_proxy may be NULL. Proxies are http://, https:// or
+ * socks5://; a user and password in the URL are sent to the proxy only and appear in no message.
+ */
+int registry_client_set_proxy(RegistryClient *c, const char *url, const char *no_proxy, TbError **err)
+        _warn_unused_;
 /* Credentials for one host; they win over those of a config file. */
 int registry_client_set_credentials(RegistryClient *c, const char *host, const char *user,
         const char *password, TbError **err) _warn_unused_;
-/* Reads `auths` of a docker config.json. path NULL: $DOCKER_CONFIG/config.json, else ~/.docker/config.json,
- * and a missing file is fine then. Can be called again; later files win. */
+/* The same with a token: a refresh ("identity") token, which is exchanged for access tokens (OAuth2), or a bearer token that
+ * is sent as it is. One of the two, the other NULL. */
+int registry_client_set_token(RegistryClient *c, const char *host, const char *identity_token,
+        const char *registry_token, TbError **err) _warn_unused_;
+/* Reads a docker config.json: credHelpers[host], else credsStore, else auths. path NULL: $DOCKER_CONFIG/config.json,
+ * else ~/.docker/config.json, and a missing file is fine then. Can be called again; later files win. Credential
+ * helpers (docker-credential-NAME) run when a registry asks for credentials, never before; see
+ * registry_client_set_helper_path(). */
 int registry_client_load_docker_config(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
+/* Directories, separated by ":", where docker-credential-* programs are looked for; NULL = the absolute ones of $PATH, ""
+ * = nowhere (helpers are not run). A program that others than root and we ourselves could have written is not run. */
+int registry_client_set_helper_path(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
 /* Tries per request (1 = no retry, default 3) and the first backoff (default 1 s; doubled, +-25 % jitter, <=
  * 30 s). */
 void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec);
@@ -261,6 +299,30 @@ int registry_client_set_user_agent(RegistryClient *c, const char *agent, TbError
 /* Gets a line for what happens inside (tries that failed): for debugging. `line` is borrowed and holds no secret. */
 typedef void (*RegistryDebugFn)(const char *line, void *userdata);
 void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *userdata);
+/* A transfer that moves nothing for so long is broken off and tried again (default 60 s; uploads 180 s at least by
+ * default, as a registry may have to hash or move a blob before it answers). Whole seconds, 1 ... 3600. */
+void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds);
+
+/* Registries tell users things in "Warning: 299 - "text"" headers (distribution-spec "Warnings"). Called from the loop,
+ * once per host and text, at most REGISTRY_WARNINGS_MAX times for a client; `text` is fit for a terminal. Without a
+ * function they go to registry_client_set_debug(). */
+#define REGISTRY_WARNINGS_MAX 32U
+typedef void (*RegistryWarningFn)(const char *host, const char *text, void *userdata);
+void registry_client_set_warning_handler(RegistryClient *c, RegistryWarningFn fn, void *userdata);
+
+/* What a registry told last about its limits: ratelimit-limit, ratelimit-remaining ("76;w=21600": Docker Hub, on GET and
+ * HEAD of manifests), Retry-After of a 429. */
+typedef struct RegistryRateLimit {
+        uint64_t limit;              /* requests (pulls) per window; UINT64_MAX = not told */
+        uint64_t remaining;          /* UINT64_MAX = not told */
+        uint64_t window_sec;         /* 0 = not told */
+        uint64_t told_at_usec;       /* CLOCK_REALTIME of the answer */
+        uint64_t refused_until_usec; /* CLOCK_REALTIME: a 429 asked to wait so long; 0 = none did */
+} RegistryRateLimit;
+/* 1 = *ret is set, 0 = this registry has told nothing yet. */
+int registry_client_get_rate_limit(const RegistryClient *c, const char *host, RegistryRateLimit *ret);
+/* The index-th host that told something: its name (borrowed), or NULL behind the last one. */
+const char *registry_client_rate_limit_nth(const RegistryClient *c, size_t index, RegistryRateLimit *ret);
 
 /* The sync operation that is running now (or the next one) gives up with -ECANCELED, after closing its uploads at the
  * registry. To be called from the loop: a signal's or timer's event source, a progress callback. */
@@ -324,7 +386,9 @@ int registry_get_image(RegistryClient *c, const RegistryRef *ref, const Registry
 
 /*
  * PUT manifest by digest when the reference has one, else by tag. `media_type` must be the document's own.
- * The registry's Docker-Content-Digest must be that of the bytes (-EBADMSG). *ret_digest may be NULL.
+ * The registry's Docker-Content-Digest must be that of the bytes (-EBADMSG). *ret_digest may be NULL. For a manifest
+ * with a subject, a registry that has no referrers API gets its list of referrers (the tag "sha256-<hex>") updated, as
+ * distribution-spec "Pushing Manifests with Subject" asks of clients.
  */
 int registry_put_manifest_start(RegistryClient *c, const RegistryRef *ref, const char *media_type,
         const void *data, size_t size, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
@@ -341,6 +405,28 @@ int registry_delete_manifest(RegistryClient *c, const RegistryRef *ref, TbError 
 /* Lists of names (NULL-terminated) are the caller's: registry_names_free(). */
 char **registry_names_free(char **names);
 TB_DEFINE_CLEANUP(char **, registry_names_free)
+/* Deletes one tag and leaves the manifest (distribution-spec "Deleting tags"). Conditions as above; -EOPNOTSUPP: many
+ * registries (docker-registry 2.x) cannot do that, and deleting the manifest instead would take other tags along. */
+int registry_delete_tag(RegistryClient *c, const RegistryRef *ref, TbError **err) _warn_unused_;
+/* Conditions as above. The registry does not check whether manifests need the blob. */
+int registry_delete_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        TbError **err) _warn_unused_;
+
+/*
+ * What refers to a manifest: signatures, SBOMs, attestations with it as `subject` (distribution-spec "Listing
+ * Referrers"), all pages. `subject` needs a digest. `artifact_type` NULL = all; when the registry does not filter, we
+ * do. A registry without the API is asked for the tag "sha256-<hex>" instead; none there is an empty list.
+ */
+typedef struct RegistryReferrers {
+        RegistryDescriptor *entries;
+        size_t n_entries;
+        bool by_tag; /* from the fallback tag: the registry has no referrers API */
+} RegistryReferrers;
+int registry_list_referrers(RegistryClient *c, const RegistryRef *subject, const char *artifact_type,
+        RegistryReferrers *ret, TbError **err) _warn_unused_;
+void registry_referrers_done(RegistryReferrers *r);
+#define _cleanup_registry_referrers_ _cleanup_(registry_referrers_done)
+
 /* Tags of a repository, in the registry's order, all pages. -ENOENT: no such repository. */
 int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
         _warn_unused_;

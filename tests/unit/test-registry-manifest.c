@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -48,6 +49,85 @@ static void test_image(void **state)
         assert_int_equal(m->n_layers, 2);
         assert_string_equal(m->layers[1].digest.text, DIGEST("c"));
         assert_false(registry_manifest_is_index(m));
+}
+
+#define SUBJECT                                                    \
+        "\"subject\":{\"mediaType\":\"" REGISTRY_TYPE_OCI_MANIFEST \
+        "\",\"digest\":\"" DIGEST("d") "\",\"size\":77}"
+
+/* Signatures, SBOMs, charts: what they are and what they are about. */
+static void test_artifacts(void **state)
+{
+        static const struct {
+                const char *text, *artifact_type; /* NULL = none */
+                RegistryManifestKind kind;
+                bool subject;
+                size_t layers;
+        } cases[] = {
+                {"{\"schemaVersion\":2," CONFIG "," LAYERS "}", NULL, REGISTRY_OCI_MANIFEST, false, 2},
+                {"{\"schemaVersion\":2,\"artifactType\":\"a/sbom\"," CONFIG "," LAYERS "," SUBJECT "}",
+                        "a/sbom", REGISTRY_OCI_MANIFEST, true, 2},
+                /* without the field the config's type says it, unless it says "image" or "nothing" */
+                {"{\"schemaVersion\":2,\"config\":{\"mediaType\":\"a/chart\",\"digest\":\"" DIGEST(
+                         "a") "\","
+                              "\"size\":2},\"layers\":[]}",
+                        "a/chart", REGISTRY_OCI_MANIFEST, false, 0},
+                {"{\"schemaVersion\":2,\"config\":{\"mediaType\":\"" REGISTRY_TYPE_OCI_EMPTY
+                 "\",\"digest\":\"" DIGEST("a") "\",\"size\":2},\"layers\":[]}",
+                        NULL, REGISTRY_OCI_MANIFEST, false, 0},
+                {"{" TYPE(REGISTRY_TYPE_OCI_ARTIFACT) "\"artifactType\":\"a/sig\",\"blobs\":[" LAYER(
+                         "b") "]," SUBJECT "}",
+                        "a/sig", REGISTRY_OCI_ARTIFACT, true, 1},
+                {"{" TYPE(REGISTRY_TYPE_OCI_ARTIFACT) "\"artifactType\":\"a/empty\"}", "a/empty",
+                        REGISTRY_OCI_ARTIFACT, false, 0},
+                {"{\"schemaVersion\":2,\"artifactType\":\"a/set\",\"manifests\":[]," SUBJECT "}", "a/set",
+                        REGISTRY_OCI_INDEX, true, 0},
+        };
+        static const char *const bad[] = {
+                /* an artifact that could be read as an image, or is only called one by its Content-Type */
+                "{" TYPE(REGISTRY_TYPE_OCI_ARTIFACT) "\"blobs\":[]," CONFIG "," LAYERS "}",
+                "{" TYPE(REGISTRY_TYPE_OCI_ARTIFACT) "\"manifests\":[]}",
+                "{\"schemaVersion\":2," CONFIG "," LAYERS ",\"subject\":\"x\"}",
+                "{\"schemaVersion\":2," CONFIG "," LAYERS ",\"subject\":{\"digest\":\"sha256:1\"}}",
+                "{\"schemaVersion\":2," CONFIG "," LAYERS ",\"artifactType\":7}",
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+                _cleanup_error_ TbError *e = NULL;
+
+                if (parse(cases[i].text, NULL, &m, &e) < 0)
+                        fail_msg("%zu: %s", i, tb_error_message(e));
+                assert_int_equal(m->kind, cases[i].kind);
+                assert_int_equal(m->n_layers, cases[i].layers);
+                if (!tb_streq(m->artifact_type, cases[i].artifact_type))
+                        fail_msg("%zu: artifact type %s", i, m->artifact_type);
+                assert_int_equal(tb_digest_is_set(&m->subject.digest), cases[i].subject);
+                if (cases[i].subject)
+                        assert_int_equal(m->subject.size, 77);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
+                RegistryManifest *m;
+
+                if (parse(bad[i], NULL, &m, NULL) >= 0)
+                        fail_msg("taken: %s", bad[i]);
+        }
+}
+
+static void test_entry_fields(void **state)
+{
+        static const char text[] =
+                "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"" REGISTRY_TYPE_OCI_MANIFEST
+                "\",\"digest\":\"" DIGEST("c") "\",\"size\":5,\"artifactType\":\"a/b\","
+                                               "\"annotations\":{\"k\":\"v\"}}]}";
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+        _cleanup_registry_descriptor_ RegistryDescriptor copy = {0};
+
+        assert_int_equal(parse(text, NULL, &m, NULL), 0);
+        assert_int_equal(registry_descriptor_copy(m->entries, &copy, NULL), 0);
+        m = registry_manifest_free(m);
+        assert_string_equal(copy.artifact_type, "a/b");
+        assert_string_equal(json_string_value(json_object_get(copy.annotations, "k")), "v");
 }
 
 static void test_kinds(void **state)
@@ -249,6 +329,8 @@ int main(void)
 {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_image),
+                cmocka_unit_test(test_artifacts),
+                cmocka_unit_test(test_entry_fields),
                 cmocka_unit_test(test_kinds),
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test(test_bounds),
