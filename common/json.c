@@ -55,8 +55,8 @@ static bool too_deep(const char *data, size_t size, Position *ret)
         return false;
 }
 
-static int parse(const char *data, size_t size, size_t max, const char *what, TbErrorKind kind, json_t **ret,
-        TbError **err)
+static int parse(const char *data, size_t size, size_t max, const char *what, TbErrorKind kind, bool secret,
+        json_t **ret, TbError **err)
 {
         _cleanup_free_ char *text = NULL;
         json_error_t error = {};
@@ -76,6 +76,8 @@ static int parse(const char *data, size_t size, size_t max, const char *what, Tb
                 if (json_error_code(&error) == json_error_out_of_memory)
                         return tb_error_oom(err);
                 /* The text quotes the input. */
+                if (secret && strstr(error.text, " near "))
+                        *strstr(error.text, " near ") = 0;
                 text = tb_escape_control(error.text, sizeof(error.text));
                 return tb_error_set(err, kind, -EINVAL, "%s: line %d, column %d: %s", what,
                         MAX2(error.line, 1), MAX2(error.column, 0), text ?: "not valid JSON");
@@ -86,7 +88,13 @@ static int parse(const char *data, size_t size, size_t max, const char *what, Tb
 
 int tb_json_parse(const char *data, size_t size, size_t max, const char *what, json_t **ret, TbError **err)
 {
-        return parse(data, size, max, what, TB_ERROR_REMOTE, ret, err);
+        return parse(data, size, max, what, TB_ERROR_REMOTE, false, ret, err);
+}
+
+int tb_json_parse_secret(
+        const char *data, size_t size, size_t max, const char *what, json_t **ret, TbError **err)
+{
+        return parse(data, size, max, what, TB_ERROR_REMOTE, true, ret, err);
 }
 
 int tb_json_load_file(const char *path, size_t max, json_t **ret, TbError **err)
@@ -98,7 +106,7 @@ int tb_json_load_file(const char *path, size_t max, json_t **ret, TbError **err)
         r = tb_file_read(path, max, &data, &size, err);
         if (r < 0)
                 return r;
-        return parse(data, size, max, path, TB_ERROR_CONFIG, ret, err);
+        return parse(data, size, max, path, TB_ERROR_CONFIG, false, ret, err);
 }
 
 static int dump(const json_t *j, size_t flags, char **ret, size_t *ret_size, TbError **err)

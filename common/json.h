@@ -24,6 +24,9 @@ static inline void tb_json_decrefp(json_t **j)
 /* `what` names the document in messages. */
 int tb_json_parse(const char *data, size_t size, size_t max, const char *what, json_t **ret, TbError **err)
         _warn_unused_;
+/* The same for documents that hold secrets: messages say where it went wrong, but quote nothing. */
+int tb_json_parse_secret(const char *data, size_t size, size_t max, const char *what, json_t **ret,
+        TbError **err) _warn_unused_;
 int tb_json_load_file(const char *path, size_t max, json_t **ret, TbError **err) _warn_unused_;
 
 /* Compact; sort = canonical key order, else insertion order. The caller frees. */

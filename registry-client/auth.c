@@ -8,6 +8,10 @@
  * monotonic clock from the moment of the answer, so the server's and our wall clocks do not matter; tokens are
  * renewed a little early so that none runs out under way.
  *
+ * Two ways to ask (distribution, docs/spec/auth/token.md and oauth.md): GET with Basic credentials or none, and a POST
+ * form (OAuth2) with a refresh token ("identity token"), or with the password when the server has no GET. A refresh
+ * token that comes back with the answer replaces the old one.
+ *
  * Credentials are sent to the token server that the registry named in its challenge, over https only, unless the
  * registry itself is a plain-http one.
  */
@@ -22,6 +26,7 @@
 #include "registry-client/internal.h"
 
 #define TOKENS_MAX 256U
+#define CLIENT_ID "tbnode"
 #define EARLY_USEC (10 * USEC_PER_SEC)
 
 struct RegistryToken {
@@ -33,6 +38,8 @@ struct RegistryToken {
         RegistryClient *client;
         RegistryHost *host;
         RegistryCall *fetch;    /* NULL = not being fetched */
+        char **scopes;          /* of the fetch */
+        bool posted;            /* the fetch is a POST */
         RegistryCall **waiters; /* holes are NULL */
         size_t n_waiters;
 };
@@ -41,7 +48,8 @@ static void token_free(RegistryToken *t)
 {
         registry_call_free(t->fetch);
         free(t->key);
-        registry_secret_free(t->value);
+        tb_strv_free(t->scopes);
+        registry_secret_drop(t->value);
         free(t->waiters);
         free(t);
 }
@@ -63,7 +71,7 @@ int registry_auth_basic(RegistryClient *c, const RegistryHost *host, char **ret,
         _cleanup_secret_ char *pair = NULL, *encoded = NULL;
         char *out;
 
-        if (!cred || !cred->user) {
+        if (!cred || !cred->user || !cred->password) {
                 *ret = NULL;
                 return 0;
         }
@@ -134,10 +142,29 @@ bool registry_scope_is_covered(char *const *scopes, const char *scope)
         return false;
 }
 
+/* A rotated refresh token: the old one is worth nothing now. */
+static int renew_identity(RegistryToken *t, const char *refresh_token, TbError **err)
+{
+        /* const for everybody who only looks them up */
+        RegistryCredentials *cred = (RegistryCredentials *) (uintptr_t) registry_client_find_credentials(
+                t->client, t->host->name);
+        char *kept;
+
+        if (!cred || !cred->identity_token || tb_streq(cred->identity_token, refresh_token))
+                return 0;
+        kept = registry_secret_keep(refresh_token);
+        if (!kept)
+                return tb_error_oom(err);
+        registry_secret_drop(cred->identity_token);
+        cred->identity_token = kept;
+        return 0;
+}
+
 static int take_answer(RegistryToken *t, RegistryCall *fetch, TbError **err)
 {
+        _cleanup_(registry_token_answer_done) RegistryTokenAnswer a = {0};
         _cleanup_secret_ char *value = NULL;
-        uint64_t seconds = 0;
+        uint64_t early;
         const char *body;
         size_t size;
         int r;
@@ -146,17 +173,36 @@ static int take_answer(RegistryToken *t, RegistryCall *fetch, TbError **err)
         if (registry_call_status(fetch) != 200)
                 return registry_status_error_full(t->host->name, registry_call_status(fetch), body, size,
                         registry_call_header(fetch, "Retry-After"), "the token server refuses", err);
-        r = registry_token_parse(body, size, &value, &seconds, err);
+        r = registry_token_parse(body, size, registry_call_header(fetch, "Date"), &a, err);
+        registry_call_wipe_body(fetch);
         if (r < 0) {
                 tb_error_prefix(err, "%s", t->host->name);
                 return r;
         }
-        registry_secret_free(t->value);
-        t->value = tb_asprintf("Bearer %s", value);
+        if (t->posted && a.refresh_token) {
+                r = renew_identity(t, a.refresh_token, err);
+                if (r < 0)
+                        return r;
+        }
+        value = tb_asprintf("Bearer %s", a.token);
+        registry_secret_drop(t->value);
+        t->value = value ? registry_secret_keep(value) : NULL;
         if (!t->value)
                 return tb_error_oom(err);
-        t->expires_usec = tb_now_us() + seconds * USEC_PER_SEC - EARLY_USEC;
+        early = MIN2(EARLY_USEC, a.expires_sec * USEC_PER_SEC / 2);
+        t->expires_usec = tb_now_us() + a.expires_sec * USEC_PER_SEC - early;
         return 0;
+}
+
+static int start_fetch(RegistryToken *t, bool post, TbError **err);
+
+/* The server has no GET, or wants a form: RFC 6749 servers that serve registries beside other things. */
+static bool should_post(const RegistryToken *t, const RegistryCall *fetch)
+{
+        const RegistryCredentials *cred = registry_client_find_credentials(t->client, t->host->name);
+        unsigned status = registry_call_status(fetch);
+
+        return !t->posted && (status == 404 || status == 405 || status == 501) && cred && cred->user;
 }
 
 static void on_fetched(RegistryCall *fetch, const TbError *err, void *userdata)
@@ -169,22 +215,22 @@ static void on_fetched(RegistryCall *fetch, const TbError *err, void *userdata)
                 e = tb_error_copy(err);
                 tb_error_prefix(&e, "%s: cannot get a token", t->host->name);
                 r = err->code;
+        } else if (should_post(t, fetch)) {
+                r = start_fetch(t, true, &e);
+                if (r >= 0)
+                        return;
         } else
                 r = take_answer(t, fetch, &e);
         if (r < 0)
-                t->value = registry_secret_free(t->value);
+                t->value = registry_secret_drop(t->value);
         t->fetch = registry_call_free(t->fetch);
         wake_waiters(t, e);
 }
 
-/* The token server's URL with its query; refuses to send secrets where they could be read. */
-static int token_url(RegistryHost *host, char *const *scopes, const char *user, char **ret, TbError **err)
+/* The token server's URL; refuses to send secrets where they could be read. */
+static int realm_url(RegistryHost *host, char **ret, TbError **err)
 {
         _cleanup_free_ char *base = registry_host_url(host, "%s", ""), *url = NULL, *authority = NULL;
-        const char *const params[][2] = {
-                {"service", host->challenge.service},
-                {"account", user},
-        };
         int r;
 
         if (!base)
@@ -206,7 +252,24 @@ static int token_url(RegistryHost *host, char *const *scopes, const char *user, 
                 return tb_error_set(err, TB_ERROR_REMOTE, -EACCES,
                         "%s: names the private address %s as its token server: refused", host->name,
                         authority);
+        *ret = TAKE_PTR(url);
+        return 0;
+}
 
+/* With the query of a GET. */
+static int token_url(RegistryToken *t, const RegistryCredentials *cred, char **ret, TbError **err)
+{
+        const char *const params[][2] = {
+                {"service", t->host->challenge.service},
+                {"client_id", CLIENT_ID},
+                {"account", cred ? cred->user : NULL},
+        };
+        _cleanup_free_ char *url = NULL;
+        int r;
+
+        r = realm_url(t->host, &url, err);
+        if (r < 0)
+                return r;
         for (size_t i = 0; i < ELEMENTSOF(params); i++) {
                 char *longer;
 
@@ -218,10 +281,10 @@ static int token_url(RegistryHost *host, char *const *scopes, const char *user, 
                 free(url);
                 url = longer;
         }
-        for (size_t i = 0; scopes && scopes[i]; i++) {
+        for (size_t i = 0; t->scopes && t->scopes[i]; i++) {
                 char *longer;
 
-                r = registry_url_add_query(url, "scope", scopes[i], &longer, err);
+                r = registry_url_add_query(url, "scope", t->scopes[i], &longer, err);
                 if (r < 0)
                         return r;
                 free(url);
@@ -231,14 +294,51 @@ static int token_url(RegistryHost *host, char *const *scopes, const char *user, 
         return 0;
 }
 
-static int start_fetch(RegistryToken *t, char *const *scopes, TbError **err)
+/* The form of a POST (oauth.md); secret. */
+static int token_form(RegistryToken *t, const RegistryCredentials *cred, TbBuffer *b, TbError **err)
+{
+        _cleanup_free_ char *scope = tb_strv_join(t->scopes, " ");
+        const bool refresh = cred->identity_token;
+        const char *const params[][2] = {
+                {"grant_type", refresh ? "refresh_token" : "password"},
+                {"service", t->host->challenge.service ? t->host->challenge.service : ""},
+                {"client_id", CLIENT_ID},
+                {"scope", scope},
+                {"refresh_token", cred->identity_token},
+                {"username", refresh ? NULL : cred->user},
+                {"password", refresh ? NULL : cred->password},
+        };
+
+        if (!scope)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < ELEMENTSOF(params); i++) {
+                int r = params[i][1] ? registry_form_add(b, params[i][0], params[i][1], err) : 0;
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static void secret_buffer_done(TbBuffer *b)
+{
+        if (b->data)
+                explicit_bzero(b->data, b->allocated);
+        tb_buffer_done(b);
+}
+
+static int start_fetch(RegistryToken *t, bool post, TbError **err)
 {
         const RegistryCredentials *cred = registry_client_find_credentials(t->client, t->host->name);
+        static const char *const form_headers[] = {"Content-Type: application/x-www-form-urlencoded", NULL};
+        _cleanup_(secret_buffer_done) TbBuffer form = TB_BUFFER_INIT(256U * 1024);
         _cleanup_secret_ char *basic = NULL;
         _cleanup_free_ char *url = NULL;
         RegistryCallOptions o = {
                 .host = t->host,
-                .method = "GET",
+                .method = post ? "POST" : "GET",
+                .headers = post ? form_headers : NULL,
+                .authorization = "",
                 .timeout_usec = 30 * USEC_PER_SEC,
                 .response_max = 256U * 1024,
                 .done = on_fetched,
@@ -246,14 +346,22 @@ static int start_fetch(RegistryToken *t, char *const *scopes, TbError **err)
         };
         int r;
 
-        r = token_url(t->host, scopes, cred ? cred->user : NULL, &url, err);
+        r = post ? realm_url(t->host, &url, err) : token_url(t, cred, &url, err);
         if (r < 0)
                 return r;
-        r = registry_auth_basic(t->client, t->host, &basic, err);
+        if (post) {
+                r = token_form(t, cred, &form, err);
+                o.body = form.data;
+                o.body_size = form.size;
+        } else {
+                r = registry_auth_basic(t->client, t->host, &basic, err);
+                o.authorization = basic ? basic : "";
+        }
         if (r < 0)
                 return r;
         o.url = url;
-        o.authorization = basic ? basic : "";
+        t->posted = post;
+        t->fetch = registry_call_free(t->fetch);
         return registry_call_start(t->client, &o, &t->fetch, err);
 }
 
@@ -322,6 +430,7 @@ int registry_auth_get_token(RegistryClient *c, RegistryHost *host, char *const *
         RegistryCall *call, const char **ret, TbError **err)
 {
         const RegistryCredentials *cred = registry_client_find_credentials(c, host->name);
+        _cleanup_secret_ char *given = NULL;
         RegistryToken *t;
         int r;
 
@@ -332,7 +441,8 @@ int registry_auth_get_token(RegistryClient *c, RegistryHost *host, char *const *
 
         if (cred && cred->registry_token &&
                 !t->value) { /* given as it is: nothing to fetch, never expires for us */
-                t->value = tb_asprintf("Bearer %s", cred->registry_token);
+                given = tb_asprintf("Bearer %s", cred->registry_token);
+                t->value = given ? registry_secret_keep(given) : NULL;
                 if (!t->value)
                         return tb_error_oom(err);
                 t->expires_usec = UINT64_MAX;
@@ -348,7 +458,10 @@ int registry_auth_get_token(RegistryClient *c, RegistryHost *host, char *const *
         if (r < 0)
                 return r;
         if (!t->fetch) {
-                r = start_fetch(t, scopes, err);
+                tb_strv_free(t->scopes);
+                t->scopes = tb_strv_copy(scopes);
+                r = t->scopes || !scopes ? start_fetch(t, cred && cred->identity_token, err)
+                                         : tb_error_oom(err);
                 if (r < 0) {
                         t->n_waiters--;
                         return r;

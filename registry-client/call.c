@@ -8,7 +8,7 @@
  * its status, or the transport error.
  *
  *         start -> [TOKEN] -> RUNNING -> done
- *                     ^          |-> 401 -> TOKEN or RUNNING with credentials, once
+ *                     ^          |-> 401 -> [HELPER] -> TOKEN or RUNNING with credentials, once
  *                     |          |-> 3xx -> RUNNING at the new place, at most 5 times
  *                     +-- PAUSE <+-> 408 429 500 502 503 504 or a retryable transport error, at most `tries` times
  *
@@ -30,6 +30,7 @@
 #include "registry-client/internal.h"
 
 #define REDIRECTS_MAX 5U
+#define CHALLENGES_MAX 3U
 #define ERROR_BODY_MAX (64U * 1024)       /* kept of the body of an error status */
 #define ERROR_BODY_GIVE_UP (1024U * 1024) /* stop listening to one */
 #define RESPONSE_MAX_DEFAULT (1024U * 1024)
@@ -41,6 +42,7 @@ RegistryCall *registry_call_free(RegistryCall *call)
         if (!call)
                 return NULL;
         registry_auth_forget_call(call->client, call);
+        registry_credentials_forget_call(call->client, call);
         sd_event_source_disable_unref(call->timer);
         tb_http_request_free(call->request);
         tb_error_free(call->abort_reason);
@@ -49,6 +51,8 @@ RegistryCall *registry_call_free(RegistryCall *call)
         tb_strv_free(call->scopes);
         registry_secret_free(call->authorization);
         registry_secret_free(call->token);
+        if (call->request_body)
+                explicit_bzero(call->request_body, call->o.body_size);
         free(call->request_body);
         free(call->first_url);
         free(call->url);
@@ -367,7 +371,7 @@ static int call_retry(RegistryCall *call, const char *retry_after, TbError **err
         if (!call->url)
                 return tb_error_oom(err);
         call->redirects = 0;
-        call->challenged = false;
+        call->challenges = 0;
         call->client->stats.retries++;
 
         wait = registry_client_backoff(call->client, call->tried, wait);
@@ -419,11 +423,27 @@ static int call_redirect(RegistryCall *call, TbError **err)
         return r < 0 ? r : 1;
 }
 
+/* What the registry asks for itself goes in front: some look at the first scope only. */
+static int add_scope_in_front(RegistryCall *call, const char *scope, TbError **err)
+{
+        _cleanup_strv_ char **v = NULL;
+        int r = tb_strv_append(&v, scope, err);
+
+        for (size_t i = 0; r >= 0 && call->scopes && call->scopes[i]; i++)
+                r = tb_strv_append(&v, call->scopes[i], err);
+        if (r < 0)
+                return r;
+        tb_strv_free(call->scopes);
+        call->scopes = TAKE_PTR(v);
+        return 0;
+}
+
+/* 1 = there are new ones. */
 static int add_challenge_scopes(RegistryCall *call, const char *scope, TbError **err)
 {
         _cleanup_free_ char *copy = strdup(scope);
         char *save = NULL;
-        int r;
+        int r, added = 0;
 
         if (!copy)
                 return tb_error_oom(err);
@@ -433,11 +453,31 @@ static int add_challenge_scopes(RegistryCall *call, const char *scope, TbError *
                 if (tb_strv_length(call->scopes) >= 8)
                         return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s: asks for too many scopes",
                                 call->o.host->name);
-                r = tb_strv_append(&call->scopes, s, err);
+                r = add_scope_in_front(call, s, err);
                 if (r < 0)
                         return r;
+                added = 1;
         }
-        return 0;
+        return added;
+}
+
+/* The best of all challenges in all headers. One that nobody can read does not count when there is another. */
+static int find_challenge(RegistryCall *call, RegistryChallenge *ret, TbError **err)
+{
+        _cleanup_error_ TbError *first = NULL;
+        const char *header;
+
+        for (size_t i = 0; (header = tb_http_request_header_nth(call->request, "WWW-Authenticate", i));
+                i++) {
+                _cleanup_error_ TbError *e = NULL;
+
+                if (registry_challenge_parse(header, ret, &e) < 0 && !first)
+                        first = TAKE_PTR(e);
+        }
+        if (ret->scheme != REGISTRY_AUTH_NONE || !first)
+                return 0;
+        tb_error_prefix(&first, "%s", call->o.host->name);
+        return tb_error_move(err, &first);
 }
 
 /* 1 = tries with credentials, 0 = the 401 stands. */
@@ -445,32 +485,37 @@ static int call_challenge(RegistryCall *call, TbError **err)
 {
         _cleanup_registry_challenge_ RegistryChallenge best = {0};
         const RegistryCredentials *cred;
-        const char *header;
         int r;
 
-        if (registry_call_status(call) != 401 || !call->home || call->o.authorization || call->challenged)
+        if (registry_call_status(call) != 401 || !call->home || call->o.authorization ||
+                call->challenges >= CHALLENGES_MAX)
                 return 0;
-        for (size_t i = 0; (header = tb_http_request_header_nth(call->request, "WWW-Authenticate", i));
-                i++) {
-                r = registry_challenge_parse(header, &best, err);
-                if (r < 0) {
-                        tb_error_prefix(err, "%s", call->o.host->name);
-                        return r;
-                }
-        }
+        r = find_challenge(call, &best, err);
+        if (r < 0)
+                return r;
         if (best.scheme == REGISTRY_AUTH_NONE)
                 return 0;
+        if (!call->helper_asked) {
+                call->helper_asked = true;
+                r = registry_credentials_prepare(call->client, call->o.host, call, call->token != NULL, err);
+                if (r < 0)
+                        return r;
+                if (r == 0) {
+                        call->state = CALL_HELPER;
+                        return 1;
+                }
+        }
         cred = registry_client_find_credentials(call->client, call->o.host->name);
         if (best.scheme == REGISTRY_AUTH_BASIC && (!cred || !cred->user || call->token))
                 return 0; /* nothing to offer, or refused already */
         if (!may_repeat(call))
                 return 0;
-        if (best.scope) {
-                r = add_challenge_scopes(call, best.scope, err);
-                if (r < 0)
-                        return r;
-        }
-        call->challenged = true;
+        r = best.scope ? add_challenge_scopes(call, best.scope, err) : 0;
+        if (r < 0)
+                return r;
+        if (call->challenges > 0 && r == 0)
+                return 0; /* it says the same again */
+        call->challenges++;
         call->refused = call->token != NULL;
         if (call->consumed)
                 call->repeats++;
@@ -481,18 +526,14 @@ static int call_challenge(RegistryCall *call, TbError **err)
         return r < 0 ? r : 1;
 }
 
-static void on_http_done(TbHttpRequest *request, const TbError *err, void *userdata)
+/* An exchange is over: goes on, or tells the owner. */
+static void call_judge(RegistryCall *call, const TbError *err)
 {
-        RegistryCall *call = userdata;
         _cleanup_error_ TbError *e = NULL;
         const char *retry_after = NULL;
         bool again;
         int r;
 
-        call->client->stats.bytes_received += tb_http_request_received(request);
-        call->client->stats.bytes_sent += tb_http_request_sent(request);
-        if (call->heard_enough)
-                err = NULL; /* we hung up on an endless error text; the status is known */
         if (!err) {
                 r = call_redirect(call, &e);
                 if (r == 0)
@@ -516,6 +557,23 @@ static void on_http_done(TbHttpRequest *request, const TbError *err, void *userd
                 }
         }
         call_finish(call, err);
+}
+
+static void on_http_done(TbHttpRequest *request, const TbError *err, void *userdata)
+{
+        RegistryCall *call = userdata;
+
+        call->client->stats.bytes_received += tb_http_request_received(request);
+        call->client->stats.bytes_sent += tb_http_request_sent(request);
+        call->helper_asked = false;
+        if (call->heard_enough)
+                err = NULL; /* we hung up on an endless error text; the status is known */
+        call_judge(call, err);
+}
+
+void registry_call_credentials_ready(RegistryCall *call)
+{
+        call_judge(call, NULL);
 }
 
 /* ---- what owners use ---- */
@@ -598,6 +656,13 @@ const char *registry_call_body(const RegistryCall *call, size_t *ret_size)
 {
         *ret_size = call->body.size;
         return call->body.data ? call->body.data : "";
+}
+
+void registry_call_wipe_body(RegistryCall *call)
+{
+        if (call->body.data)
+                explicit_bzero(call->body.data, call->body.allocated);
+        call->body.size = 0;
 }
 
 const char *registry_call_url(const RegistryCall *call)

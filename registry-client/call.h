@@ -6,6 +6,7 @@
 #include "registry-client/internal.h"
 
 typedef enum CallState {
+        CALL_HELPER,  /* waits for credentials.c; the 401 is still there to be looked at */
         CALL_TOKEN,   /* waits for auth.c */
         CALL_RUNNING, /* an HTTP exchange is under way */
         CALL_PAUSE,   /* the timer runs until the next try */
@@ -23,11 +24,12 @@ struct RegistryCall {
         char *token;         /* found: "Bearer ..." or "Basic ..." */
         void *request_body;
         unsigned tries_left, tried, redirects;
-        unsigned repeats;  /* how often the owner has to rewind */
-        bool challenged;   /* this try has answered a 401 already */
-        bool refused;      /* `token` is the one that was refused */
-        bool consumed;     /* the owner gave or got body bytes in this exchange */
-        bool heard_enough; /* we broke off the body of an error answer */
+        unsigned challenges; /* how many 401 this try has answered */
+        unsigned repeats;    /* how often the owner has to rewind */
+        bool helper_asked;   /* about this answer */
+        bool refused;        /* `token` is the one that was refused */
+        bool consumed;       /* the owner gave or got body bytes in this exchange */
+        bool heard_enough;   /* we broke off the body of an error answer */
         size_t error_body_size;
         TbBuffer body;
         TbError *abort_reason;

@@ -9,7 +9,6 @@
 #include <sys/random.h>
 
 #include "common/cleanup.h"
-#include "common/file.h"
 #include "common/strv.h"
 #include "registry-client/internal.h"
 
@@ -53,6 +52,7 @@ static void host_free(RegistryHost *h)
         free(h->client_cert);
         free(h->client_key);
         registry_challenge_done(&h->challenge);
+        registry_credentials_host_done(h);
         free(h);
 }
 
@@ -69,7 +69,8 @@ RegistryClient *registry_client_free(RegistryClient *c)
                 c->hosts = next;
         }
         registry_credentials_free(c->explicit_credentials);
-        registry_credentials_free(c->config_credentials);
+        registry_docker_config_free(c->configs);
+        free(c->helper_path);
         tb_http_free(c->http);
         sd_event_unref(c->event);
         free(c);
@@ -184,92 +185,6 @@ int registry_client_set_tls(RegistryClient *c, const char *host, const RegistryT
                 return r;
         h->insecure = tls->insecure;
         h->plain_http = false; /* who gives TLS settings wants TLS, also on a loopback name */
-        return 0;
-}
-
-int registry_client_set_credentials(
-        RegistryClient *c, const char *host, const char *user, const char *password, TbError **err)
-{
-        _cleanup_(registry_credentials_freep) RegistryCredentials *n = NULL;
-        RegistryHost *h;
-        int r;
-
-        r = registry_client_get_host(c, host, &h, err);
-        if (r < 0)
-                return r;
-        if (!*user || strchr(user, ':')) /* RFC 7617: a user-id has no colon */
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "%s: the user name must not be empty and must not contain \":\"", h->name);
-        n = calloc(1, sizeof(*n));
-        if (!n)
-                return tb_error_oom(err);
-        n->host = strdup(h->name);
-        n->user = strdup(user);
-        n->password = strdup(password);
-        if (!n->host || !n->user || !n->password)
-                return tb_error_oom(err);
-        n->next = c->explicit_credentials;
-        c->explicit_credentials = TAKE_PTR(n);
-        return 0;
-}
-
-const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host)
-{
-        const RegistryCredentials *unreadable = NULL;
-
-        for (const RegistryCredentials *i = c->explicit_credentials; i; i = i->next)
-                if (strcasecmp(i->host, host) == 0)
-                        return i;
-        for (const RegistryCredentials *i = c->config_credentials; i; i = i->next)
-                if (strcasecmp(i->host, host) == 0) {
-                        if (!i->unreadable)
-                                return i;
-                        unreadable = i;
-                }
-        return unreadable;
-}
-
-int registry_client_load_docker_config(RegistryClient *c, const char *path, TbError **err)
-{
-        _cleanup_(registry_credentials_freep) RegistryCredentials *list = NULL;
-        _cleanup_error_ TbError *e = NULL;
-        _cleanup_free_ char *own_path = NULL;
-        _cleanup_secret_ char *data = NULL;
-        const char *dir;
-        size_t size;
-        int r;
-
-        if (!path) {
-                dir = getenv("DOCKER_CONFIG");
-                if (dir && *dir)
-                        own_path = tb_asprintf("%s/config.json", dir);
-                else {
-                        dir = getenv("HOME");
-                        if (!dir || !*dir)
-                                return 0;
-                        own_path = tb_asprintf("%s/.docker/config.json", dir);
-                }
-                if (!own_path)
-                        return tb_error_oom(err);
-        }
-        r = tb_file_read(path ? path : own_path, 1024U * 1024, &data, &size, &e);
-        if (r == -ENOENT && !path)
-                return 0;
-        if (r < 0) {
-                tb_error_move(err, &e);
-                return r;
-        }
-        r = registry_docker_config_parse(data, size, path ? path : own_path, &list, err);
-        if (r < 0)
-                return r;
-        if (list) { /* later files win: in front */
-                RegistryCredentials *last = list;
-
-                while (last->next)
-                        last = last->next;
-                last->next = c->config_credentials;
-                c->config_credentials = TAKE_PTR(list);
-        }
         return 0;
 }
 

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Docker's config.json: the `auths` object (docker/cli, cli/config/configfile/file.go)
+ * Docker's config.json (docker/cli, cli/config/configfile/file.go)
  *
- * A key is a host, with or without scheme and "/v1/": "https://index.docker.io/v1/" is the Hub (and a "docker.io" key
- * is not: Docker ignores it too). A value has "auth" = base64(user:password), or "username"/"password", or a
- * "registrytoken". Entries whose secret lives in a helper (empty value with credsStore, or a host of credHelpers) and
- * those with only an identity token are kept as `unreadable`, so that a refusal can say what is the matter.
+ *         auths        host -> "auth" = base64(user:password), or "username" and "password", "identitytoken" (a refresh
+ *                      token), "registrytoken" (a bearer token). Empty entries stand for what a helper keeps.
+ *         credHelpers  host -> NAME: docker-credential-NAME knows the credentials of this host
+ *         credsStore   NAME: docker-credential-NAME knows those of all other hosts
+ *
+ * A key is a host, with or without scheme and "/v1/": "https://index.docker.io/v1/" is the Hub (in auths, a "docker.io"
+ * key is not: Docker ignores it too). When several keys mean one host, the plain one counts, then the first.
  */
 
 #include <stdlib.h>
@@ -22,15 +25,6 @@
 #define ENTRIES_MAX 1024U
 #define AUTH_MAX (64U * 1024)
 
-char *registry_secret_free(char *s)
-{
-        if (s) {
-                explicit_bzero(s, strlen(s));
-                free(s);
-        }
-        return NULL;
-}
-
 RegistryCredentials *registry_credentials_free(RegistryCredentials *list)
 {
         while (list) {
@@ -38,8 +32,30 @@ RegistryCredentials *registry_credentials_free(RegistryCredentials *list)
 
                 free(list->host);
                 registry_secret_free(list->user);
-                registry_secret_free(list->password);
-                registry_secret_free(list->registry_token);
+                registry_secret_drop(list->password);
+                registry_secret_drop(list->identity_token);
+                registry_secret_drop(list->registry_token);
+                free(list);
+                list = next;
+        }
+        return NULL;
+}
+
+RegistryDockerConfig *registry_docker_config_free(RegistryDockerConfig *list)
+{
+        while (list) {
+                RegistryDockerConfig *next = list->next;
+
+                registry_credentials_free(list->auths);
+                while (list->helpers) {
+                        RegistryHelperEntry *h = list->helpers;
+
+                        list->helpers = h->next;
+                        free(h->host);
+                        free(h->name);
+                        free(h);
+                }
+                free(list->store);
                 free(list);
                 list = next;
         }
@@ -106,8 +122,9 @@ int registry_base64_decode(const char *s, char **ret, size_t *ret_size, TbError 
         return 0;
 }
 
-/* "https://index.docker.io/v1/" -> "docker.io", "HOST:5000" -> "host:5000". 0 = not a key for a whole registry. */
-static int host_of_key(const char *key, char **ret, TbError **err)
+/* "https://index.docker.io/v1/" -> "docker.io", "HOST:5000" -> "host:5000". 0 = not a key for a whole registry. *ret_rank:
+ * lower ones count more. */
+static int host_of_key(const char *key, bool hub_by_name, char **ret, unsigned *ret_rank, TbError **err)
 {
         static const char *const paths[] = {"", "/", "/v1", "/v1/", "/v2", "/v2/"};
         const char *p = key, *rest;
@@ -129,11 +146,13 @@ static int host_of_key(const char *key, char **ret, TbError **err)
         for (char *c = host; *c; c++)
                 if (*c >= 'A' && *c <= 'Z')
                         *c = (char) (*c - 'A' + 'a');
-        if (!registry_host_is_valid(host) || tb_streq(host, "docker.io")) {
+        *ret_rank = p == key && !*rest ? 0 : 1;
+        if (!registry_host_is_valid(host) || (tb_streq(host, "docker.io") && !hub_by_name)) {
                 free(host);
                 return 0;
         }
         if (tb_streq(host, "index.docker.io")) {
+                *ret_rank = tb_streq(key, REGISTRY_HUB_KEY) ? 0 : 1;
                 free(host);
                 host = strdup("docker.io");
                 if (!host)
@@ -168,10 +187,29 @@ static int decode_auth(const char *auth, RegistryCredentials *c, TbError **err)
         if (!colon || colon == text)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "auth is not base64 of user:password");
         c->user = strndup(text, (size_t) (colon - text));
-        c->password = strdup(colon + 1);
+        c->password = registry_secret_keep(colon + 1);
         return c->user && c->password ? 0 : tb_error_oom(err);
 }
 
+/* A bearer or refresh token as it is: fit for a header line and a form. */
+static int keep_token(const char *what, const char *token, char **ret, TbError **err)
+{
+        char *kept;
+
+        if (strlen(token) > AUTH_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EMSGSIZE, "%s is larger than %u bytes", what, AUTH_MAX);
+        for (const char *p = token; *p; p++)
+                if (*p <= ' ' || *p > '~')
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "%s is not a token", what);
+        kept = registry_secret_keep(token);
+        if (!kept)
+                return tb_error_oom(err);
+        *ret = kept;
+        return 0;
+}
+
+/* 1 = has something, 0 = an empty entry: the secret is in a store. */
 static int parse_entry(const json_t *value, RegistryCredentials *c, TbError **err)
 {
         const char *auth = NULL, *user = NULL, *password = NULL, *token = NULL, *identity = NULL;
@@ -183,52 +221,99 @@ static int parse_entry(const json_t *value, RegistryCredentials *c, TbError **er
                 (r = tb_json_get_string(value, "registrytoken", &token, err)) < 0 ||
                 (r = tb_json_get_string(value, "identitytoken", &identity, err)) < 0)
                 return r;
-        if (token && *token) {
-                for (const char *p = token; *p; p++)
-                        if (*p <= ' ' || *p > '~')
-                                return tb_error_set(
-                                        err, TB_ERROR_CONFIG, -EINVAL, "registrytoken is not a token");
-                c->registry_token = strdup(token);
-                return c->registry_token ? 0 : tb_error_oom(err);
-        }
-        if (identity && *identity) { /* its "auth" holds only a placeholder user */
-                c->unreadable = true;
-                return 0;
-        }
-        if (auth && *auth)
-                return decode_auth(auth, c, err);
-        if (user && *user && password) {
+        if (token && *token)
+                r = keep_token("registrytoken", token, &c->registry_token, err);
+        else if (identity && *identity) /* its "auth" holds only a placeholder user */
+                r = keep_token("identitytoken", identity, &c->identity_token, err);
+        else if (auth && *auth)
+                r = decode_auth(auth, c, err);
+        else if (user && *user && password) {
                 c->user = strdup(user);
-                c->password = strdup(password);
-                return c->user && c->password ? 0 : tb_error_oom(err);
-        }
-        c->unreadable = true; /* an empty entry: the secret is in the credsStore */
-        return 0;
+                c->password = registry_secret_keep(password);
+                r = c->user && c->password ? 0 : tb_error_oom(err);
+        } else
+                return 0;
+        return r < 0 ? r : 1;
 }
 
-static int add_entry(RegistryCredentials **list, const char *key, const json_t *value, TbError **err)
+static int add_auth(RegistryDockerConfig *config, const char *key, const json_t *value, TbError **err)
 {
         _cleanup_(registry_credentials_freep) RegistryCredentials *c = NULL;
+        RegistryCredentials **p;
         int r;
 
         c = calloc(1, sizeof(*c));
         if (!c)
                 return tb_error_oom(err);
-        r = host_of_key(key, &c->host, err);
+        r = host_of_key(key, false, &c->host, &c->rank, err);
         if (r <= 0)
                 return r;
-        if (value) {
-                r = parse_entry(value, c, err);
-                if (r < 0)
-                        return r;
-        } else
-                c->unreadable = true;
-        c->next = *list;
-        *list = TAKE_PTR(c);
+        r = parse_entry(value, c, err);
+        if (r <= 0)
+                return r;
+        for (p = &config->auths; *p && (*p)->rank <= c->rank; p = &(*p)->next)
+                ;
+        c->next = *p;
+        *p = TAKE_PTR(c);
         return 0;
 }
 
-static int add_object(RegistryCredentials **list, json_t *object, bool with_values, TbError **err)
+/* It becomes part of a file name that is executed. */
+bool registry_helper_name_is_valid(const char *name)
+{
+        size_t n = strlen(name);
+
+        return n > 0 && n <= 64 &&
+                strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
+static int check_helper_name(const char *name, TbError **err)
+{
+        _cleanup_free_ char *shown = NULL;
+
+        if (registry_helper_name_is_valid(name))
+                return 0;
+        shown = tb_escape(name, 80);
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "\"%s\" is no name of a credential helper: 1-64 of A-Z a-z 0-9 \".\" \"_\" \"-\"",
+                shown ? shown : "?");
+}
+
+static int add_helper(RegistryDockerConfig *config, const char *key, const json_t *value, TbError **err)
+{
+        const char *name = json_string_value(value);
+        RegistryHelperEntry *h, **p;
+        unsigned rank;
+        int r;
+
+        if (!name)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EINVAL, "the name of a credential helper is not a string");
+        r = check_helper_name(name, err);
+        if (r < 0)
+                return r;
+        h = calloc(1, sizeof(*h));
+        if (!h)
+                return tb_error_oom(err);
+        r = host_of_key(key, true, &h->host, &rank, err);
+        if (r > 0) {
+                h->name = strdup(name);
+                if (!h->name)
+                        r = tb_error_oom(err);
+        }
+        if (r <= 0) {
+                free(h->host);
+                free(h);
+                return r;
+        }
+        for (p = &config->helpers; *p; p = &(*p)->next)
+                ;
+        *p = h;
+        return 0;
+}
+
+static int add_object(RegistryDockerConfig *config, json_t *object,
+        int (*add)(RegistryDockerConfig *, const char *, const json_t *, TbError **), TbError **err)
 {
         const char *key;
         json_t *value;
@@ -236,7 +321,7 @@ static int add_object(RegistryCredentials **list, json_t *object, bool with_valu
         if (json_object_size(object) > ENTRIES_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EMSGSIZE, "more than %u entries", ENTRIES_MAX);
         json_object_foreach (object, key, value) {
-                int r = add_entry(list, key, with_values ? value : NULL, err);
+                int r = add(config, key, value, err);
 
                 if (r < 0) {
                         _cleanup_free_ char *shown = tb_escape(key, 100);
@@ -248,24 +333,62 @@ static int add_object(RegistryCredentials **list, json_t *object, bool with_valu
         return 0;
 }
 
-int registry_docker_config_parse(
-        const char *data, size_t size, const char *what, RegistryCredentials **ret, TbError **err)
+static int parse_document(RegistryDockerConfig *config, const json_t *j, TbError **err)
 {
-        _cleanup_(registry_credentials_freep) RegistryCredentials *list = NULL;
-        _cleanup_json_ json_t *j = NULL;
         json_t *auths = NULL, *helpers = NULL;
+        const char *store = NULL;
         int r;
 
-        r = tb_json_parse(data, size, CONFIG_MAX, what, &j, err);
-        if (r < 0)
-                return r;
         if ((r = tb_json_get_object(j, "auths", &auths, err)) < 0 ||
                 (r = tb_json_get_object(j, "credHelpers", &helpers, err)) < 0 ||
-                (auths && (r = add_object(&list, auths, true, err)) < 0) ||
-                (helpers && (r = add_object(&list, helpers, false, err)) < 0)) {
+                (r = tb_json_get_string(j, "credsStore", &store, err)) < 0 ||
+                (auths && (r = add_object(config, auths, add_auth, err)) < 0) ||
+                (helpers && (r = add_object(config, helpers, add_helper, err)) < 0))
+                return r;
+        if (!store || !*store)
+                return 0;
+        r = check_helper_name(store, err);
+        if (r < 0) {
+                tb_error_prefix(err, "credsStore");
+                return r;
+        }
+        config->store = strdup(store);
+        return config->store ? 0 : tb_error_oom(err);
+}
+
+int registry_docker_config_parse(
+        const char *data, size_t size, const char *what, RegistryDockerConfig **ret, TbError **err)
+{
+        _cleanup_(registry_docker_config_freep) RegistryDockerConfig *config = NULL;
+        _cleanup_(registry_json_wipep) json_t *j = NULL;
+        int r;
+
+        r = tb_json_parse_secret(data, size, CONFIG_MAX, what, &j, err);
+        if (r < 0)
+                return r;
+        config = calloc(1, sizeof(*config));
+        if (!config)
+                return tb_error_oom(err);
+        r = parse_document(config, j, err);
+        if (r < 0) {
                 tb_error_prefix(err, "%s", what);
                 return r;
         }
-        *ret = TAKE_PTR(list);
+        *ret = TAKE_PTR(config);
         return 0;
+}
+
+const RegistryCredentials *registry_docker_config_find(
+        const RegistryDockerConfig *config, const char *host, const char **ret_helper)
+{
+        *ret_helper = NULL;
+        for (const RegistryHelperEntry *h = config->helpers; h && !*ret_helper; h = h->next)
+                if (strcasecmp(h->host, host) == 0)
+                        *ret_helper = h->name;
+        if (!*ret_helper)
+                *ret_helper = config->store;
+        for (const RegistryCredentials *c = config->auths; c; c = c->next)
+                if (strcasecmp(c->host, host) == 0)
+                        return c;
+        return NULL;
 }

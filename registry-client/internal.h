@@ -63,36 +63,107 @@ void registry_challenge_done(RegistryChallenge *c);
 
 /* ---- token.c ---- */
 
-/* The token server's answer (distribution, docs/spec/auth/token.md): *ret_token is the caller's (secret). The token is
- * fit for a header line. *ret_expires_sec is within 60 ... 86400. */
-int registry_token_parse(const char *body, size_t size, char **ret_token, uint64_t *ret_expires_sec,
+typedef struct RegistryTokenAnswer {
+        char *token;         /* fit for a header line; registry_secret_free() */
+        char *refresh_token; /* NULL = none came */
+        uint64_t
+                expires_sec; /* from now: 60 ... 86400, less only when the answer was old already (issued_at) */
+} RegistryTokenAnswer;
+
+/* The token server's answer (distribution, docs/spec/auth/token.md, oauth.md). `date` is its Date header or NULL: with it,
+ * issued_at tells how old the answer is by the server's own clock, so that ours does not matter. */
+int registry_token_parse(const char *body, size_t size, const char *date, RegistryTokenAnswer *ret,
         TbError **err) _warn_unused_;
+void registry_token_answer_done(RegistryTokenAnswer *a);
+/* "2009-11-10T23:00:00.123Z", "...+02:00" (RFC 3339) to seconds since the epoch; false = not a time. */
+bool registry_parse_rfc3339(const char *s, int64_t *ret);
+/* "Wed, 21 Oct 2015 07:28:00 GMT" (RFC 9110 5.6.7). */
+bool registry_parse_http_date(const char *s, int64_t *ret);
 
 /* ---- docker-config.c ---- */
+
+#define REGISTRY_HUB_KEY "https://index.docker.io/v1/" /* the Hub's name in docker's credential stores */
 
 typedef struct RegistryCredentials {
         struct RegistryCredentials *next;
         char *host; /* as in RegistryRef */
-        char *user, *password;
-        char *registry_token; /* a bearer token as it is */
-        bool unreadable;      /* an entry is there, but only a helper or an identity token can use it */
+        unsigned rank;
+        char *user, *password; /* password, identity_token, registry_token: registry_secret_keep() */
+        char *identity_token;  /* a refresh token: buys access tokens (OAuth2) */
+        char *registry_token;  /* a bearer token as it is */
 } RegistryCredentials;
-
-/* Parses a docker config.json; gives a list (NULL when empty). `what` names it in messages. */
-int registry_docker_config_parse(const char *data, size_t size, const char *what, RegistryCredentials **ret,
-        TbError **err) _warn_unused_;
 RegistryCredentials *registry_credentials_free(RegistryCredentials *list);
 TB_DEFINE_CLEANUP(RegistryCredentials *, registry_credentials_free)
-/* Zeroes and frees a secret; accepts NULL, returns NULL. */
+
+typedef struct RegistryHelperEntry {
+        struct RegistryHelperEntry *next;
+        char *host, *name;
+} RegistryHelperEntry;
+
+typedef struct RegistryDockerConfig {
+        struct RegistryDockerConfig *next; /* an earlier file */
+        RegistryCredentials *auths;
+        RegistryHelperEntry *helpers;
+        char *store; /* credsStore; NULL = none */
+} RegistryDockerConfig;
+
+/* `what` names it in messages. */
+int registry_docker_config_parse(const char *data, size_t size, const char *what, RegistryDockerConfig **ret,
+        TbError **err) _warn_unused_;
+RegistryDockerConfig *registry_docker_config_free(RegistryDockerConfig *list);
+TB_DEFINE_CLEANUP(RegistryDockerConfig *, registry_docker_config_free)
+/* What one file says about a host: a helper that must be asked first (*ret_helper, NULL = none), and an entry or NULL. */
+const RegistryCredentials *registry_docker_config_find(
+        const RegistryDockerConfig *config, const char *host, const char **ret_helper);
+bool registry_helper_name_is_valid(const char *name);
+char *registry_base64_encode(const void *data, size_t size);
+/* Strict alphabet, padding optional. -EINVAL. */
+int registry_base64_decode(const char *s, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
+
+/* ---- secret.c ---- */
+
+/* On the heap, overwritten when freed; accepts NULL, returns NULL. */
 char *registry_secret_free(char *s);
 static inline void registry_secret_freep(char **s)
 {
         (void) registry_secret_free(*s);
 }
 #define _cleanup_secret_ _cleanup_(registry_secret_freep)
-char *registry_base64_encode(const void *data, size_t size);
-/* Strict alphabet, padding optional. -EINVAL. */
-int registry_base64_decode(const char *s, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
+/* A copy in pages that core dumps leave out; NULL when out of memory. Only registry_secret_drop() frees it. */
+char *registry_secret_keep(const char *s);
+char *registry_secret_drop(char *s);
+/* Overwrites every string of a document that nobody else refers to, and drops it. */
+void registry_json_wipe(json_t *j);
+static inline void registry_json_wipep(json_t **j)
+{
+        if (*j)
+                registry_json_wipe(*j);
+}
+
+/* ---- helper.c ---- */
+
+typedef struct RegistryHelperRun RegistryHelperRun;
+typedef struct RegistryHelperAnswer {
+        bool not_found;     /* the helper has nothing for this host */
+        const char *output; /* its stdout, NUL-terminated */
+        size_t output_size;
+} RegistryHelperAnswer;
+typedef void (*RegistryHelperDoneFn)(
+        RegistryHelperRun *run, const RegistryHelperAnswer *answer, const TbError *err, void *userdata);
+
+/* Runs "docker-credential-NAME VERB" with `input` on its stdin. `path`: where to look, NULL = $PATH. `done` comes from the
+ * loop, once, with an answer or an error; it may free the run. */
+int registry_helper_start(sd_event *event, const char *path, const char *name, const char *verb,
+        const char *input, RegistryHelperDoneFn done, void *userdata, RegistryHelperRun **ret, TbError **err)
+        _warn_unused_;
+/* Kills it when it still runs. */
+RegistryHelperRun *registry_helper_free(RegistryHelperRun *run);
+/* The answer to "get": {"ServerURL":..., "Username":..., "Secret":...}; user "<token>" = an identity token. Fills the secret
+ * fields of *ret. */
+int registry_helper_answer_parse(const char *data, size_t size, RegistryCredentials *ret, TbError **err)
+        _warn_unused_;
+/* How helpers call a host: REGISTRY_HUB_KEY for docker.io. */
+const char *registry_helper_server(const char *host);
 
 /* ---- url.c ---- */
 
@@ -101,6 +172,8 @@ int registry_url_resolve(const char *base, const char *location, char **ret, TbE
 /* Appends "name=value" to the query, value escaped; everything else stays as it is. */
 int registry_url_add_query(const char *url, const char *name, const char *value, char **ret, TbError **err)
         _warn_unused_;
+/* Appends "name=value", with "&" where needed, to a form (application/x-www-form-urlencoded). */
+int registry_form_add(TbBuffer *b, const char *name, const char *value, TbError **err) _warn_unused_;
 /* Same scheme, host and port. */
 bool registry_url_same_origin(const char *a, const char *b);
 /* "host" or "host:port" (only a port that is not the scheme's default), lower-case. NULL when it cannot be parsed. */
@@ -118,6 +191,9 @@ int registry_link_next(const char *header, char **ret, TbError **err) _warn_unus
 
 /* ---- client.c ---- */
 
+typedef struct RegistryToken RegistryToken;
+typedef struct RegistryCall RegistryCall;
+
 typedef struct RegistryHost {
         struct RegistryHost *next;
         char *name;      /* as in RegistryRef */
@@ -127,10 +203,15 @@ typedef struct RegistryHost {
         bool insecure;
         bool seen_private;           /* a connection to it went to a private address */
         RegistryChallenge challenge; /* what it asked for last; scheme NONE = nothing so far */
-} RegistryHost;
 
-typedef struct RegistryToken RegistryToken;
-typedef struct RegistryCall RegistryCall;
+        /* credentials.c: the helper that knows this host's credentials */
+        RegistryHelperRun *helper_run;
+        RegistryCredentials *helper_credentials; /* NULL = it knows none */
+        TbError *helper_error;                   /* why it could not say */
+        uint64_t helper_asked_usec;
+        RegistryCall **helper_waiters; /* holes are NULL */
+        size_t n_helper_waiters;
+} RegistryHost;
 typedef struct RegistryClosing RegistryClosing;
 
 struct RegistryClient {
@@ -138,7 +219,8 @@ struct RegistryClient {
         TbHttp *http;
         RegistryHost *hosts;
         RegistryCredentials *explicit_credentials;
-        RegistryCredentials *config_credentials;
+        RegistryDockerConfig *configs; /* the last one loaded first */
+        char *helper_path;             /* NULL = $PATH */
         RegistryToken *tokens;
         size_t n_tokens;
         RegistryClosing *closing; /* upload sessions being closed in the background */
@@ -154,7 +236,6 @@ int registry_client_get_host(RegistryClient *c, const char *name, RegistryHost *
         _warn_unused_;
 /* The settings of whoever answers at `authority`, or NULL. */
 RegistryHost *registry_client_find_authority(RegistryClient *c, const char *authority);
-const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host);
 /* "https://host/v2/" + path. NULL when out of memory. */
 char *registry_host_url(const RegistryHost *h, const char *path_format, ...) _printf_(2, 3);
 /* How long to wait before try number `attempt` + 1 (attempt counts from 1). */
@@ -162,6 +243,17 @@ uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint
 
 /* A line for registry_client_set_debug(). */
 void registry_client_debug(const RegistryClient *c, const char *fmt, ...) _printf_(2, 3);
+
+/* ---- credentials.c ---- */
+
+/* What is known now; a helper that was not asked yet is not counted. NULL = none. */
+const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host);
+/* A host wants credentials: 1 = what there is can be found now, 0 = a helper was asked,
+ * registry_call_credentials_ready() comes later. `refused`: those that were sent were not accepted. */
+int registry_credentials_prepare(
+        RegistryClient *c, RegistryHost *h, RegistryCall *call, bool refused, TbError **err) _warn_unused_;
+void registry_credentials_forget_call(RegistryClient *c, const RegistryCall *call);
+void registry_credentials_host_done(RegistryHost *h);
 
 /* ---- call.c ---- */
 
@@ -209,6 +301,10 @@ void registry_call_resume(RegistryCall *call);
 void registry_call_abort_reason(RegistryCall *call, TbError *err);
 /* For auth.c: the token came (authorization header value, secret) or could not be had. */
 void registry_call_token_ready(RegistryCall *call, const char *token, const TbError *err);
+/* For credentials.c: the helper has answered. */
+void registry_call_credentials_ready(RegistryCall *call);
+/* Overwrites the collected body: it held a secret. */
+void registry_call_wipe_body(RegistryCall *call);
 /* May a registry send us from one URL to the other (Location, Link)? Not from https to http, not to unmarked http hosts,
  * not from a public registry to a private address. */
 int registry_call_check_target(RegistryClient *c, const RegistryHost *host, const char *from, const char *to,

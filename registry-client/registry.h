@@ -337,6 +337,10 @@ typedef struct RegistryStats {
 } RegistryStats;
 void registry_client_get_stats(const RegistryClient *c, RegistryStats *ret);
 
+/* Programs that hold credentials should leave no core dumps, and be no target of other processes' ptrace(2): makes this
+ * process undumpable (PR_SET_DUMPABLE). For main(), before the first secret is read; a library must not decide that. */
+int registry_protect_process(TbError **err) _warn_unused_;
+
 /* ---- Operations --------------------------------------------------------------------------------------- */
 
 /*

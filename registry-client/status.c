@@ -51,10 +51,8 @@ bool registry_status_is_retryable(unsigned status)
 
 uint64_t registry_retry_after_usec(const char *header)
 {
-        struct tm tm = {0};
         uint64_t seconds;
-        const char *end;
-        time_t at, now;
+        int64_t at, now;
 
         if (!header)
                 return 0;
@@ -64,12 +62,10 @@ uint64_t registry_retry_after_usec(const char *header)
                         return 86400 * USEC_PER_SEC;
                 return seconds * USEC_PER_SEC;
         }
-        end = strptime(header, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        if (!end || *end != 0)
+        if (!registry_parse_http_date(header, &at))
                 return 0;
-        at = timegm(&tm);
         now = time(NULL);
-        return at > now ? (uint64_t) MIN2(at - now, (time_t) 86400) * USEC_PER_SEC : 0;
+        return at > now ? (uint64_t) MIN2(at - now, (int64_t) 86400) * USEC_PER_SEC : 0;
 }
 
 char *registry_error_text(const char *body, size_t size)
@@ -133,11 +129,36 @@ int registry_status_error_full(const char *host, unsigned status, const char *bo
         return code;
 }
 
+/* Whoever asked for credentials and got wrong ones, or none because the helper failed, hears about those. */
+static int status_error(const RegistryCall *call, const char *what, TbError **err)
+{
+        const RegistryHost *host = registry_call_host(call);
+        const RegistryCredentials *cred =
+                registry_client_find_credentials(registry_call_client(call), host->name);
+        unsigned status = registry_call_status(call);
+        const char *body;
+        size_t size;
+        int r;
+
+        if (status == 401 && cred)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "%s: %s: the registry refuses the %s (HTTP 401); %s", host->name, what,
+                        cred->user ? "credentials" : "token",
+                        cred->user ? "check user name and password" : "log in again");
+        body = registry_call_body(call, &size);
+        if ((status == 401 || status == 403) && host->helper_error) {
+                r = tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "%s: %s: access is denied (HTTP %u), and no credentials could be had: %s",
+                        host->name, what, status, tb_error_message(host->helper_error));
+                return r;
+        }
+        return registry_status_error_full(
+                host->name, status, body, size, registry_call_header(call, "Retry-After"), what, err);
+}
+
 int registry_status_error(const RegistryCall *call, TbError **err, const char *fmt, ...)
 {
         _cleanup_free_ char *what = NULL;
-        const char *body;
-        size_t size;
         va_list ap;
         int n;
 
@@ -148,22 +169,5 @@ int registry_status_error(const RegistryCall *call, TbError **err, const char *f
                 what = NULL;
                 return tb_error_oom(err);
         }
-        body = registry_call_body(call, &size);
-        if (registry_call_status(call) == 401) {
-                const RegistryHost *host = registry_call_host(call);
-                const RegistryCredentials *cred =
-                        registry_client_find_credentials(registry_call_client(call), host->name);
-
-                if (cred)
-                        return tb_error_set(err, TB_ERROR_CONFIG, -EACCES, "%s: %s: %s", host->name, what,
-                                cred->unreadable ? "its credentials are kept by a credential helper or as "
-                                                   "an identity token, "
-                                                   "which cannot be used here; put user and password into "
-                                                   "the docker config"
-                                                 : "the registry refuses the credentials (HTTP 401); check "
-                                                   "user name and "
-                                                   "password");
-        }
-        return registry_status_error_full(registry_call_host(call)->name, registry_call_status(call), body,
-                size, registry_call_header(call, "Retry-After"), what, err);
+        return status_error(call, what, err);
 }

@@ -98,6 +98,18 @@ int registry_url_add_query(const char *url, const char *name, const char *value,
         return 0;
 }
 
+int registry_form_add(TbBuffer *b, const char *name, const char *value, TbError **err)
+{
+        _cleanup_curl_string_ char *escaped = curl_easy_escape(NULL, value, 0);
+        int r;
+
+        if (!escaped)
+                return tb_error_oom(err);
+        r = tb_buffer_printf(b, err, "%s%s=%s", b->size > 0 ? "&" : "", name, escaped);
+        explicit_bzero(escaped, strlen(escaped)); /* forms hold passwords */
+        return r;
+}
+
 static bool url_origin(const char *url, char **scheme, char **host, char **port)
 {
         _cleanup_curlu_ CURLU *u = url_parse(url);

@@ -296,55 +296,111 @@ static void test_scopes(void **state)
 
 /* ---- docker config ---- */
 
-static const RegistryCredentials *find(const RegistryCredentials *list, const char *host)
+static RegistryDockerConfig *config_of(const char *text)
 {
-        for (; list; list = list->next)
-                if (strcmp(list->host, host) == 0)
-                        return list;
-        return NULL;
+        _cleanup_error_ TbError *e = NULL;
+        RegistryDockerConfig *config = NULL;
+
+        if (registry_docker_config_parse(text, strlen(text), "config", &config, &e) < 0)
+                fail_msg("%s: %s", text, tb_error_message(e));
+        return config;
+}
+
+static const RegistryCredentials *find(const RegistryDockerConfig *config, const char *host)
+{
+        const char *helper;
+
+        return registry_docker_config_find(config, host, &helper);
+}
+
+static const char *helper_of(const RegistryDockerConfig *config, const char *host)
+{
+        const char *helper;
+
+        (void) registry_docker_config_find(config, host, &helper);
+        return helper;
 }
 
 static void test_docker_config(void **state)
 {
-        static const char text[] = "{\"auths\":{"
-                                   "\"https://index.docker.io/v1/\":{\"auth\":\"dXNlcjpwYTpzcw==\"},"
-                                   "\"docker.io\":{\"auth\":\"bm86bm8=\"},"
-                                   "\"https://R.example:5000/v2/\":{\"username\":\"u\",\"password\":\"p\"},"
-                                   "\"helper.example\":{},"
-                                   "\"id.example\":{\"auth\":\"MDAwMDAwMDA6\",\"identitytoken\":\"x\"},"
-                                   "\"quay.io/namespace\":{\"auth\":\"YTpi\"},"
-                                   "\"[::1]:5000\":{\"auth\":\"YTpi\"},"
-                                   "\"tok.example\":{\"registrytoken\":\"abc\"}},"
-                                   "\"credHelpers\":{\"gcr.io\":\"gcloud\"},\"HttpHeaders\":{\"x\":\"y\"},"
-                                   "\"credsStore\":\"secretservice\"}";
-        _cleanup_(registry_credentials_freep) RegistryCredentials *list = NULL;
+        _cleanup_(registry_docker_config_freep) RegistryDockerConfig
+                *list = config_of(
+                        "{\"auths\":{"
+                        "\"https://index.docker.io/v1/\":{\"auth\":\"dXNlcjpwYTpzcw==\"},"
+                        "\"docker.io\":{\"auth\":\"bm86bm8=\"},"
+                        "\"https://R.example:5000/v2/\":{\"username\":\"u\",\"password\":\"p\"},"
+                        "\"helper.example\":{},"
+                        "\"id.example\":{\"auth\":\"MDAwMDAwMDA6\",\"identitytoken\":\"x\"},"
+                        "\"quay.io/namespace\":{\"auth\":\"YTpi\"},"
+                        "\"[::1]:5000\":{\"auth\":\"YTpi\"},"
+                        "\"tok.example\":{\"registrytoken\":\"abc\"}},"
+                        "\"credHelpers\":{\"gcr.io\":\"gcloud\",\"https://index.docker.io/v1/\":\"hub\"},"
+                        "\"HttpHeaders\":{\"x\":\"y\"},\"credsStore\":\"secretservice\"}"),
+                *plain = config_of("{\"credHelpers\":{\"docker.io\":\"hub\"}}");
 
-        assert_int_equal(registry_docker_config_parse(text, sizeof(text) - 1, "config", &list, NULL), 0);
         assert_string_equal(find(list, "docker.io")->user, "user");
         assert_string_equal(find(list, "docker.io")->password, "pa:ss");
         assert_string_equal(find(list, "r.example:5000")->password, "p");
-        assert_true(find(list, "helper.example")->unreadable);
-        assert_true(find(list, "id.example")->unreadable);
-        assert_true(find(list, "gcr.io")->unreadable);
+        assert_null(find(list, "helper.example")); /* empty: the store has it */
+        assert_string_equal(find(list, "id.example")->identity_token, "x");
+        assert_null(find(list, "id.example")->user);
         assert_null(find(list, "quay.io"));
         assert_string_equal(find(list, "[::1]:5000")->user, "a");
         assert_string_equal(find(list, "tok.example")->registry_token, "abc");
+        assert_string_equal(helper_of(list, "gcr.io"), "gcloud");
+        assert_string_equal(helper_of(list, "docker.io"), "hub");
+        assert_string_equal(helper_of(list, "any.example"), "secretservice");
+        assert_string_equal(helper_of(plain, "docker.io"), "hub");
+        assert_null(helper_of(plain, "any.example"));
+}
+
+/* docker/cli: the key that is the host itself counts; of others that mean it, the first. */
+static void test_docker_config_keys(void **state)
+{
+        _cleanup_(registry_docker_config_freep) RegistryDockerConfig *list =
+                config_of("{\"auths\":{"
+                          "\"https://a.example/v1/\":{\"username\":\"v1\",\"password\":\"\"},"
+                          "\"https://a.example\":{\"username\":\"url\",\"password\":\"\"},"
+                          "\"a.example\":{\"username\":\"plain\",\"password\":\"\"},"
+                          "\"http://b.example:80/v2\":{\"username\":\"first\",\"password\":\"\"},"
+                          "\"b.example:80/\":{\"username\":\"second\",\"password\":\"\"},"
+                          "\"index.docker.io\":{\"username\":\"short\",\"password\":\"\"},"
+                          "\"https://index.docker.io/v1/\":{\"username\":\"hub\",\"password\":\"\"}}}");
+
+        assert_string_equal(find(list, "a.example")->user, "plain");
+        assert_string_equal(find(list, "b.example:80")->user, "first");
+        assert_null(find(list, "b.example")); /* another port is another registry */
+        assert_string_equal(find(list, "docker.io")->user, "hub");
 }
 
 static void test_docker_config_bad(void **state)
 {
         static const char *const bad[] = {
-                "", "[]", "{\"auths\":[]}", "{\"auths\":{\"a.b\":1}}",
+                "",
+                "[]",
+                "{\"auths\":[]}",
+                "{\"auths\":{\"a.b\":1}}",
                 "{\"auths\":{\"a.b\":{\"auth\":\"!\"}}}",
                 "{\"auths\":{\"a.b\":{\"auth\":\"bm9jb2xvbg==\"}}}",
-                "{\"auths\":{\"a.b\":{\"auth\":\"OnB3\"}}}", "{\"auths\":{\"a.b\":{\"auth\":7}}}",
+                "{\"auths\":{\"a.b\":{\"auth\":\"OnB3\"}}}",
+                "{\"auths\":{\"a.b\":{\"auth\":7}}}",
                 "{\"auths\":{\"a.b\":{\"registrytoken\":\"a\\r\\nb\"}}}",
-                "{\"auths\":{\"a.b\":{\"auth\":\"dXNlcjpwYTpzcw===\"}}}", "{\"auths\":{},\"auths\":{}}",
-                "{} x", "{\"auths\":{\"a.b\":{\"auth\":\"YQBiOmM=\"}}}", /* a\0b:c */
+                "{\"auths\":{\"a.b\":{\"auth\":\"dXNlcjpwYTpzcw===\"}}}",
+                "{\"auths\":{},\"auths\":{}}",
+                "{} x",
+                "{\"auths\":{\"a.b\":{\"auth\":\"YQBiOmM=\"}}}", /* a\0b:c */
+                "{\"auths\":{\"a.b\":{\"identitytoken\":\"a b\"}}}",
+                "{\"credHelpers\":{\"a.b\":7}}",
+                "{\"credHelpers\":{\"a.b\":\"../../tmp/evil\"}}",
+                "{\"credHelpers\":{\"a.b\":\"a b\"}}",
+                "{\"credHelpers\":{\"a.b\":\"\"}}",
+                "{\"credsStore\":\"x;reboot\"}",
+                "{\"credsStore\":\"x/y\"}",
+                "{\"credsStore\":[]}",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
-                _cleanup_(registry_credentials_freep) RegistryCredentials *list = NULL;
+                _cleanup_(registry_docker_config_freep) RegistryDockerConfig *list = NULL;
                 _cleanup_error_ TbError *e = NULL;
 
                 if (registry_docker_config_parse(bad[i], strlen(bad[i]), "config", &list, &e) >= 0)
@@ -391,21 +447,117 @@ static void test_token(void **state)
                 "{\"token\":\"a\",\"expires_in\":\"1\"}"};
 
         for (size_t i = 0; i < ELEMENTSOF(good); i++) {
-                _cleanup_free_ char *t = NULL;
-                uint64_t expires = 0;
+                _cleanup_(registry_token_answer_done) RegistryTokenAnswer a = {0};
 
-                assert_int_equal(
-                        registry_token_parse(good[i].in, strlen(good[i].in), &t, &expires, NULL), 0);
-                assert_string_equal(t, good[i].token);
-                assert_int_equal(expires, good[i].expires);
+                assert_int_equal(registry_token_parse(good[i].in, strlen(good[i].in), NULL, &a, NULL), 0);
+                assert_string_equal(a.token, good[i].token);
+                assert_int_equal(a.expires_sec, good[i].expires);
         }
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
-                char *t = NULL;
-                uint64_t expires;
+                RegistryTokenAnswer a;
 
-                if (registry_token_parse(bad[i], strlen(bad[i]), &t, &expires, NULL) >= 0)
+                if (registry_token_parse(bad[i], strlen(bad[i]), NULL, &a, NULL) >= 0)
                         fail_msg("%s was taken", bad[i]);
         }
+}
+
+/* What is left of a token counts from when the server made it, by the server's clock: ours may be years off. */
+static void test_token_age(void **state)
+{
+        static const struct {
+                const char *issued, *date;
+                uint64_t expires;
+        } cases[] = {
+                {"2009-11-10T23:00:00Z", "Tue, 10 Nov 2009 23:00:00 GMT", 300},
+                {"2009-11-10T22:58:20Z", "Tue, 10 Nov 2009 23:00:00 GMT",
+                        200}, /* kept for 100 s somewhere */
+                {"2009-11-11T00:58:20.123456789+02:00", "Tue, 10 Nov 2009 23:00:00 GMT", 200},
+                {"2009-11-10T23:00:30Z", "Tue, 10 Nov 2009 23:00:00 GMT", 300}, /* two clocks that differ */
+                {"2009-11-10T22:00:00Z", "Tue, 10 Nov 2009 23:00:00 GMT",
+                        300}, /* cannot be: dead on arrival */
+                {"2009-11-10T22:58:20Z", NULL, 300},
+                {"2009-11-10T22:58:20Z", "yesterday", 300},
+                {"0001-01-01T00:00:00Z", "Tue, 10 Nov 2009 23:00:00 GMT", 300}, /* Go's zero time */
+                {"soon", "Tue, 10 Nov 2009 23:00:00 GMT", 300},
+        };
+        static const char *const bad[] = {"", "2009-11-10", "2009-11-10T23:00:00", "2009-13-10T23:00:00Z",
+                "2009-00-10T23:00:00Z", "2009-11-10T23:00:00.Z", "2009-11-10T23:00:00+0200",
+                "2009-11-10T24:00:00Z", "2009-11-10 23:00:00Z", "2009-11-10T23:00:00Zx",
+                "20o9-11-10T23:00:00Z"};
+        int64_t t;
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(registry_token_answer_done) RegistryTokenAnswer a = {0};
+                char text[200];
+
+                snprintf(text, sizeof(text), "{\"token\":\"t\",\"expires_in\":300,\"issued_at\":\"%s\"}",
+                        cases[i].issued);
+                assert_int_equal(registry_token_parse(text, strlen(text), cases[i].date, &a, NULL), 0);
+                if (a.expires_sec != cases[i].expires)
+                        fail_msg("%s at %s: %u s left", cases[i].issued, cases[i].date,
+                                (unsigned) a.expires_sec);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                if (registry_parse_rfc3339(bad[i], &t))
+                        fail_msg("\"%s\" was taken", bad[i]);
+        assert_true(registry_parse_rfc3339("1970-01-02T00:00:01Z", &t) && t == 86401);
+}
+
+/* No message quotes what may be a secret, however the document is broken. */
+static void test_secrets_not_quoted(void **state)
+{
+        static const char *const texts[] = {
+                "{\"token\":\"hunter2\" x}",
+                "{\"token\" \"hunter2\"}",
+                "{\"token\":\"hunter2",
+                "{\"token\":\"hunter2\\x\"}",
+                "{\"a\":{\"hunter2\":\"hunter2\"}",
+                "\"hunter2\"",
+                "hunter2",
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
+                _cleanup_(registry_docker_config_freep) RegistryDockerConfig *config = NULL;
+                _cleanup_error_ TbError *a = NULL, *b = NULL, *c = NULL;
+                RegistryCredentials cred = {0};
+                RegistryTokenAnswer answer;
+
+                assert_true(registry_token_parse(texts[i], strlen(texts[i]), NULL, &answer, &a) < 0);
+                assert_true(registry_docker_config_parse(texts[i], strlen(texts[i]), "config", &config, &b) <
+                                0 ||
+                        i > 4);
+                assert_true(registry_helper_answer_parse(texts[i], strlen(texts[i]), &cred, &c) < 0);
+                assert_null(strstr(tb_error_message(a), "hunter2"));
+                assert_true(!b || !strstr(tb_error_message(b), "hunter2"));
+                assert_null(strstr(tb_error_message(c), "hunter2"));
+        }
+}
+
+static void test_helper_answer(void **state)
+{
+        static const char *const bad[] = {"", "{}", "[]", "{\"Username\":\"u\"}", "{\"Secret\":\"s\"}",
+                "{\"Username\":\"\",\"Secret\":\"s\"}", "{\"Username\":\"u\",\"Secret\":\"\"}",
+                "{\"Username\":7,\"Secret\":\"s\"}", "{\"Username\":\"a:b\",\"Secret\":\"s\"}",
+                "{\"Username\":\"<token>\",\"Secret\":\"a b\"}",
+                "{\"Username\":\"u\",\"Secret\":\"s\"} trailing"};
+        static const char good[] = "{\"ServerURL\":\"x\",\"Username\":\"u\",\"Secret\":\"p w:x\"}\n",
+                          token[] = "{\"Username\":\"<token>\",\"Secret\":\"tok\"}";
+        RegistryCredentials *c = calloc(1, sizeof(*c)), *t = calloc(1, sizeof(*t));
+
+        assert_int_equal(registry_helper_answer_parse(good, strlen(good), c, NULL), 0);
+        assert_string_equal(c->user, "u");
+        assert_string_equal(c->password, "p w:x");
+        assert_int_equal(registry_helper_answer_parse(token, strlen(token), t, NULL), 0);
+        assert_null(t->user);
+        assert_string_equal(t->identity_token, "tok");
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
+                RegistryCredentials other = {0};
+
+                if (registry_helper_answer_parse(bad[i], strlen(bad[i]), &other, NULL) >= 0)
+                        fail_msg("%s was taken", bad[i]);
+        }
+        registry_credentials_free(c);
+        registry_credentials_free(t);
 }
 
 static void test_retry_after(void **state)
@@ -524,9 +676,13 @@ int main(void)
                 cmocka_unit_test(test_challenge),
                 cmocka_unit_test(test_scopes),
                 cmocka_unit_test(test_docker_config),
+                cmocka_unit_test(test_docker_config_keys),
                 cmocka_unit_test(test_docker_config_bad),
                 cmocka_unit_test(test_base64),
                 cmocka_unit_test(test_token),
+                cmocka_unit_test(test_token_age),
+                cmocka_unit_test(test_secrets_not_quoted),
+                cmocka_unit_test(test_helper_answer),
                 cmocka_unit_test(test_retry_after),
                 cmocka_unit_test(test_link),
                 cmocka_unit_test(test_urls),
