@@ -199,6 +199,9 @@ int augment_client_setup(RegistryClient *client, const AugmentRequest *request, 
                 if (r < 0)
                         return r;
         }
+        r = registry_client_set_certs_dir(client, NULL, err);
+        if (r < 0)
+                return r;
         if (request->docker_config)
                 return registry_client_load_docker_config(client, request->docker_config, err);
         /* Nobody named a file: one in a home that this process may not look into is as good as none. */

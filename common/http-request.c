@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -39,6 +41,27 @@ static curl_socket_t open_socket_callback(
         }
         fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
         return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
+/* A connection that another request opened and left to be used again was checked for that request, not for this one. */
+static int before_request_callback(
+        void *userdata, char *remote, char *local, int remote_port, int local_port)
+{
+        TbHttpRequest *r = userdata;
+        struct sockaddr_in v4 = {.sin_family = AF_INET};
+        struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+        const struct sockaddr *address = NULL;
+
+        if (remote && inet_pton(AF_INET, remote, &v4.sin_addr) == 1)
+                address = (const struct sockaddr *) &v4;
+        else if (remote && inet_pton(AF_INET6, remote, &v6.sin6_addr) == 1)
+                address = (const struct sockaddr *) &v6;
+        if (!address || r->freed || r->allow_address(r, address, r->userdata))
+                return CURL_PREREQFUNC_OK;
+        tb_error_set(&r->abort_reason, TB_ERROR_REMOTE, -EACCES,
+                "%s: leads to an address that is not allowed there", r->label);
+        http_request_abort(r, -EACCES);
+        return CURL_PREREQFUNC_ABORT;
 }
 
 /* ---- setting up ---- */
@@ -180,6 +203,15 @@ static int setup_tls(TbHttpRequest *r, const TbHttpTls *tls, TbError **err)
         SETOPT(CURLOPT_SSL_VERIFYHOST, tls->insecure ? 0L : 2L);
         if (tls->ca_file)
                 SETOPT(CURLOPT_CAINFO, tls->ca_file);
+        if (tls->ca_pem) {
+                struct curl_blob blob = {
+                        .data = (void *) (uintptr_t) tls->ca_pem, /* copied */
+                        .len = strlen(tls->ca_pem),
+                        .flags = CURL_BLOB_COPY,
+                };
+
+                SETOPT(CURLOPT_CAINFO_BLOB, &blob);
+        }
         if (tls->client_cert)
                 SETOPT(CURLOPT_SSLCERT, tls->client_cert);
         if (tls->client_key)
@@ -226,6 +258,10 @@ static int setup_easy(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
         SETOPT(CURLOPT_BUFFERSIZE, TRANSFER_BUFFER);
         SETOPT(CURLOPT_OPENSOCKETFUNCTION, open_socket_callback);
         SETOPT(CURLOPT_OPENSOCKETDATA, r);
+        if (o->allow_address) {
+                SETOPT(CURLOPT_PREREQFUNCTION, before_request_callback);
+                SETOPT(CURLOPT_PREREQDATA, r);
+        }
         SETOPT(CURLOPT_HEADERFUNCTION, http_on_header);
         SETOPT(CURLOPT_HEADERDATA, r);
         SETOPT(CURLOPT_WRITEFUNCTION, http_on_write);
@@ -233,6 +269,10 @@ static int setup_easy(TbHttpRequest *r, const TbHttpOptions *o, TbError **err)
         if (r->unix_socket) {
                 SETOPT(CURLOPT_UNIX_SOCKET_PATH, r->unix_socket);
                 SETOPT(CURLOPT_PROXY, ""); /* whatever the environment says */
+        } else if (o->proxy) {
+                SETOPT(CURLOPT_PROXY, o->proxy);
+                SETOPT(CURLOPT_NOPROXY,
+                        ""); /* the caller has decided; else curl would ask the environment */
         }
         return 0;
 }
@@ -357,6 +397,8 @@ void http_request_destroy(TbHttpRequest *r)
                 LIST_REMOVE(r, siblings);
         }
         curl_easy_cleanup(r->easy);
+        for (struct curl_slist *l = r->request_headers; l; l = l->next)
+                explicit_bzero(l->data, strlen(l->data)); /* Authorization may be among them */
         curl_slist_free_all(r->request_headers);
         http_request_reset_headers(r);
         tb_buffer_done(&r->response);
@@ -365,6 +407,8 @@ void http_request_destroy(TbHttpRequest *r)
         free(r->url);
         free(r->label);
         free(r->unix_socket);
+        if (r->body)
+                explicit_bzero(r->body, r->body_size); /* a form with a password */
         free(r->body);
         free(r);
 }

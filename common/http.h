@@ -42,14 +42,16 @@ typedef ssize_t (*TbHttpReadFn)(TbHttpRequest *r, void *buf, size_t size, void *
  * tb_http_request_status() is known by then. */
 typedef ssize_t (*TbHttpWriteFn)(TbHttpRequest *r, const void *data, size_t size, void *userdata);
 struct sockaddr;
-/* Asked before each new connection; false refuses it: the exchange fails with -EACCES. Against names that lead where the
- * caller does not want to go. With a proxy, the address is the proxy's. */
+/* Asked before each new connection, and again before a request goes out on one that was open already; false refuses it:
+ * the exchange fails with -EACCES. Against names that lead where the caller does not want to go. With a proxy, the address
+ * is the proxy's. */
 typedef bool (*TbHttpAddressFn)(TbHttpRequest *r, const struct sockaddr *address, void *userdata);
 /* The exchange is over. `err` is borrowed; NULL = complete. */
 typedef void (*TbHttpDoneFn)(TbHttpRequest *r, const TbError *err, void *userdata);
 
 typedef struct TbHttpTls {
         const char *ca_file;     /* NULL = the system's */
+        const char *ca_pem;      /* PEM text instead of a file; accepted beside the system's; NULL = none */
         const char *client_cert; /* PEM, NULL = none */
         const char *client_key;
         bool insecure; /* do not verify: only when the user named this host insecure */
@@ -67,6 +69,9 @@ typedef struct TbHttpOptions {
         TbHttpWriteFn write; /* NULL = collect the body, readable with tb_http_request_body() */
         size_t response_max; /* limit of a collected body; 0 = 1 MiB. -EMSGSIZE beyond */
         TbHttpTls tls;
+        /* URL of the proxy to use, which may hold a user and a password; "" = none; NULL = what curl finds in the
+         * environment. Not looked at with unix_socket. */
+        const char *proxy;
         uint64_t timeout_usec;  /* whole exchange; 0 = none (streams) */
         uint64_t low_speed_bps; /* bytes/s; 0 with low_speed_sec 0 = no check */
         uint64_t low_speed_sec;

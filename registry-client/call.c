@@ -30,11 +30,9 @@
 #include "registry-client/internal.h"
 
 #define REDIRECTS_MAX 5U
-#define CHALLENGES_MAX 3U
 #define ERROR_BODY_MAX (64U * 1024)       /* kept of the body of an error status */
 #define ERROR_BODY_GIVE_UP (1024U * 1024) /* stop listening to one */
 #define RESPONSE_MAX_DEFAULT (1024U * 1024)
-#define LOW_SPEED_SEC_DEFAULT 60U
 #define PROGRESS_REPEATS_MAX 20U
 
 RegistryCall *registry_call_free(RegistryCall *call)
@@ -127,6 +125,8 @@ static bool on_address(TbHttpRequest *r, const struct sockaddr *address, void *u
         RegistryCall *call = userdata;
         bool private = registry_address_is_private(address);
 
+        if (call->proxied) /* the proxy's own address says nothing about where it leads */
+                return true;
         if (call->home) {
                 call->o.host->seen_private = call->o.host->seen_private || private;
                 return true;
@@ -234,13 +234,22 @@ static int call_send(RegistryCall *call, TbError **err)
 {
         _cleanup_(headers_free) char **headers = NULL;
         _cleanup_free_ char *authority = registry_url_authority(call->url);
-        const RegistryHost *settings;
+        RegistryHost *settings;
+        const char *proxy = "";
         TbHttpOptions o;
         int r;
 
         if (!authority)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "%s: bad address", call->o.host->name);
         settings = call->home ? call->o.host : registry_client_find_authority(call->client, authority);
+        r = registry_host_load_certs(call->client, call->o.host, err);
+        if (r >= 0 && settings)
+                r = registry_host_load_certs(call->client, settings, err);
+        if (r >= 0 && !(settings && settings->unix_socket))
+                r = registry_proxy_for(&call->client->proxy, call->url, &proxy, err);
+        if (r < 0)
+                return r;
+        call->proxied = *proxy;
         r = build_headers(call, &headers, err);
         if (r < 0)
                 return r;
@@ -266,13 +275,22 @@ static int call_send(RegistryCall *call, TbError **err)
                 .done = on_http_done,
                 .userdata = call,
         };
+        o.proxy = proxy;
+        if (settings)
+                o.unix_socket = settings->unix_socket;
         if (settings)
                 o.tls = (TbHttpTls){
                         .ca_file = settings->ca_file,
+                        .ca_pem = settings->ca_pem,
                         .client_cert = settings->client_cert,
                         .client_key = settings->client_key,
                         .insecure = settings->insecure,
                 };
+        /* Its token server and its storage often have certificates of the same private CA (docker trusts it there too). */
+        if (!o.tls.ca_file && !o.tls.ca_pem) {
+                o.tls.ca_file = call->o.host->ca_file;
+                o.tls.ca_pem = call->o.host->ca_pem;
+        }
         call->request = tb_http_request_free(call->request);
         r = tb_http_start(call->client->http, &o, &call->request, err);
         if (r < 0)
@@ -283,7 +301,7 @@ static int call_send(RegistryCall *call, TbError **err)
 }
 
 /* Gets what the Authorization header needs, then sends; may have to wait for a token. */
-static int call_attempt(RegistryCall *call, TbError **err)
+int registry_call_attempt(RegistryCall *call, TbError **err)
 {
         const char *token = NULL;
         int r;
@@ -334,7 +352,7 @@ void registry_call_token_ready(RegistryCall *call, const char *token, const TbEr
 
 /* ---- answers that are not the last one ---- */
 
-static bool may_repeat(const RegistryCall *call)
+bool registry_call_may_repeat(const RegistryCall *call)
 {
         return call->o.again || !call->consumed;
 }
@@ -345,7 +363,7 @@ static int on_pause_over(sd_event_source *s, uint64_t usec, void *userdata)
         _cleanup_error_ TbError *e = NULL;
 
         call->timer = sd_event_source_disable_unref(call->timer);
-        if (call_attempt(call, &e) < 0)
+        if (registry_call_attempt(call, &e) < 0)
                 call_fail(call, &e);
         return 0;
 }
@@ -358,7 +376,7 @@ static int call_retry(RegistryCall *call, const char *retry_after, TbError **err
         bool progress = call->consumed && call->o.write && call->repeats < PROGRESS_REPEATS_MAX;
         int r;
 
-        if ((call->tries_left <= 1 && !progress) || !may_repeat(call) ||
+        if ((call->tries_left <= 1 && !progress) || !registry_call_may_repeat(call) ||
                 wait > REGISTRY_RETRY_AFTER_MAX_SEC * USEC_PER_SEC)
                 return 0;
         if (!progress)
@@ -412,117 +430,14 @@ static int call_redirect(RegistryCall *call, TbError **err)
         r = registry_call_check_target(call->client, call->o.host, call->url, next, err);
         if (r < 0)
                 return r;
-        if (!may_repeat(call))
+        if (!registry_call_may_repeat(call))
                 return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,
                         "%s: redirects an upload that is under way", call->o.host->name);
         if (call->consumed)
                 call->repeats++;
         free(call->url);
         call->url = TAKE_PTR(next);
-        r = call_attempt(call, err);
-        return r < 0 ? r : 1;
-}
-
-/* What the registry asks for itself goes in front: some look at the first scope only. */
-static int add_scope_in_front(RegistryCall *call, const char *scope, TbError **err)
-{
-        _cleanup_strv_ char **v = NULL;
-        int r = tb_strv_append(&v, scope, err);
-
-        for (size_t i = 0; r >= 0 && call->scopes && call->scopes[i]; i++)
-                r = tb_strv_append(&v, call->scopes[i], err);
-        if (r < 0)
-                return r;
-        tb_strv_free(call->scopes);
-        call->scopes = TAKE_PTR(v);
-        return 0;
-}
-
-/* 1 = there are new ones. */
-static int add_challenge_scopes(RegistryCall *call, const char *scope, TbError **err)
-{
-        _cleanup_free_ char *copy = strdup(scope);
-        char *save = NULL;
-        int r, added = 0;
-
-        if (!copy)
-                return tb_error_oom(err);
-        for (char *s = strtok_r(copy, " ", &save); s; s = strtok_r(NULL, " ", &save)) {
-                if (tb_strv_contains(call->scopes, s) || registry_scope_is_covered(call->scopes, s))
-                        continue;
-                if (tb_strv_length(call->scopes) >= 8)
-                        return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s: asks for too many scopes",
-                                call->o.host->name);
-                r = add_scope_in_front(call, s, err);
-                if (r < 0)
-                        return r;
-                added = 1;
-        }
-        return added;
-}
-
-/* The best of all challenges in all headers. One that nobody can read does not count when there is another. */
-static int find_challenge(RegistryCall *call, RegistryChallenge *ret, TbError **err)
-{
-        _cleanup_error_ TbError *first = NULL;
-        const char *header;
-
-        for (size_t i = 0; (header = tb_http_request_header_nth(call->request, "WWW-Authenticate", i));
-                i++) {
-                _cleanup_error_ TbError *e = NULL;
-
-                if (registry_challenge_parse(header, ret, &e) < 0 && !first)
-                        first = TAKE_PTR(e);
-        }
-        if (ret->scheme != REGISTRY_AUTH_NONE || !first)
-                return 0;
-        tb_error_prefix(&first, "%s", call->o.host->name);
-        return tb_error_move(err, &first);
-}
-
-/* 1 = tries with credentials, 0 = the 401 stands. */
-static int call_challenge(RegistryCall *call, TbError **err)
-{
-        _cleanup_registry_challenge_ RegistryChallenge best = {0};
-        const RegistryCredentials *cred;
-        int r;
-
-        if (registry_call_status(call) != 401 || !call->home || call->o.authorization ||
-                call->challenges >= CHALLENGES_MAX)
-                return 0;
-        r = find_challenge(call, &best, err);
-        if (r < 0)
-                return r;
-        if (best.scheme == REGISTRY_AUTH_NONE)
-                return 0;
-        if (!call->helper_asked) {
-                call->helper_asked = true;
-                r = registry_credentials_prepare(call->client, call->o.host, call, call->token != NULL, err);
-                if (r < 0)
-                        return r;
-                if (r == 0) {
-                        call->state = CALL_HELPER;
-                        return 1;
-                }
-        }
-        cred = registry_client_find_credentials(call->client, call->o.host->name);
-        if (best.scheme == REGISTRY_AUTH_BASIC && (!cred || !cred->user || call->token))
-                return 0; /* nothing to offer, or refused already */
-        if (!may_repeat(call))
-                return 0;
-        r = best.scope ? add_challenge_scopes(call, best.scope, err) : 0;
-        if (r < 0)
-                return r;
-        if (call->challenges > 0 && r == 0)
-                return 0; /* it says the same again */
-        call->challenges++;
-        call->refused = call->token != NULL;
-        if (call->consumed)
-                call->repeats++;
-        registry_challenge_done(&call->o.host->challenge);
-        call->o.host->challenge = best;
-        best = (RegistryChallenge){0};
-        r = call_attempt(call, err);
+        r = registry_call_attempt(call, err);
         return r < 0 ? r : 1;
 }
 
@@ -537,7 +452,7 @@ static void call_judge(RegistryCall *call, const TbError *err)
         if (!err) {
                 r = call_redirect(call, &e);
                 if (r == 0)
-                        r = call_challenge(call, &e);
+                        r = registry_call_challenge(call, &e);
                 if (r != 0) {
                         if (r < 0)
                                 call_fail(call, &e);
@@ -566,6 +481,8 @@ static void on_http_done(TbHttpRequest *request, const TbError *err, void *userd
         call->client->stats.bytes_received += tb_http_request_received(request);
         call->client->stats.bytes_sent += tb_http_request_sent(request);
         call->helper_asked = false;
+        if (call->home)
+                registry_notices_take(call->client, call->o.host, request);
         if (call->heard_enough)
                 err = NULL; /* we hung up on an endless error text; the status is known */
         call_judge(call, err);
@@ -593,7 +510,7 @@ int registry_call_start(
         if (call->o.response_max == 0)
                 call->o.response_max = RESPONSE_MAX_DEFAULT;
         if (call->o.low_speed_sec == 0)
-                call->o.low_speed_sec = LOW_SPEED_SEC_DEFAULT;
+                call->o.low_speed_sec = c->stall_sec;
         call->url = strdup(options->url);
         call->first_url = strdup(options->url);
         if (!call->url || !call->first_url)
@@ -619,7 +536,7 @@ int registry_call_start(
                         return tb_error_oom(err);
                 memcpy(call->request_body, options->body, options->body_size);
         }
-        r = call_attempt(call, err);
+        r = registry_call_attempt(call, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(call);

@@ -18,7 +18,8 @@ struct RegistryCall {
         RegistryCallOptions o; /* its strings are not ours: only what is copied below may be used later */
         CallState state;
         char *first_url, *url;
-        bool home; /* url is at the registry itself */
+        bool home;    /* url is at the registry itself */
+        bool proxied; /* the exchange goes through a proxy */
         char **headers, **scopes;
         char *authorization; /* given */
         char *token;         /* found: "Bearer ..." or "Basic ..." */
@@ -37,4 +38,10 @@ struct RegistryCall {
         sd_event_source *timer;
 };
 
+/* Gets what the Authorization header needs, then sends; may have to wait for a token. */
+int registry_call_attempt(RegistryCall *call, TbError **err) _warn_unused_;
+/* Can the body be sent, or be taken, once more? */
+bool registry_call_may_repeat(const RegistryCall *call);
+/* Of a 401: 1 = tries again with credentials, 0 = the answer stands. */
+int registry_call_challenge(RegistryCall *call, TbError **err) _warn_unused_;
 int registry_call_use_token(RegistryCall *call, const char *token, TbError **err) _warn_unused_;

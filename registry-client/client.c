@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/un.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -18,6 +19,8 @@
 
 #define DEFAULT_TRIES 3U
 #define DEFAULT_BACKOFF_USEC USEC_PER_SEC
+#define DEFAULT_STALL_SEC 60U
+#define STALL_MAX_SEC 3600U
 #define BACKOFF_MAX_USEC (30 * USEC_PER_SEC)
 
 int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err)
@@ -30,6 +33,9 @@ int registry_client_new(sd_event *event, RegistryClient **ret, TbError **err)
                 return tb_error_oom(err);
         c->tries = DEFAULT_TRIES;
         c->backoff_usec = DEFAULT_BACKOFF_USEC;
+        c->stall_sec = DEFAULT_STALL_SEC;
+        /* A bad proxy is the failure of what would go through it, and may still be replaced. */
+        (void) !registry_proxy_from_environment(&c->proxy, &c->proxy.error);
         if (event)
                 c->event = sd_event_ref(event);
         else {
@@ -49,6 +55,8 @@ static void host_free(RegistryHost *h)
         free(h->name);
         free(h->authority);
         free(h->ca_file);
+        free(h->ca_pem);
+        free(h->unix_socket);
         free(h->client_cert);
         free(h->client_key);
         registry_challenge_done(&h->challenge);
@@ -71,6 +79,9 @@ RegistryClient *registry_client_free(RegistryClient *c)
         registry_credentials_free(c->explicit_credentials);
         registry_docker_config_free(c->configs);
         free(c->helper_path);
+        free(c->certs_dir);
+        registry_proxy_done(&c->proxy);
+        tb_strv_free(c->warnings);
         tb_http_free(c->http);
         sd_event_unref(c->event);
         free(c);
@@ -184,8 +195,34 @@ int registry_client_set_tls(RegistryClient *c, const char *host, const RegistryT
                 (r = replace_string(&h->client_key, tls->client_key, err)) < 0)
                 return r;
         h->insecure = tls->insecure;
+        h->tls_given = true;
+        free(h->ca_pem); /* what a certs directory gave */
+        h->ca_pem = NULL;
         h->plain_http = false; /* who gives TLS settings wants TLS, also on a loopback name */
         return 0;
+}
+
+int registry_client_set_unix_socket(RegistryClient *c, const char *host, const char *path, TbError **err)
+{
+        RegistryHost *h;
+        int r;
+
+        r = registry_client_get_host(c, host, &h, err);
+        if (r < 0)
+                return r;
+        if (path[0] != '/' || strlen(path) >= sizeof(((struct sockaddr_un *) NULL)->sun_path))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "%s: the path of its unix socket must be absolute and shorter than %zu bytes",
+                        h->name, sizeof(((struct sockaddr_un *) NULL)->sun_path));
+        r = replace_string(&h->unix_socket, path, err);
+        if (r >= 0 && !h->tls_given)
+                h->plain_http = true;
+        return r;
+}
+
+void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds)
+{
+        c->stall_sec = seconds < 1 ? 1 : MIN2(seconds, (uint64_t) STALL_MAX_SEC);
 }
 
 void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec)

@@ -179,6 +179,8 @@ bool registry_url_same_origin(const char *a, const char *b);
 /* "host" or "host:port" (only a port that is not the scheme's default), lower-case. NULL when it cannot be parsed. */
 char *registry_url_authority(const char *url);
 bool registry_url_is_https(const char *url);
+/* Without brackets; the port is the scheme's own when none is given. The caller frees both, also on failure. */
+bool registry_url_host_port(const char *url, char **ret_host, char **ret_port);
 /* "https://host/path", for messages: without the query, which may hold signatures, and without user info. */
 char *registry_url_for_people(const char *url);
 /* Names and literal addresses that are the machine itself / that are not reachable from the internet. */
@@ -199,8 +201,13 @@ typedef struct RegistryHost {
         char *name;      /* as in RegistryRef */
         char *authority; /* whom we talk to: registry-1.docker.io for docker.io */
         bool plain_http;
-        char *ca_file, *client_cert, *client_key;
+        char *ca_file, *ca_pem, *client_cert, *client_key;
         bool insecure;
+        bool tls_given;    /* by registry_client_set_tls() */
+        bool certs_loaded; /* the certs directory was looked at */
+        char *unix_socket;
+        RegistryRateLimit rate_limit;
+        bool has_rate_limit;
         bool seen_private;           /* a connection to it went to a private address */
         RegistryChallenge challenge; /* what it asked for last; scheme NONE = nothing so far */
 
@@ -214,6 +221,12 @@ typedef struct RegistryHost {
 } RegistryHost;
 typedef struct RegistryClosing RegistryClosing;
 
+typedef struct RegistryProxy {
+        char *http, *https; /* for URLs of these schemes; NULL = none; secret */
+        char *no_proxy;
+        TbError *error; /* what was wrong with the environment's */
+} RegistryProxy;
+
 struct RegistryClient {
         sd_event *event;
         TbHttp *http;
@@ -221,6 +234,12 @@ struct RegistryClient {
         RegistryCredentials *explicit_credentials;
         RegistryDockerConfig *configs; /* the last one loaded first */
         char *helper_path;             /* NULL = $PATH */
+        char *certs_dir;               /* NULL = not looked at */
+        RegistryProxy proxy;
+        char **warnings; /* that were told */
+        RegistryWarningFn warning;
+        void *warning_userdata;
+        uint64_t stall_sec;
         RegistryToken *tokens;
         size_t n_tokens;
         RegistryClosing *closing; /* upload sessions being closed in the background */
@@ -243,6 +262,30 @@ uint64_t registry_client_backoff(const RegistryClient *c, unsigned attempt, uint
 
 /* A line for registry_client_set_debug(). */
 void registry_client_debug(const RegistryClient *c, const char *fmt, ...) _printf_(2, 3);
+
+/* ---- proxy.c ---- */
+
+int registry_proxy_from_environment(RegistryProxy *p, TbError **err) _warn_unused_;
+/* *ret is borrowed; "" = none. */
+int registry_proxy_for(const RegistryProxy *p, const char *url, const char **ret, TbError **err)
+        _warn_unused_;
+/* host without brackets. */
+bool registry_no_proxy_matches(const char *list, const char *host, const char *port);
+void registry_proxy_done(RegistryProxy *p);
+
+/* ---- certs.c ---- */
+
+/* Looks into the certs directory once per host. */
+int registry_host_load_certs(const RegistryClient *c, RegistryHost *h, TbError **err) _warn_unused_;
+
+/* ---- notices.c ---- */
+
+/* An answer of the registry itself: its warnings are told, its limits noted. */
+void registry_notices_take(RegistryClient *c, RegistryHost *h, const TbHttpRequest *r);
+/* The next warning that is for users of a Warning header, unquoted, the caller's; *p moves. 1, 0 = no more, -EPROTO. */
+int registry_warning_next(const char **p, char **ret);
+/* "100;w=21600"; *ret_window 0 = none given. */
+bool registry_ratelimit_parse(const char *s, uint64_t *ret_count, uint64_t *ret_window);
 
 /* ---- credentials.c ---- */
 
@@ -277,7 +320,7 @@ typedef struct RegistryCallOptions {
         size_t response_max;    /* of collected 2xx bodies; 0 = 1 MiB */
         unsigned tries;         /* 0 = the client's */
         uint64_t timeout_usec;  /* of one try; 0 = none, stalls are noticed after low_speed_sec */
-        uint64_t low_speed_sec; /* 0 = 60 */
+        uint64_t low_speed_sec; /* 0 = the client's */
         /* The answer is there, whatever its status (err == NULL), or it could not be had. The callback may free the
          * call. */
         void (*done)(RegistryCall *call, const TbError *err, void *userdata);

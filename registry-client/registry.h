@@ -299,8 +299,8 @@ int registry_client_set_user_agent(RegistryClient *c, const char *agent, TbError
 /* Gets a line for what happens inside (tries that failed): for debugging. `line` is borrowed and holds no secret. */
 typedef void (*RegistryDebugFn)(const char *line, void *userdata);
 void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *userdata);
-/* A transfer that moves nothing for so long is broken off and tried again (default 60 s; uploads 180 s at least by
- * default, as a registry may have to hash or move a blob before it answers). Whole seconds, 1 ... 3600. */
+/* A transfer that moves nothing for so long is broken off and tried again (default 60 s; uploads get three
+ * times as long, as a registry may have to hash or move a blob before it answers). Whole seconds, 1 ... 3600. */
 void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds);
 
 /* Registries tell users things in "Warning: 299 - "text"" headers (distribution-spec "Warnings"). Called from the loop,

@@ -22,7 +22,7 @@
 
 #define OPEN_TIMEOUT_USEC (60 * USEC_PER_SEC)
 /* The other side may have to move and hash the blob before it answers. */
-#define SEND_LOW_SPEED_SEC 180U
+#define SEND_STALL_FACTOR 3U
 
 struct RegistryUpload {
         RegistryClient *client;
@@ -262,7 +262,7 @@ static int start_call(RegistryUpload *u, RegistryCallOptions *o, TbError **err)
         o->scopes[0] = u->push_scope;
         o->tries =
                 1; /* a session that saw part of a body is in an unknown state: the owner opens a new one */
-        o->low_speed_sec = SEND_LOW_SPEED_SEC;
+        o->low_speed_sec = u->client->stall_sec * SEND_STALL_FACTOR;
         o->userdata = u;
         u->call = registry_call_free(u->call);
         return registry_call_start(u->client, o, &u->call, err);

@@ -127,6 +127,19 @@ bool registry_url_same_origin(const char *a, const char *b)
                 strcasecmp(ha, hb) == 0 && tb_streq(pa, pb);
 }
 
+bool registry_url_host_port(const char *url, char **ret_host, char **ret_port)
+{
+        _cleanup_curl_string_ char *scheme = NULL, *host = NULL, *port = NULL;
+        size_t n;
+
+        if (!url_origin(url, &scheme, &host, &port))
+                return false;
+        n = strlen(host);
+        *ret_host = host[0] == '[' && n > 2 ? strndup(host + 1, n - 2) : strdup(host);
+        *ret_port = strdup(port);
+        return *ret_host && *ret_port;
+}
+
 char *registry_url_authority(const char *url)
 {
         _cleanup_curl_string_ char *scheme = NULL, *host = NULL, *port = NULL;
@@ -200,7 +213,7 @@ static bool v4_is_private(uint32_t a)
 {
         return a >> 24 == 0 || a >> 24 == 10 || a >> 24 == 127 || a >> 20 == (172 << 4 | 1) ||
                 a >> 16 == (192 << 8 | 168) || a >> 16 == (169 << 8 | 254) || a >> 22 == (100 << 2 | 1) ||
-                a >> 28 >= 14;
+                a >> 8 == (192 << 16 | 0 << 8 | 0) || a >> 17 == (198 << 7 | 18 >> 1) || a >> 28 >= 14;
 }
 
 static bool v6_is_private(const struct in6_addr *a)
@@ -213,6 +226,13 @@ static bool v6_is_private(const struct in6_addr *a)
                         IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a);
         if (IN6_IS_ADDR_LOOPBACK(a) || IN6_IS_ADDR_UNSPECIFIED(a))
                 return true;
+        /* Both lead to the IPv4 address inside: NAT64 (RFC 6052) and 6to4 (RFC 3056). */
+        if (memcmp(b, (const uint8_t[12]){0, 0x64, 0xff, 0x9b}, 12) == 0)
+                return v4_is_private(
+                        (uint32_t) b[12] << 24 | (uint32_t) b[13] << 16 | (uint32_t) b[14] << 8 | b[15]);
+        if (b[0] == 0x20 && b[1] == 0x02)
+                return v4_is_private(
+                        (uint32_t) b[2] << 24 | (uint32_t) b[3] << 16 | (uint32_t) b[4] << 8 | b[5]);
         return (b[0] & 0xfe) == 0xfc || (b[0] == 0xfe && (b[1] & 0x80) == 0x80) || b[0] == 0xff;
 }
 

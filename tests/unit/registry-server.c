@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "tests/unit/registry-server.h"
@@ -200,23 +201,58 @@ static void *accept_connections(void *userdata)
         }
 }
 
-Server *server_new(Handler handler, void *userdata)
+static int listen_at(Server *s, const struct sockaddr *a, socklen_t n)
+{
+        s->fd = socket(a->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        return s->fd < 0 || bind(s->fd, a, n) < 0 || listen(s->fd, 64) < 0 ? -1 : 0;
+}
+
+Server *server_new_at(const char *where, Handler handler, void *userdata)
 {
         Server *s = calloc(1, sizeof(*s));
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        socklen_t n = sizeof(a);
+        struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+        struct sockaddr_un un = {.sun_family = AF_UNIX};
+        socklen_t n;
+        int r;
 
         s->handler = handler;
         s->userdata = userdata;
         pthread_mutex_init(&s->lock, NULL);
-        s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (bind(s->fd, (struct sockaddr *) &a, sizeof(a)) < 0 || listen(s->fd, 64) < 0 ||
-                getsockname(s->fd, (struct sockaddr *) &a, &n) < 0)
+        if (where && where[0] == '/') {
+                snprintf(un.sun_path, sizeof(un.sun_path), "%s", where);
+                snprintf(s->host, sizeof(s->host), "localhost");
+                r = listen_at(s, (struct sockaddr *) &un, sizeof(un));
+        } else if (where) {
+                n = sizeof(v6);
+                r = listen_at(s, (struct sockaddr *) &v6, n);
+                if (r == 0)
+                        r = getsockname(s->fd, (struct sockaddr *) &v6, &n);
+                s->port = ntohs(v6.sin6_port);
+                snprintf(s->host, sizeof(s->host), "[::1]:%u", s->port);
+        } else {
+                n = sizeof(v4);
+                r = listen_at(s, (struct sockaddr *) &v4, n);
+                if (r == 0)
+                        r = getsockname(s->fd, (struct sockaddr *) &v4, &n);
+                s->port = ntohs(v4.sin_port);
+                snprintf(s->host, sizeof(s->host), "127.0.0.1:%u", s->port);
+        }
+        if (r < 0 && !where)
                 abort();
-        s->port = ntohs(a.sin_port);
-        snprintf(s->host, sizeof(s->host), "127.0.0.1:%u", s->port);
+        if (r < 0) {
+                if (s->fd >= 0)
+                        close(s->fd);
+                free(s);
+                return NULL;
+        }
         pthread_create(&s->thread, NULL, accept_connections, s);
         return s;
+}
+
+Server *server_new(Handler handler, void *userdata)
+{
+        return server_new_at(NULL, handler, userdata);
 }
 
 Server *server_free(Server *s)

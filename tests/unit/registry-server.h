@@ -4,7 +4,7 @@
 /*
  * A scriptable HTTP server for tests of the registry client: it does whatever the test's handler writes, byte by byte
  *
- * It listens on 127.0.0.1 and serves each connection in a thread of its own. The handler runs in that thread, for one
+ * It listens on 127.0.0.1, or on [::1] or a unix socket, and serves each connection in a thread of its own. The handler runs in that thread, for one
  * request at a time per connection. Everything that was asked is kept and can be counted.
  */
 
@@ -30,6 +30,8 @@ typedef struct Exchange {
 typedef void (*Handler)(Exchange *e);
 
 Server *server_new(Handler handler, void *userdata);
+/* where: "::1", or the path of a unix socket (server_host() is then "localhost"). NULL = cannot (no IPv6 here). */
+Server *server_new_at(const char *where, Handler handler, void *userdata);
 Server *server_free(Server *s);
 unsigned server_port(const Server *s);
 /* "127.0.0.1:PORT" */

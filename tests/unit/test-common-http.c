@@ -102,6 +102,39 @@ static void test_get(void **state)
         assert_int_equal(tb_http_request_status(r), 200);
 }
 
+static int serve_only_once(int listen_fd)
+{
+        int fd = peer_accept(listen_fd);
+
+        peer_check(tb_startswith(peer_read_head(fd), "GET /first") != NULL);
+        peer_send(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        peer_wait_close(fd); /* the second request must not come */
+        return 0;
+}
+
+static bool allowed;
+
+static bool allow(TbHttpRequest *r, const struct sockaddr *address, void *userdata)
+{
+        return allowed;
+}
+
+/* A connection that one request was allowed to open is not there for another that may not go to that address. */
+static void test_address_of_open_connection(void **state)
+{
+        _cleanup_(tb_http_request_freep) TbHttpRequest *r = NULL, *second = NULL;
+        TbError *err = NULL;
+        TbHttpOptions o = {.method = "GET", .allow_address = allow};
+
+        o.url = start(serve_only_once, "/first");
+        allowed = true;
+        assert_ok(tb_http_perform(http, &o, &r, &err), err);
+        allowed = false;
+        assert_error(tb_http_perform(http, &o, &second, &err), -EACCES, err);
+        http = (tb_http_free(http), NULL);
+        scripted_server_finish(&server);
+}
+
 static int serve_interim(int listen_fd)
 {
         int fd = peer_accept(listen_fd);
@@ -455,6 +488,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_broken_connections, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_not_http, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_timeouts, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_address_of_open_connection, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_cannot_connect, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_unix_socket, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_refused_requests, setup, teardown),
