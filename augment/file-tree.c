@@ -1,0 +1,666 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "augment/file-tree.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+
+#define SYMLINKS_MAX 40 /* path_resolution(7) */
+#define DATA_MAX (64U << 20)
+#define NODE_NONE UINT32_MAX
+#define SLOT_FREE 0U
+#define SLOT_DELETED UINT32_MAX
+#define WHITEOUT ".wh."
+#define WHITEOUT_META ".wh..wh."
+#define WHITEOUT_OPAQUE ".wh..wh..opq"
+
+typedef struct Node {
+        uint32_t parent;
+        uint32_t name; /* offset in `text` */
+        uint32_t ref;  /* symlink: offset of the target; regular: number of its data + 1; else 0 */
+        uint16_t mode;
+        uint8_t type;
+        bool implied : 1; /* a directory that no entry named */
+        bool opaque : 1;  /* a directory that hides what lower layers have in it */
+} Node;
+
+typedef struct FileData {
+        char *data;
+        size_t size;
+} FileData;
+
+struct FileTree {
+        Node *nodes;
+        uint32_t n_nodes, a_nodes, max_nodes;
+        char *text; /* names and targets, each with its NUL */
+        uint32_t n_text, a_text, max_text;
+        uint32_t *slots; /* node + 1 by (parent, name); open addressing */
+        uint32_t n_slots, n_used;
+        uint64_t seed; /* colliding names can't be computed beforehand */
+        FileData *data;
+        uint32_t n_data;
+        size_t data_bytes;
+};
+
+/* ---- Storage ---- */
+
+static int limit_reached(const char *what, uint32_t max, TbError **err)
+{
+        return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has more than %u %s", max, what);
+}
+
+static int grow_text(FileTree *t, size_t size, TbError **err)
+{
+        uint32_t want = t->a_text ? t->a_text : 4096;
+        char *text;
+
+        if (size > t->max_text - t->n_text)
+                return limit_reached("bytes of file names", t->max_text, err);
+        if (t->n_text + size <= t->a_text)
+                return 0;
+        while (want < t->n_text + size)
+                want = want > t->max_text / 2 ? t->max_text : want * 2;
+        text = realloc(t->text, want);
+        if (!text)
+                return tb_error_oom(err);
+        t->text = text;
+        t->a_text = want;
+        return 0;
+}
+
+static int add_text(FileTree *t, const char *s, size_t size, uint32_t *ret, TbError **err)
+{
+        int r = grow_text(t, size + 1, err);
+
+        if (r < 0)
+                return r;
+        *ret = t->n_text;
+        memcpy(t->text + t->n_text, s, size);
+        t->text[t->n_text + size] = 0;
+        t->n_text += (uint32_t) size + 1;
+        return 0;
+}
+
+static uint64_t hash_name(const FileTree *t, uint32_t parent, const char *name, size_t size)
+{
+        uint64_t h = t->seed ^ ((uint64_t) parent + 1) * 0x9e3779b97f4a7c15U;
+
+        for (size_t i = 0; i < size; i++) {
+                h ^= (unsigned char) name[i];
+                h *= 0xff51afd7ed558ccdU;
+                h ^= h >> 29;
+        }
+        return h ^ (t->seed >> 7);
+}
+
+static uint32_t *find_slot(const FileTree *t, uint32_t parent, const char *name, size_t size)
+{
+        uint32_t *free_slot = NULL;
+
+        for (uint64_t i = hash_name(t, parent, name, size);; i++) {
+                uint32_t *slot = &t->slots[i & (t->n_slots - 1)];
+                const Node *n;
+
+                if (*slot == SLOT_FREE)
+                        return free_slot ? free_slot : slot;
+                if (*slot == SLOT_DELETED) {
+                        free_slot = free_slot ? free_slot : slot;
+                        continue;
+                }
+                n = &t->nodes[*slot - 1];
+                if (n->parent == parent && strncmp(t->text + n->name, name, size) == 0 &&
+                        t->text[n->name + size] == 0)
+                        return slot;
+        }
+}
+
+static int grow_slots(FileTree *t, TbError **err)
+{
+        uint32_t *old = t->slots, n_old = t->n_slots;
+
+        if (old && t->n_used < n_old / 3 * 2)
+                return 0;
+        t->n_slots = n_old ? n_old * 2 : 1024;
+        t->slots = calloc(t->n_slots, sizeof(*t->slots));
+        if (!t->slots) {
+                t->slots = old;
+                t->n_slots = n_old;
+                return tb_error_oom(err);
+        }
+        t->n_used = 0;
+        for (uint32_t i = 0; i < n_old; i++)
+                if (old[i] != SLOT_FREE && old[i] != SLOT_DELETED) {
+                        const Node *n = &t->nodes[old[i] - 1];
+                        const char *name = t->text + n->name;
+
+                        *find_slot(t, n->parent, name, strlen(name)) = old[i];
+                        t->n_used++;
+                }
+        free(old);
+        return 0;
+}
+
+static uint32_t lookup(const FileTree *t, uint32_t parent, const char *name, size_t size)
+{
+        uint32_t slot = *find_slot(t, parent, name, size);
+
+        return slot == SLOT_FREE || slot == SLOT_DELETED ? NODE_NONE : slot - 1;
+}
+
+static int new_node(FileTree *t, uint32_t parent, const char *name, size_t size, FileType type,
+        uint32_t mode, uint32_t *ret, TbError **err)
+{
+        uint32_t offset, *slot;
+        int r;
+
+        if (t->n_nodes >= t->max_nodes)
+                return limit_reached("files", t->max_nodes, err);
+        if (t->n_nodes == t->a_nodes) {
+                uint32_t want = t->a_nodes ? t->a_nodes * 2 : 256;
+                Node *nodes = reallocarray(t->nodes, want, sizeof(*nodes));
+
+                if (!nodes)
+                        return tb_error_oom(err);
+                t->nodes = nodes;
+                t->a_nodes = want;
+        }
+        if ((r = grow_slots(t, err)) < 0 || (r = add_text(t, name, size, &offset, err)) < 0)
+                return r;
+        t->nodes[t->n_nodes] = (Node){
+                .parent = parent,
+                .name = offset,
+                .mode = (uint16_t) (mode & 07777),
+                .type = (uint8_t) type,
+        };
+        *ret = t->n_nodes++;
+        /* The root has no name and nothing finds it by one. */
+        if (*ret == FILE_TREE_ROOT)
+                return 0;
+        slot = find_slot(t, parent, name, size);
+        if (*slot == SLOT_FREE)
+                t->n_used++;
+        *slot = *ret + 1;
+        return 0;
+}
+
+static void remove_node(FileTree *t, uint32_t node)
+{
+        const Node *n = &t->nodes[node];
+        const char *name = t->text + n->name;
+        uint32_t *slot = find_slot(t, n->parent, name, strlen(name));
+
+        if (*slot == node + 1)
+                *slot = SLOT_DELETED;
+}
+
+int file_tree_new(uint32_t nodes_max, uint32_t bytes_max, FileTree **ret, TbError **err)
+{
+        _cleanup_(file_tree_freep) FileTree *t = calloc(1, sizeof(*t));
+        uint32_t root;
+        int r;
+
+        if (!t)
+                return tb_error_oom(err);
+        /* The highest numbers have a meaning of their own; sizes double without overflow. */
+        t->max_nodes = nodes_max < 1U << 30 ? nodes_max : 1U << 30;
+        t->max_text = bytes_max < 1U << 30 ? bytes_max : 1U << 30;
+        if (getrandom(&t->seed, sizeof(t->seed), GRND_NONBLOCK) != (ssize_t) sizeof(t->seed))
+                t->seed = (uint64_t) (uintptr_t) t;
+        r = new_node(t, FILE_TREE_ROOT, "", 0, FILE_DIRECTORY, 0755, &root, err);
+        if (r < 0)
+                return r;
+        t->nodes[root].implied = true;
+        *ret = TAKE_PTR(t);
+        return 0;
+}
+
+FileTree *file_tree_free(FileTree *t)
+{
+        if (!t)
+                return NULL;
+        for (uint32_t i = 0; i < t->n_data; i++)
+                free(t->data[i].data);
+        free(t->data);
+        free(t->slots);
+        free(t->text);
+        free(t->nodes);
+        free(t);
+        return NULL;
+}
+
+/* ---- Lookup ---- */
+
+/* Moves *path over the next component; false at the end. */
+static bool next_component(const char **path, const char **ret, size_t *ret_size)
+{
+        *path += strspn(*path, "/");
+        *ret = *path;
+        *ret_size = strcspn(*path, "/");
+        *path += *ret_size;
+        return *ret_size > 0;
+}
+
+int file_tree_find(const FileTree *t, const char *path, bool follow, uint32_t *ret)
+{
+        char rest[2 * (FILE_PATH_MAX + 1)], expanded[sizeof(rest)];
+        const char *p = rest, *name;
+        uint32_t at = FILE_TREE_ROOT;
+        size_t size;
+        int links = 0;
+
+        if (strlen(path) > FILE_PATH_MAX)
+                return -ENAMETOOLONG;
+        memcpy(rest, path, strlen(path) + 1);
+
+        while (next_component(&p, &name, &size)) {
+                const char *target;
+                uint32_t child;
+                int n;
+
+                if (t->nodes[at].type != FILE_DIRECTORY)
+                        return -ENOTDIR;
+                if (size == 1 && name[0] == '.')
+                        continue;
+                if (size == 2 && name[0] == '.' && name[1] == '.') {
+                        at = t->nodes[at].parent;
+                        continue;
+                }
+                child = lookup(t, at, name, size);
+                if (child == NODE_NONE || t->nodes[child].type == FILE_WHITEOUT)
+                        return -ENOENT;
+                if (t->nodes[child].type != FILE_SYMLINK || (!follow && p[strspn(p, "/")] == 0)) {
+                        at = child;
+                        continue;
+                }
+                if (++links > SYMLINKS_MAX)
+                        return -ELOOP;
+                target = t->text + t->nodes[child].ref;
+                if (target[0] == '/')
+                        at = FILE_TREE_ROOT;
+                n = snprintf(expanded, sizeof(expanded), "%s/%s", target, p);
+                if (n < 0 || (size_t) n >= sizeof(expanded))
+                        return -ENAMETOOLONG;
+                memcpy(rest, expanded, (size_t) n + 1);
+                p = rest;
+        }
+        *ret = at;
+        return 0;
+}
+
+FileType file_tree_type(const FileTree *t, uint32_t node)
+{
+        return (FileType) t->nodes[node].type;
+}
+
+uint32_t file_tree_mode(const FileTree *t, uint32_t node)
+{
+        return t->nodes[node].mode;
+}
+
+const char *file_tree_link(const FileTree *t, uint32_t node)
+{
+        return t->nodes[node].type == FILE_SYMLINK ? t->text + t->nodes[node].ref : NULL;
+}
+
+const char *file_tree_name(const FileTree *t, uint32_t node)
+{
+        return t->text + t->nodes[node].name;
+}
+
+char *file_tree_path(const FileTree *t, uint32_t node)
+{
+        size_t size = 1;
+        char *out, *p;
+
+        if (node == FILE_TREE_ROOT)
+                return strdup("/");
+        for (uint32_t i = node; i != FILE_TREE_ROOT; i = t->nodes[i].parent)
+                size += 1 + strlen(file_tree_name(t, i));
+        out = malloc(size);
+        if (!out)
+                return NULL;
+        p = out + size - 1;
+        *p = 0;
+        for (uint32_t i = node; i != FILE_TREE_ROOT; i = t->nodes[i].parent) {
+                size_t n = strlen(file_tree_name(t, i));
+
+                p -= n;
+                memcpy(p, file_tree_name(t, i), n);
+                *--p = '/';
+        }
+        return out;
+}
+
+uint32_t file_tree_count(const FileTree *t)
+{
+        return t->n_nodes;
+}
+
+/* ---- Data ---- */
+
+int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
+{
+        FileData *all;
+        char *copy;
+
+        if (size > DATA_MAX - t->data_bytes)
+                return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has too much that describes it");
+        all = reallocarray(t->data, (size_t) t->n_data + 1, sizeof(*all));
+        if (!all)
+                return tb_error_oom(err);
+        t->data = all;
+        copy = malloc(size + 1);
+        if (!copy)
+                return tb_error_oom(err);
+        if (size > 0)
+                memcpy(copy, data, size);
+        copy[size] = 0;
+        t->data[t->n_data++] = (FileData){.data = copy, .size = size};
+        t->data_bytes += size;
+        t->nodes[node].ref = t->n_data;
+        return 0;
+}
+
+const char *file_tree_data(const FileTree *t, uint32_t node, size_t *ret_size)
+{
+        const Node *n = &t->nodes[node];
+
+        if (n->type != FILE_REGULAR || n->ref == 0)
+                return NULL;
+        if (ret_size)
+                *ret_size = t->data[n->ref - 1].size;
+        return t->data[n->ref - 1].data;
+}
+
+/* ---- A layer's entries ---- */
+
+static int refuse(const char *path, const char *why, TbError **err)
+{
+        _cleanup_free_ char *shown = tb_escape(path, 256);
+
+        return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG, "its entry \"%s\" %s", shown ? shown : "?", why);
+}
+
+/*
+ * The path without "." and "..", relative to the root: Go's filepath.Clean(), after which moby and containerd refuse what
+ * begins with "..". An absolute one is put below the root by some readers and on the host by others: refused.
+ */
+static int clean_path(const char *path, char out[static FILE_PATH_MAX + 1], TbError **err)
+{
+        const char *p = path, *name;
+        size_t size, used = 0;
+
+        if (path[0] == '/')
+                return refuse(path, "has an absolute path, which an image layer must not have", err);
+        if (strlen(path) > FILE_PATH_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -ENAMETOOLONG,
+                        "it has an entry with a path of more than %u bytes", FILE_PATH_MAX);
+        out[0] = 0;
+        while (next_component(&p, &name, &size)) {
+                if (size == 1 && name[0] == '.')
+                        continue;
+                if (size == 2 && name[0] == '.' && name[1] == '.') {
+                        if (used == 0)
+                                return refuse(path, "leads out of the image", err);
+                        while (used > 0 && out[--used] != '/')
+                                ;
+                        out[used] = 0;
+                        continue;
+                }
+                if (size > FILE_NAME_MAX)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -ENAMETOOLONG,
+                                "it has an entry with a name of more than %u bytes", FILE_NAME_MAX);
+                if (used > 0)
+                        out[used++] = '/';
+                memcpy(out + used, name, size);
+                used += size;
+                out[used] = 0;
+        }
+        return 0;
+}
+
+/* The directory of a cleaned path's last component, which *ret_name is set to; made where it is missing. */
+static int find_parent(
+        FileTree *t, const char *path, char *clean, uint32_t *ret, const char **ret_name, TbError **err)
+{
+        const char *slash = strrchr(clean, '/'), *p = clean, *name;
+        uint32_t at = FILE_TREE_ROOT;
+        size_t size;
+        int r;
+
+        *ret_name = slash ? slash + 1 : clean;
+        while (next_component(&p, &name, &size) && name != *ret_name) {
+                uint32_t child = lookup(t, at, name, size);
+
+                if (child == NODE_NONE) {
+                        r = new_node(t, at, name, size, FILE_DIRECTORY, 0755, &child, err);
+                        if (r < 0)
+                                return r;
+                        t->nodes[child].implied = true;
+                } else if (t->nodes[child].type == FILE_SYMLINK) {
+                        _cleanup_free_ char *own = file_tree_path(t, child);
+
+                        if (!own)
+                                return tb_error_oom(err);
+                        if (strlen(own) > FILE_PATH_MAX || file_tree_find(t, own, true, &child) < 0)
+                                return refuse(
+                                        path, "lies below a symlink that leads nowhere in its layer", err);
+                } else if (t->nodes[child].type == FILE_WHITEOUT) {
+                        t->nodes[child].type = FILE_DIRECTORY;
+                        t->nodes[child].opaque = t->nodes[child].implied = true;
+                }
+                if (t->nodes[child].type != FILE_DIRECTORY)
+                        return refuse(path, "lies below something that is no directory", err);
+                at = child;
+        }
+        *ret = at;
+        return 0;
+}
+
+static int add_whiteout(FileTree *t, const char *path, uint32_t parent, const char *name, TbError **err)
+{
+        const char *hidden = name + strlen(WHITEOUT);
+        uint32_t node;
+
+        if (tb_streq(name, WHITEOUT_OPAQUE)) {
+                t->nodes[parent].opaque = true;
+                return 0;
+        }
+        if (tb_startswith(name, WHITEOUT_META))
+                return 0;
+        if (!hidden[0] || tb_streq(hidden, ".") || tb_streq(hidden, ".."))
+                return refuse(path, "is a whiteout of nothing", err);
+        node = lookup(t, parent, hidden, strlen(hidden));
+        if (node == NODE_NONE)
+                return new_node(t, parent, hidden, strlen(hidden), FILE_WHITEOUT, 0, &node, err);
+        /* The layer's own entry stays; as a directory it doesn't merge with the hidden one. */
+        if (t->nodes[node].type == FILE_DIRECTORY)
+                t->nodes[node].opaque = true;
+        return 0;
+}
+
+/* What an existing entry of the same name allows: 1 = it becomes the new one, 0 = a directory again. */
+static int check_existing(FileTree *t, const char *path, uint32_t node, FileType type, TbError **err)
+{
+        Node *n = &t->nodes[node];
+
+        if (n->type == FILE_WHITEOUT) {
+                n->type = (uint8_t) type;
+                n->opaque = type == FILE_DIRECTORY;
+                return 1;
+        }
+        if (n->type == FILE_DIRECTORY && type == FILE_DIRECTORY)
+                return 0;
+        return refuse(path, "is there twice", err);
+}
+
+static int set_link(FileTree *t, const char *path, uint32_t node, const char *link, bool hard, TbError **err)
+{
+        char clean[FILE_PATH_MAX + 1];
+        uint32_t target, offset;
+        int r;
+
+        if (!hard) {
+                if (strlen(link) > FILE_PATH_MAX)
+                        return refuse(path, "has a target that is too long", err);
+                r = add_text(t, link, strlen(link), &offset, err);
+                if (r < 0)
+                        return r;
+                t->nodes[node].ref = offset;
+                return 0;
+        }
+        /* Some writers give the absolute path in the image. */
+        r = clean_path(link + strspn(link, "/"), clean, err);
+        if (r < 0)
+                return r;
+        /* A link to a file of a lower layer is something an engine may be unable to make: no data is known. */
+        if (file_tree_find(t, clean, false, &target) < 0 || target == node)
+                return 0;
+        if (t->nodes[target].type == FILE_DIRECTORY)
+                return refuse(path, "is a hard link to a directory", err);
+        t->nodes[node].type = t->nodes[target].type;
+        t->nodes[node].mode = t->nodes[target].mode;
+        t->nodes[node].ref = t->nodes[target].ref;
+        return 0;
+}
+
+int file_tree_add(FileTree *t, const char *path, FileType type, const char *link, bool hard, uint32_t mode,
+        uint32_t *ret_node, TbError **err)
+{
+        char clean[FILE_PATH_MAX + 1];
+        const char *name;
+        uint32_t parent, node;
+        int r;
+
+        r = clean_path(path, clean, err);
+        if (r < 0)
+                return r;
+        if (!clean[0]) {
+                if (type != FILE_DIRECTORY)
+                        return refuse(path, "is the root and no directory", err);
+                t->nodes[FILE_TREE_ROOT].mode = (uint16_t) (mode & 07777);
+                t->nodes[FILE_TREE_ROOT].implied = false;
+                *ret_node = FILE_TREE_ROOT;
+                return 0;
+        }
+        r = find_parent(t, path, clean, &parent, &name, err);
+        if (r < 0)
+                return r;
+        if (tb_startswith(name, WHITEOUT)) {
+                *ret_node = FILE_TREE_ROOT;
+                return add_whiteout(t, path, parent, name, err);
+        }
+        node = lookup(t, parent, name, strlen(name));
+        if (node == NODE_NONE) {
+                r = new_node(t, parent, name, strlen(name), type, mode, &node, err);
+                if (r < 0)
+                        return r;
+        } else {
+                r = check_existing(t, path, node, type, err);
+                if (r < 0)
+                        return r;
+                t->nodes[node].mode = (uint16_t) (mode & 07777);
+                t->nodes[node].implied = false;
+        }
+        if (type == FILE_SYMLINK || hard) {
+                r = set_link(t, path, node, link, hard, err);
+                if (r < 0)
+                        return r;
+        }
+        *ret_node = node;
+        return 0;
+}
+
+/* ---- Layer over layer ---- */
+
+static void hide_all_of_root(FileTree *t)
+{
+        for (uint32_t i = 1; i < t->n_nodes; i++)
+                if (t->nodes[i].parent == FILE_TREE_ROOT)
+                        remove_node(t, i);
+}
+
+/* Takes the data from `upper`, so that hard links share it here, too. */
+static int move_data(FileTree *t, FileTree *upper, uint32_t *ret_base, TbError **err)
+{
+        FileData *all;
+
+        *ret_base = t->n_data;
+        if (upper->n_data == 0)
+                return 0;
+        if (upper->data_bytes > DATA_MAX - t->data_bytes)
+                return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has too much that describes it");
+        all = reallocarray(t->data, (size_t) t->n_data + upper->n_data, sizeof(*all));
+        if (!all)
+                return tb_error_oom(err);
+        t->data = all;
+        memcpy(t->data + t->n_data, upper->data, upper->n_data * sizeof(*all));
+        t->n_data += upper->n_data;
+        t->data_bytes += upper->data_bytes;
+        upper->n_data = 0;
+        return 0;
+}
+
+static int apply_node(
+        FileTree *t, const FileTree *upper, uint32_t i, uint32_t data_base, uint32_t *map, TbError **err)
+{
+        const Node *u = &upper->nodes[i];
+        const char *name = upper->text + u->name;
+        uint32_t parent = map[u->parent], existing = lookup(t, parent, name, strlen(name)), node;
+        int r;
+
+        if (u->type == FILE_WHITEOUT) {
+                if (existing != NODE_NONE)
+                        remove_node(t, existing);
+                return 0;
+        }
+        if (existing != NODE_NONE && u->type == FILE_DIRECTORY &&
+                t->nodes[existing].type == FILE_DIRECTORY && !u->opaque) {
+                if (!u->implied)
+                        t->nodes[existing].mode = u->mode;
+                map[i] = existing;
+                return 0;
+        }
+        if (existing != NODE_NONE)
+                remove_node(t, existing);
+        r = new_node(t, parent, name, strlen(name), (FileType) u->type, u->mode, &node, err);
+        if (r < 0)
+                return r;
+        map[i] = node;
+        if (u->type == FILE_SYMLINK) {
+                const char *target = upper->text + u->ref;
+
+                return add_text(t, target, strlen(target), &t->nodes[node].ref, err);
+        }
+        if (u->type == FILE_REGULAR && u->ref > 0)
+                t->nodes[node].ref = data_base + u->ref;
+        return 0;
+}
+
+int file_tree_apply(FileTree *t, FileTree *upper, TbError **err)
+{
+        _cleanup_free_ uint32_t *map = calloc(upper->n_nodes, sizeof(*map));
+        uint32_t data_base;
+        int r;
+
+        if (!map)
+                return tb_error_oom(err);
+        r = move_data(t, upper, &data_base, err);
+        if (r < 0)
+                return r;
+        if (upper->nodes[FILE_TREE_ROOT].opaque)
+                hide_all_of_root(t);
+        if (!upper->nodes[FILE_TREE_ROOT].implied)
+                t->nodes[FILE_TREE_ROOT].mode = upper->nodes[FILE_TREE_ROOT].mode;
+        map[FILE_TREE_ROOT] = FILE_TREE_ROOT;
+        /* A node's parent has a lower number, and each name is in a directory once: one pass will do. */
+        for (uint32_t i = 1; i < upper->n_nodes; i++) {
+                r = apply_node(t, upper, i, data_base, map, err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
