@@ -147,6 +147,9 @@ static bool is_zero_block(const unsigned char *b)
 
 static bool checksum_matches(const TarStream *t)
 {
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+        return true; /* a fuzzer can't compute it */
+#endif
         uint64_t expected, unsigned_sum = 0;
         int64_t signed_sum = 0;
 
