@@ -93,7 +93,7 @@ sd_event *registry_client_event(RegistryClient *c)
         return c->event;
 }
 
-static RegistryHost *find_host(RegistryClient *c, const char *name)
+static RegistryHost *find_host(const RegistryClient *c, const char *name)
 {
         for (RegistryHost *h = c->hosts; h; h = h->next)
                 if (strcasecmp(h->name, name) == 0)
@@ -277,6 +277,15 @@ void registry_client_debug(const RegistryClient *c, const char *fmt, ...)
                 line = NULL;
         else
                 c->debug(line, c->debug_userdata);
+}
+
+const char *registry_client_auth_scheme(const RegistryClient *c, const char *host)
+{
+        const RegistryHost *h = find_host(c, host);
+
+        if (!h || h->challenge.scheme == REGISTRY_AUTH_NONE)
+                return "none";
+        return h->challenge.scheme == REGISTRY_AUTH_BASIC ? "basic" : "bearer";
 }
 
 const char *registry_version(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -290,6 +291,19 @@ int registry_client_load_docker_config(RegistryClient *c, const char *path, TbEr
 /* Directories, separated by ":", where docker-credential-* programs are looked for; NULL = the absolute ones of $PATH, ""
  * = nowhere (helpers are not run). A program that others than root and we ourselves could have written is not run. */
 int registry_client_set_helper_path(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
+/*
+ * Keeps credentials where docker(1) and we find them again: with the helper that the config.json at config_path (NULL: as
+ * above) names for the host, else in that file, which is made when missing. Members that we do not know stay; the file is
+ * replaced atomically and readable for its owner only. They are not checked: do that with registry_ping() before. *ret_where
+ * (may be NULL; the caller's) is for people: the file's path or "docker-credential-NAME".
+ */
+int registry_store_credentials(RegistryClient *c, const char *config_path, const char *host,
+        const char *user, const char *password, char **ret_where, TbError **err) _warn_unused_;
+/* Conditions: 1 = forgotten, 0 = there were none. */
+int registry_erase_credentials(RegistryClient *c, const char *config_path, const char *host,
+        char **ret_where, TbError **err) _warn_unused_;
+/* How the host wanted us to authenticate last: "bearer", "basic", or "none" when it has not asked. Static. */
+const char *registry_client_auth_scheme(const RegistryClient *c, const char *host);
 /* Tries per request (1 = no retry, default 3) and the first backoff (default 1 s; doubled, +-25 % jitter, <=
  * 30 s). */
 void registry_client_set_retry(RegistryClient *c, unsigned tries, uint64_t backoff_usec);

@@ -467,7 +467,7 @@ class Tool(unittest.TestCase):
     def test_delete(self):
         tool("copy", f"{L.local.host}/src/image:oci", f"{L.local.host}/gone/x:1")
         r = tool("delete", "--json", f"{L.local.host}/gone/x:1")
-        self.assertEqual((r.rc, r.json()), (0, {"deleted": f"{L.local.host}/gone/x:1"}))
+        self.assertEqual((r.rc, r.json()["deleted"]), (0, f"{L.local.host}/gone/x:1"))
         self.assertEqual(L.local.tags("gone/x"), [])
         r = tool("delete", f"{L.local.host}/gone/x:1")
         self.assertEqual(r.rc, 1)
@@ -500,7 +500,7 @@ class Tool(unittest.TestCase):
         r = tool("--help")
         self.assertEqual((r.rc, r.err), (0, ""))
         commands = re.findall(r"^  ([a-z]+) ", r.out, re.M)
-        self.assertEqual(commands, "ping inspect manifest config ls tags copy blob delete".split())
+        self.assertEqual(set("ping inspect manifest config ls tags copy blob delete".split()) - set(commands), set())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* ls, tags and referrers: lists. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/strv.h"
+#include "common/units.h"
+#include "registry-client/tool.h"
+
+static int print_names(
+        const Tool *t, const char *what, const char *of, const char *key, char *const *names, TbError **err)
+{
+        if (t->json)
+                return tool_print_json_new(
+                        json_pack("{s:s, s:o*}", what, of, key, tb_json_from_strv(names)), err);
+        for (size_t i = 0; names[i]; i++)
+                puts(names[i]);
+        return 0;
+}
+
+/* Keeps `prefix` and what lies below it. */
+static void filter(char **names, const char *prefix)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; names[i]; i++) {
+                const char *rest = tb_startswith(names[i], prefix);
+
+                if (rest && (!*rest || *rest == '/'))
+                        names[n++] = names[i];
+                else
+                        free(names[i]);
+        }
+        names[n] = NULL;
+}
+
+int tool_ls(Tool *t, char **args, TbError **err)
+{
+        _cleanup_(registry_names_freep) char **names = NULL;
+        _cleanup_free_ char *host = strndup(args[0], strcspn(args[0], "/")), *prefix = NULL;
+        size_t n;
+        int r;
+
+        if (!host)
+                return tb_error_oom(err);
+        if (args[0][strlen(host)] == '/') {
+                prefix = strdup(args[0] + strlen(host) + 1);
+                if (!prefix)
+                        return tb_error_oom(err);
+                for (n = strlen(prefix); n > 0 && prefix[n - 1] == '/'; n--)
+                        prefix[n - 1] = 0;
+        }
+        r = registry_list_repositories(t->client, host, &names, err);
+        if (r < 0) {
+                t->usage = r == -EINVAL;
+                return r;
+        }
+        if (prefix && *prefix)
+                filter(names, prefix);
+        return print_names(t, "host", host, "repositories", names, err);
+}
+
+int tool_tags(Tool *t, char **args, TbError **err)
+{
+        _cleanup_(registry_names_freep) char **names = NULL;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        _cleanup_free_ char *name = NULL;
+        int r;
+
+        if ((r = tool_parse_ref(t, args[0], &ref, err)) < 0 ||
+                (r = registry_list_tags(t->client, ref, &names, err)) < 0)
+                return r;
+        name = registry_ref_name(ref);
+        if (!name)
+                return tb_error_oom(err);
+        return print_names(t, "repository", name, "tags", names, err);
+}

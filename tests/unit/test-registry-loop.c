@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A client on somebody else's loop: plain poll(2), an epoll set with other sources in it, two threads. */
+
+#include "tests/unit/test.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "registry-client/registry.h"
+#include "tests/unit/registry-server.h"
+
+#define N 12
+#define MANIFEST                                                                                     \
+        "{\"schemaVersion\":2,\"mediaType\":\"" REGISTRY_TYPE_OCI_MANIFEST                           \
+        "\",\"config\":{\"mediaType\":\"" REGISTRY_TYPE_OCI_CONFIG                                   \
+        "\",\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\"," \
+        "\"size\":2},"                                                                               \
+        "\"layers\":[]}"
+
+/* tag "once": a 503 first, so that the client has to wait for a timer of its own. */
+static void serve(Exchange *e)
+{
+        if (strstr(e->path, "/manifests/once") && e->nth == 0)
+                exchange_text(e, 503, "", "");
+        else if (strstr(e->path, "/manifests/"))
+                exchange_text(e, 200, "Content-Type: " REGISTRY_TYPE_OCI_MANIFEST "\r\n", MANIFEST);
+        else
+                exchange_text(e, 200, "", "{}");
+}
+
+typedef struct Fixture {
+        Server *server;
+        RegistryClient *client;
+        unsigned done, good;
+} Fixture;
+
+static int setup(void **state)
+{
+        Fixture *f = calloc(1, sizeof(*f));
+
+        f->server = server_new(serve, NULL);
+        assert_int_equal(registry_client_new(NULL, &f->client, NULL), 0);
+        registry_client_set_retry(f->client, 3, 20000);
+        *state = f;
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        Fixture *f = *state;
+
+        registry_client_free(f->client);
+        server_free(f->server);
+        free(f);
+        return 0;
+}
+
+static void on_done(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        Fixture *f = userdata;
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = registry_op_steal_manifest(op);
+        _cleanup_error_ TbError *e = NULL;
+
+        f->done++;
+        f->good += result == 0 && m && m->kind == REGISTRY_OCI_MANIFEST;
+        assert_int_equal(registry_client_dispatch(f->client, &e), -EBUSY); /* not from a callback */
+}
+
+static RegistryOp *get(Fixture *f, const char *tag)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        RegistryOp *op = NULL;
+
+        assert_ok(registry_ref_new(server_host(f->server), "a/b", tag, NULL, &ref, &err), err);
+        assert_ok(registry_get_manifest_start(f->client, ref, on_done, f, &op, &err), err);
+        return op;
+}
+
+static void dispatch(Fixture *f)
+{
+        _cleanup_error_ TbError *err = NULL;
+        int r;
+
+        while ((r = registry_client_dispatch(f->client, &err)) > 0)
+                ;
+        assert_ok(r, err);
+}
+
+static void test_poll(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *ops[N];
+        int fd = registry_client_get_fd(f->client);
+        const TbError *why = NULL;
+
+        for (size_t i = 0; i < N; i++)
+                ops[i] = get(f, i % 2 ? "once" : "latest");
+        assert_int_equal(f->done, 0); /* never from inside the call */
+        assert_int_equal(registry_op_result(ops[0], &why), -EINPROGRESS);
+        dispatch(f);
+        while (f->done < N) {
+                struct pollfd p = {.fd = fd, .events = POLLIN};
+
+                assert_true(
+                        poll(&p, 1, 20000) > 0); /* nothing else wakes us up: timers come through it, too */
+                dispatch(f);
+                assert_int_equal(registry_client_get_fd(f->client), fd);
+        }
+        assert_int_equal(f->good, N);
+        for (size_t i = 0; i < N; i++) {
+                assert_int_equal(registry_op_result(ops[i], &why), 0);
+                registry_op_free(ops[i]);
+        }
+        /* Idle: not readable, or a loop would spin. */
+        assert_int_equal(poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 0), 0);
+}
+
+static void test_error_through_poll(void **state)
+{
+        Fixture *f = *state;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        RegistryOp *op = NULL;
+        const TbError *why = NULL;
+
+        assert_int_equal(registry_ref_parse("127.0.0.1:1/x", &ref, NULL), 0);
+        registry_client_set_retry(f->client, 2, 1000);
+        assert_int_equal(registry_get_manifest_start(f->client, ref, NULL, NULL, &op, NULL), 0);
+        for (;;) {
+                dispatch(f);
+                if (registry_op_is_done(op))
+                        break;
+                assert_true(poll(&(struct pollfd){.fd = registry_client_get_fd(f->client), .events = POLLIN},
+                                    1, 20000) > 0);
+        }
+        assert_int_equal(registry_op_result(op, &why), -ECONNREFUSED);
+        assert_non_null(why);
+        assert_true(why->retryable);
+        registry_op_free(op);
+}
+
+/* The client beside other sources in a program's own epoll set, which must get their turns. */
+static void test_epoll(void **state)
+{
+        Fixture *f = *state;
+        _cleanup_close_ int set = epoll_create1(EPOLL_CLOEXEC);
+        _cleanup_close_ int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        struct itimerspec tick = {.it_value.tv_nsec = 1000000, .it_interval.tv_nsec = 1000000};
+        struct epoll_event e = {.events = EPOLLIN, .data.fd = registry_client_get_fd(f->client)};
+        RegistryOp *ops[N];
+        unsigned ticks = 0, turns = 0;
+
+        assert_int_equal(epoll_ctl(set, EPOLL_CTL_ADD, e.data.fd, &e), 0);
+        e.data.fd = timer;
+        assert_int_equal(epoll_ctl(set, EPOLL_CTL_ADD, timer, &e), 0);
+        assert_int_equal(timerfd_settime(timer, 0, &tick, NULL), 0);
+        for (size_t i = 0; i < N; i++)
+                ops[i] = get(f, "once");
+        dispatch(f);
+        while (f->done < N || ticks == 0) {
+                uint64_t n;
+
+                assert_int_equal(epoll_wait(set, &e, 1, 20000), 1);
+                if (e.data.fd == timer)
+                        ticks += read(timer, &n, sizeof(n)) == sizeof(n);
+                else {
+                        turns++;
+                        dispatch(f);
+                }
+        }
+        assert_int_equal(f->good, N);
+        assert_true(turns > 0);
+        for (size_t i = 0; i < N; i++)
+                registry_op_free(ops[i]);
+}
+
+/* Freed while it runs: nothing is called any more, and the loop goes on. */
+static void test_cancelled(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *op = get(f, "once");
+
+        dispatch(f);
+        registry_op_free(op);
+        dispatch(f);
+        op = get(f, "latest");
+        while (f->done < 1) {
+                dispatch(f);
+                if (f->done < 1)
+                        (void) poll(
+                                &(struct pollfd){.fd = registry_client_get_fd(f->client), .events = POLLIN},
+                                1, 20000);
+        }
+        assert_int_equal(f->good, 1);
+        registry_op_free(op);
+}
+
+static void *in_a_thread(void *userdata)
+{
+        Server *server = userdata;
+        _cleanup_(registry_client_freep) RegistryClient *c = NULL;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        unsigned good = 0;
+
+        if (registry_client_new(NULL, &c, NULL) < 0 ||
+                registry_ref_new(server_host(server), "a/b", "latest", NULL, &ref, NULL) < 0)
+                return NULL;
+        for (unsigned i = 0; i < 50; i++) {
+                _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+
+                good += registry_get_manifest(c, ref, &m, NULL) == 0;
+        }
+        return good == 50 ? server : NULL;
+}
+
+static void test_threads(void **state)
+{
+        Fixture *f = *state;
+        pthread_t threads[4];
+        void *ret;
+
+        for (size_t i = 0; i < ELEMENTSOF(threads); i++)
+                assert_int_equal(pthread_create(&threads[i], NULL, in_a_thread, f->server), 0);
+        for (size_t i = 0; i < ELEMENTSOF(threads); i++) {
+                assert_int_equal(pthread_join(threads[i], &ret), 0);
+                assert_ptr_equal(ret, f->server);
+        }
+}
+
+static void count_lines(const char *line, void *userdata)
+{
+        assert_null(strchr(line, '\n'));
+        ++*(unsigned *) userdata;
+}
+
+static void test_debug_and_user_agent(void **state)
+{
+        Fixture *f = *state;
+        _cleanup_error_ TbError *err = NULL;
+        unsigned lines = 0;
+        RegistryOp *op;
+
+        registry_client_set_debug(f->client, count_lines, &lines);
+        assert_error(registry_client_set_user_agent(f->client, "a\r\nX-Evil: 1", &err), -EINVAL, err);
+        assert_ok(registry_client_set_user_agent(f->client, "mine/1.0", &err), err);
+        op = get(f, "once");
+        while (f->done < 1) {
+                dispatch(f);
+                if (f->done < 1)
+                        (void) poll(
+                                &(struct pollfd){.fd = registry_client_get_fd(f->client), .events = POLLIN},
+                                1, 20000);
+        }
+        assert_int_equal(lines, 1); /* the 503 that was tried again */
+        registry_op_free(op);
+}
+
+int main(void)
+{
+        static const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_poll, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_error_through_poll, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_epoll, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_debug_and_user_agent, setup, teardown),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
