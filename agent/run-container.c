@@ -78,39 +78,25 @@ static bool append(json_t *a, const char *s)
 }
 
 /*
- * The entrypoint of an augmented image is ["/tbnode/init", OPTIONS..., "--", ORIGINAL...]. A user or an entrypoint of
- * the caller's must not replace init, so they are put in their place inside it.
+ * The entrypoint of an augmented image is ["/tbnode/init", OPTIONS..., "--", ORIGINAL...]. An entrypoint of the caller's
+ * must not replace init, so it is put in its place behind it.
  */
 static int wrap_entrypoint(const RunSpec *s, const json_t *original, json_t **ret, TbError **err)
 {
         _cleanup_json_ json_t *e = json_array();
-        size_t n = json_array_size(original), i = 1;
-        bool ok = e && append(e, INIT);
+        bool ok = e != NULL;
+        json_t *value;
+        size_t i;
 
-        if (s->user)
-                ok = ok && append(e, "--user") && append(e, s->user);
-        for (; ok && i < n; i++) {
-                const char *a = json_string_value(json_array_get(original, i));
-
-                if (!a)
+        json_array_foreach (original, i, value) {
+                if (!json_is_string(value))
                         return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,
                                 "the image's entrypoint is no list of strings");
-                if (tb_streq(a, "--"))
+                if (tb_streq(json_string_value(value), "--"))
                         break;
-                if (s->user && tb_startswith(a, "--user")) {
-                        if (tb_streq(a, "--user"))
-                                i++;
-                        continue;
-                }
-                ok = append(e, a);
+                ok = ok && json_array_append(e, value) >= 0;
         }
-        ok = ok && append(e, "--");
-        if (s->entrypoint)
-                ok = ok && append(e, s->entrypoint);
-        else
-                for (i++; ok && i < n; i++)
-                        ok = json_array_append(e, json_array_get(original, i)) >= 0;
-        if (!ok)
+        if (!ok || !append(e, "--") || !append(e, s->entrypoint))
                 return tb_error_oom(err);
         *ret = TAKE_PTR(e);
         return 0;
@@ -118,8 +104,7 @@ static int wrap_entrypoint(const RunSpec *s, const json_t *original, json_t **re
 
 static int add_command(const RunSpec *s, const json_t *inspect, json_t *body, TbError **err)
 {
-        json_t *entrypoint = image_config(inspect, "Entrypoint"), *cmd = image_config(inspect, "Cmd"),
-               *own = NULL;
+        json_t *own = NULL;
         int r;
 
         if (s->cmd && json_object_set_new(body, "Cmd", tb_json_from_strv(s->cmd)) < 0)
@@ -132,17 +117,14 @@ static int add_command(const RunSpec *s, const json_t *inspect, json_t *body, Tb
                         return tb_error_oom(err);
                 return 0;
         }
-        if (!s->user && !s->entrypoint)
-                return 0;
-        r = wrap_entrypoint(s, entrypoint, &own, err);
+        r = run_spec_add_user(s, inspect, body, err);
+        if (r < 0 || !s->entrypoint)
+                return r;
+        /* With an entrypoint the engine drops the image's Cmd, as it would have for docker run. */
+        r = wrap_entrypoint(s, image_config(inspect, "Entrypoint"), &own, err);
         if (r < 0)
                 return r;
-        if (json_object_set_new(body, "Entrypoint", own) < 0)
-                return tb_error_oom(err);
-        /* The engine drops the image's Cmd when an Entrypoint is given; with only a user it must stay. */
-        if (!s->cmd && !s->entrypoint && json_is_array(cmd) && json_object_set(body, "Cmd", cmd) < 0)
-                return tb_error_oom(err);
-        return 0;
+        return json_object_set_new(body, "Entrypoint", own) < 0 ? tb_error_oom(err) : 0;
 }
 
 static int add_labels(const RunSpec *s, json_t *body, TbError **err)

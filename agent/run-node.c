@@ -97,10 +97,10 @@ void run_step_directory(RunJob *j)
                 run_go(j, RUN_CREATE);
                 return;
         }
-        conf = run_spec_node_conf(&j->spec);
         keys = run_spec_authorized_keys(&j->spec);
-        r = dir ? tb_rm_rf(dir, &err)
-                : tb_error_oom(&err); /* the name is free: what is there is a leftover */
+        r = run_spec_node_conf(&j->spec, j->inspect, &conf, &err);
+        if (r >= 0) /* the name is free: what is there is a leftover */
+                r = dir ? tb_rm_rf(dir, &err) : tb_error_oom(&err);
         if (r >= 0)
                 r = node_dir_make_parent(j->manager, &err);
         if (r >= 0)

@@ -210,12 +210,6 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
         return 0;
 }
 
-char *run_spec_node_conf(const RunSpec *s)
-{
-        return tb_asprintf("on-exit=%s\nnode=%s\n%s%s%s", node_on_exit_to_string(s->on_exit), s->node,
-                s->experiment ? "experiment=" : "", s->experiment ?: "", s->experiment ? "\n" : "");
-}
-
 char *run_spec_authorized_keys(const RunSpec *s)
 {
         _cleanup_free_ char *lines = tb_strv_join(s->ssh_keys ?: (char *[]){NULL}, "\n");

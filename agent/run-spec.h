@@ -45,7 +45,14 @@ int run_spec_container(const RunSpec *s, const char *image, const json_t *inspec
         const char *control_network, const char *node_dir, json_t **ret, TbError **err) _warn_unused_;
 /* Does the image's entrypoint start with /tbnode/init (is it an augmented one)? */
 bool run_image_is_augmented(const json_t *inspect);
-/* The text of node.conf (augment/client/README.md). NULL when out of memory. */
-char *run_spec_node_conf(const RunSpec *s);
+
+/* Who main is, by Docker's rules: --user, else the image's User; NULL = root, and nobody said so. Borrowed. */
+const char *run_spec_user(const RunSpec *s, const json_t *inspect);
+/* The part of the body above that is about the user of an augmented image: root starts the node, its health check goes
+ * back to the user. */
+int run_spec_add_user(const RunSpec *s, const json_t *inspect, json_t *body, TbError **err) _warn_unused_;
+/* The text of node.conf (augment/client/README.md). -EINVAL, -ENAMETOOLONG: a user that can't be written there. The caller
+ * frees *ret. */
+int run_spec_node_conf(const RunSpec *s, const json_t *inspect, char **ret, TbError **err) _warn_unused_;
 /* The text of authorized_keys. NULL when out of memory. */
 char *run_spec_authorized_keys(const RunSpec *s);

@@ -66,7 +66,7 @@ const char *augment_op_to_string(AugmentOp op);
 AugmentOp augment_op_from_string(const char *s);
 
 /* Part of the cache key: raised whenever the same input gives another image. */
-#define AUGMENT_GENERATOR_VERSION 1
+#define AUGMENT_GENERATOR_VERSION 2
 
 /* What is asked for. All strings are owned (augment_request_done()). */
 typedef struct AugmentRequest {

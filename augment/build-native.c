@@ -55,21 +55,6 @@ static int apply_labels(json_t *config, char *const *args, TbError **err)
         return r;
 }
 
-/* Everything but the command stays in the original object. */
-static int apply_healthcheck(json_t *config, char *const *args, TbError **err)
-{
-        _cleanup_strv_ char **test = NULL;
-        json_t *health;
-        int r;
-
-        r = tb_strv_append(&test, "CMD", err);
-        for (size_t i = 0; r >= 0 && args[i]; i++)
-                r = tb_strv_append(&test, args[i], err);
-        if (r < 0 || (r = ensure_member(config, "Healthcheck", false, &health, err)) < 0)
-                return r;
-        return set_list(health, "Test", test, err);
-}
-
 static int apply_step(ImageConfig *config, const RecipeStep *step, TbError **err)
 {
         json_t *obj;
@@ -81,16 +66,12 @@ static int apply_step(ImageConfig *config, const RecipeStep *step, TbError **err
         switch (step->op) {
         case RECIPE_ADD:
                 return apply_layer(config, step->layer, err);
-        case RECIPE_USER:
-                return tb_json_set_string(obj, "User", step->args[0], err);
         case RECIPE_LABEL:
                 return apply_labels(obj, step->args, err);
         case RECIPE_ENTRYPOINT:
                 return set_list(obj, "Entrypoint", step->args, err);
         case RECIPE_CMD:
                 return set_list(obj, "Cmd", step->args, err);
-        case RECIPE_HEALTHCHECK:
-                return apply_healthcheck(obj, step->args, err);
         case _RECIPE_OP_MAX:
         case _RECIPE_OP_INVALID:
         default:

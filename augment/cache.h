@@ -30,7 +30,7 @@
  *         platform linux/amd64
  *         level basic
  *         payload sha256:<hex>       "-" for level none
- *         generator 1                AUGMENT_GENERATOR_VERSION
+ *         generator 2                AUGMENT_GENERATOR_VERSION
  *
  * and one more line, "update 1", for a request that asks to augment again what is augmented already: for such a base its
  * answer is another one.

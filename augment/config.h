@@ -3,7 +3,6 @@
 
 #include <jansson.h>
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "common/error.h"
 
@@ -19,13 +18,6 @@
  * what it does not hold is not looked at.
  */
 
-/* Durations are nanoseconds, 0 = inherited/default; moby api/types/container HealthConfig. */
-typedef struct ImageHealthcheck {
-        char **test; /* NULL = inherit; ["NONE"]; ["CMD", ...]; ["CMD-SHELL", line] */
-        uint64_t interval, timeout, start_period, start_interval;
-        uint64_t retries;
-} ImageHealthcheck;
-
 typedef struct ImageConfig {
         json_t *document; /* the whole object, owned */
         json_t *config;   /* its `config` member, borrowed; NULL when absent or null */
@@ -37,11 +29,9 @@ typedef struct ImageConfig {
         char *working_dir;                 /* the same */
         char *stop_signal;                 /* the same */
         char **env;
-        char **shell;
         char **on_build;
-        char **volumes; /* the keys of Volumes */
-        bool has_healthcheck;
-        ImageHealthcheck healthcheck;
+        char **volumes;       /* the keys of Volumes */
+        bool has_healthcheck; /* Healthcheck.Test is there and not empty */
         size_t n_diff_ids;
 } ImageConfig;
 

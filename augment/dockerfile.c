@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "augment/dockerfile.h"
@@ -146,7 +145,7 @@ static int append_word(TbBuffer *b, const char *s, TbError **err)
         for (; r >= 0 && *s; s++) {
                 if ((unsigned char) *s < 0x20 || *s == 0x7f)
                         return tb_error_set(err, TB_ERROR_BUG, -EINVAL,
-                                "a control character can't be written in a LABEL or USER instruction");
+                                "a control character can't be written in a LABEL instruction");
                 if (strchr("\"\\$", *s))
                         r = tb_buffer_append_str(b, "\\", err);
                 if (r >= 0)
@@ -172,39 +171,6 @@ static int append_labels(TbBuffer *b, char *const *v, TbError **err)
         return r;
 }
 
-/* Go's duration syntax, in the largest unit that is exact. */
-static int append_duration(TbBuffer *b, const char *flag, uint64_t ns, TbError **err)
-{
-        static const struct {
-                uint64_t ns;
-                const char *unit;
-        } units[] = {{1000000000, "s"}, {1000000, "ms"}, {1000, "us"}, {1, "ns"}};
-        size_t i = 0;
-
-        if (ns == 0)
-                return 0;
-        while (ns % units[i].ns != 0)
-                i++;
-        return tb_buffer_printf(b, err, "--%s=%" PRIu64 "%s ", flag, ns / units[i].ns, units[i].unit);
-}
-
-static int append_healthcheck(TbBuffer *b, const RecipeStep *step, TbError **err)
-{
-        const ImageHealthcheck *h = &step->times;
-        int r;
-
-        if ((r = tb_buffer_append_str(b, "HEALTHCHECK ", err)) < 0 ||
-                (r = append_duration(b, "interval", h->interval, err)) < 0 ||
-                (r = append_duration(b, "timeout", h->timeout, err)) < 0 ||
-                (r = append_duration(b, "start-period", h->start_period, err)) < 0 ||
-                (r = append_duration(b, "start-interval", h->start_interval, err)) < 0)
-                return r;
-        if (h->retries > 0 && (r = tb_buffer_printf(b, err, "--retries=%" PRIu64 " ", h->retries)) < 0)
-                return r;
-        r = tb_buffer_append_str(b, "CMD ", err);
-        return r < 0 ? r : append_json_array(b, step->args, err);
-}
-
 int dockerfile_render_step(const RecipeStep *step, TbBuffer *b, TbError **err)
 {
         int r;
@@ -212,9 +178,6 @@ int dockerfile_render_step(const RecipeStep *step, TbBuffer *b, TbError **err)
         switch (step->op) {
         case RECIPE_ADD:
                 return tb_buffer_printf(b, err, "ADD %s /", step->layer->file);
-        case RECIPE_USER:
-                r = tb_buffer_append_str(b, "USER ", err);
-                return r < 0 ? r : tb_buffer_append_str(b, step->args[0], err);
         case RECIPE_LABEL:
                 return append_labels(b, step->args, err);
         case RECIPE_ENTRYPOINT:
@@ -223,8 +186,6 @@ int dockerfile_render_step(const RecipeStep *step, TbBuffer *b, TbError **err)
         case RECIPE_CMD:
                 r = tb_buffer_append_str(b, "CMD ", err);
                 return r < 0 ? r : append_json_array(b, step->args, err);
-        case RECIPE_HEALTHCHECK:
-                return append_healthcheck(b, step, err);
         case _RECIPE_OP_MAX:
         case _RECIPE_OP_INVALID:
         default:

@@ -66,60 +66,30 @@ static int find_volume(const ImageConfig *c, ImageFacts *f, TbError **err)
 
 /* Reads the command line of our init (augment/client/README.md). Returns the index behind "--", or 0 when it is none
  * that this version writes. */
-static size_t read_init_line(char *const *argv, const char **ret_user)
+static size_t read_init_line(char *const *argv)
 {
         size_t i = 1;
 
         while (argv[i]) {
-                const char *value;
-
                 if (tb_streq(argv[i], "--"))
                         return i + 1;
-                if ((value = tb_startswith(argv[i], "--user="))) {
-                        *ret_user = value;
+                if (tb_streq(argv[i], "--keep-home") || tb_startswith(argv[i], "--user=") ||
+                        tb_startswith(argv[i], "--stop-signal=") || tb_startswith(argv[i], "--level="))
                         i++;
-                } else if (tb_streq(argv[i], "--keep-home") || tb_startswith(argv[i], "--stop-signal=") ||
-                        tb_startswith(argv[i], "--level=")) {
-                        i++;
-                } else if (argv[i + 1] &&
+                else if (argv[i + 1] &&
                         (tb_streq(argv[i], "--user") || tb_streq(argv[i], "--stop-signal") ||
-                                tb_streq(argv[i], "--level"))) {
-                        if (tb_streq(argv[i], "--user"))
-                                *ret_user = argv[i + 1];
+                                tb_streq(argv[i], "--level")))
                         i += 2;
-                } else {
+                else
                         return 0;
-                }
         }
         return 0;
-}
-
-/* Takes our wrapper off a health check, if it has it. */
-static int unwrap_health(char *const *test, char ***ret, TbError **err)
-{
-        _cleanup_strv_ char **v = NULL;
-        size_t i;
-        int r;
-
-        if (tb_strv_length(test) < 5 || !tb_streq(test[1], AUGMENT_INIT) || !tb_streq(test[2], "as-user"))
-                return 0;
-        i = tb_streq(test[4], "--keep-home") ? 5 : 4;
-        if (!tb_streq(test[i], "--"))
-                return 0;
-        r = tb_strv_append(&v, "CMD", err);
-        for (i++; r >= 0 && test[i]; i++)
-                r = tb_strv_append(&v, test[i], err);
-        if (r < 0)
-                return r;
-        *ret = TAKE_PTR(v);
-        return 1;
 }
 
 static int collect_augmented(const ImageConfig *c, ImageFacts *f, TbError **err)
 {
         const char *version = image_config_label(c, AUGMENT_LABEL_VERSION);
         const char *payload = image_config_label(c, AUGMENT_LABEL_PAYLOAD);
-        const char *user = NULL;
         size_t begin;
 
         f->augmented = true;
@@ -130,19 +100,14 @@ static int collect_augmented(const ImageConfig *c, ImageFacts *f, TbError **err)
                 (payload && !(f->augmented_payload = strdup(payload))))
                 return tb_error_oom(err);
 
-        begin = read_init_line(c->entrypoint, &user);
+        begin = read_init_line(c->entrypoint);
         f->readable = begin > 0;
         if (!f->readable)
                 return 0;
         f->has_entrypoint = c->entrypoint[begin] != NULL;
         if (f->has_entrypoint && !(f->entrypoint = tb_strv_copy(c->entrypoint + begin)))
                 return tb_error_oom(err);
-        /* A Dockerfile may have set another user on top of the augmented image. */
-        if (is_root(c->user) && user && user[0] && !(f->user = strdup(user)))
-                return tb_error_oom(err);
-        if (!is_root(c->user) && !(f->user = strdup(c->user)))
-                return tb_error_oom(err);
-        return unwrap_health(c->healthcheck.test, &f->health_test, err);
+        return 0;
 }
 
 static int collect_plain(const ImageConfig *c, ImageFacts *f, TbError **err)
@@ -150,8 +115,6 @@ static int collect_plain(const ImageConfig *c, ImageFacts *f, TbError **err)
         f->readable = true;
         f->has_entrypoint = c->has_entrypoint;
         if (c->entrypoint && !(f->entrypoint = tb_strv_copy(c->entrypoint)))
-                return tb_error_oom(err);
-        if (!is_root(c->user) && !(f->user = strdup(c->user)))
                 return tb_error_oom(err);
         return 0;
 }
@@ -196,8 +159,8 @@ int image_facts_collect(const ImageConfig *config, ImageFacts **ret, TbError **e
                 r = collect_plain(config, f, err);
         if (r < 0)
                 return r;
-        if (!f->health_test && config->healthcheck.test &&
-                !(f->health_test = tb_strv_copy(config->healthcheck.test)))
+        /* What a Dockerfile on top of an augmented image says counts, not what our command line has kept. */
+        if (!is_root(config->user) && !(f->user = strdup(config->user)))
                 return tb_error_oom(err);
         r = find_volume(config, f, err);
         if (r < 0)
@@ -218,7 +181,6 @@ ImageFacts *image_facts_free(ImageFacts *f)
         free(f->augmented_payload);
         tb_strv_free(f->entrypoint);
         free(f->user);
-        tb_strv_free(f->health_test);
         free(f->volume);
         free(f);
         return NULL;
@@ -243,7 +205,7 @@ static int config_to_json(const ImageFacts *f, const ImageConfig *c, json_t *obj
                 (r = tb_json_set_string(obj, "stop_signal", c->stop_signal, err)) < 0 ||
                 (r = tb_json_set_bool(obj, "home", f->keep_home, err)) < 0 ||
                 (r = set_list(obj, "volumes", true, c->volumes, err)) < 0 ||
-                (r = tb_json_set_bool(obj, "healthcheck", f->health_test != NULL, err)) < 0 ||
+                (r = tb_json_set_bool(obj, "healthcheck", c->has_healthcheck, err)) < 0 ||
                 (r = tb_json_set_u64(obj, "on_build", tb_strv_length(c->on_build), err)) < 0)
                 return r;
         return tb_json_set_u64(obj, "layers", f->n_layers, err);

@@ -54,11 +54,10 @@ typedef struct ImageFacts {
         /* What the image runs without us: the configuration's own values, or for an augmented image those that were
          * wrapped. */
         bool has_entrypoint;
-        char **entrypoint;  /* NULL when empty */
-        char *user;         /* NULL = root */
-        char **health_test; /* Healthcheck.Test; NULL = none */
-        bool keep_home;     /* Env has a HOME of its own */
-        char *volume;       /* a VOLUME that covers AUGMENT_ROOT, or lies in it; NULL = none */
+        char **entrypoint; /* NULL when empty */
+        char *user;        /* NULL = root */
+        bool keep_home;    /* Env has a HOME of its own */
+        char *volume;      /* a VOLUME that covers AUGMENT_ROOT, or lies in it; NULL = none */
 } ImageFacts;
 
 int image_facts_collect(const ImageConfig *config, ImageFacts **ret, TbError **err) _warn_unused_;

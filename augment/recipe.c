@@ -7,7 +7,7 @@
 #include "common/cleanup.h"
 #include "common/strv.h"
 
-/* ADD, USER, LABEL, ENTRYPOINT, CMD, HEALTHCHECK: each at most once, ADD once per payload layer. */
+/* ADD, LABEL, ENTRYPOINT, CMD: each at most once, ADD once per payload layer. */
 #define STEPS_MAX 16u
 
 static RecipeStep *add_step(Recipe *r, RecipeOp op, const char *why)
@@ -59,20 +59,6 @@ static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
         return k;
 }
 
-static int add_user(Recipe *r, const RecipeInput *in, TbError **err)
-{
-        RecipeStep *s;
-
-        /* An image that starts as root keeps its own words for that. */
-        if (!in->facts->user)
-                return 0;
-        s = add_step(r, RECIPE_USER,
-                AUGMENT_INIT
-                " starts as root and gives the main process the image's own user (--user below).");
-        /* A name would have to be in the image's /etc/passwd, and an image without one can have a numeric USER. */
-        return tb_strv_append(&s->args, "0", err);
-}
-
 static int add_labels(Recipe *r, const RecipeInput *in, TbError **err)
 {
         RecipeStep *s = add_step(r, RECIPE_LABEL, "What this image was made from, and with what.");
@@ -91,35 +77,8 @@ static int add_labels(Recipe *r, const RecipeInput *in, TbError **err)
         return append_option(&s->args, AUGMENT_LABEL_PAYLOAD, payload.text, err);
 }
 
-/* Docker runs health checks as the container's user, which is root once USER was changed: the wrapper goes back to the
- * image's user. Without USER in the image nothing changes. moby daemon/health.go. */
-static int add_healthcheck(Recipe *r, const RecipeInput *in, TbError **err)
-{
-        static char *const default_shell[] = {(char *) "/bin/sh", (char *) "-c", NULL};
-        char *const *test = in->facts->health_test;
-        RecipeStep *s;
-        int k;
-
-        if (!in->facts->user || !test || tb_streq(test[0], "NONE"))
-                return 0;
-        s = add_step(r, RECIPE_HEALTHCHECK,
-                "The image's own health check, run as the image's own user as before.");
-        s->times = in->config->healthcheck;
-        s->times.test = NULL;
-        if ((k = tb_strv_append(&s->args, AUGMENT_INIT, err)) < 0 ||
-                (k = append_option(&s->args, "as-user", in->facts->user, err)) < 0 ||
-                (in->facts->keep_home && (k = tb_strv_append(&s->args, "--keep-home", err)) < 0) ||
-                (k = tb_strv_append(&s->args, "--", err)) < 0)
-                return k;
-        if (tb_streq(test[0], "CMD-SHELL")) {
-                k = append_all(&s->args, in->config->shell ? in->config->shell : default_shell, err);
-                if (k < 0)
-                        return k;
-        }
-        return append_all(&s->args, test + 1, err);
-}
-
-/* The options are the contract of augment/client/README.md. */
+/* The options are the contract of augment/client/README.md. --user and --keep-home matter to a testbed node only, whose
+ * container starts as root whatever the image says; in a plain container the engine has seen to the user. */
 static int add_entrypoint(Recipe *r, const RecipeInput *in, TbError **err)
 {
         RecipeStep *s = add_step(r, RECIPE_ENTRYPOINT,
@@ -169,8 +128,7 @@ int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err)
         if (!r->base_name || !r->platform || !r->steps)
                 return tb_error_oom(err);
 
-        if ((k = add_payload(r, input, err)) < 0 || (k = add_user(r, input, err)) < 0 ||
-                (k = add_labels(r, input, err)) < 0 || (k = add_healthcheck(r, input, err)) < 0 ||
+        if ((k = add_payload(r, input, err)) < 0 || (k = add_labels(r, input, err)) < 0 ||
                 (k = add_entrypoint(r, input, err)) < 0 || (k = add_cmd(r, input, err)) < 0)
                 return k;
         *ret = TAKE_PTR(r);

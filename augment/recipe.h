@@ -19,22 +19,19 @@
  */
 
 typedef enum RecipeOp {
-        RECIPE_ADD,         /* a payload layer, unpacked at / */
-        RECIPE_USER,        /* args[0] */
-        RECIPE_LABEL,       /* name, value, name, value, ... */
-        RECIPE_ENTRYPOINT,  /* argv */
-        RECIPE_CMD,         /* argv, may be empty */
-        RECIPE_HEALTHCHECK, /* argv; the times are those of the image */
+        RECIPE_ADD,        /* a payload layer, unpacked at / */
+        RECIPE_LABEL,      /* name, value, name, value, ... */
+        RECIPE_ENTRYPOINT, /* argv */
+        RECIPE_CMD,        /* argv, may be empty */
         _RECIPE_OP_MAX,
         _RECIPE_OP_INVALID = -EINVAL,
 } RecipeOp;
 
 typedef struct RecipeStep {
         RecipeOp op;
-        const char *why;        /* comment above the instruction; static text, lines separated by \n */
-        PayloadLayer *layer;    /* RECIPE_ADD; borrowed from the payload */
-        char **args;            /* NULL = none */
-        ImageHealthcheck times; /* RECIPE_HEALTHCHECK; without `test` */
+        const char *why;     /* comment above the instruction; static text, lines separated by \n */
+        PayloadLayer *layer; /* RECIPE_ADD; borrowed from the payload */
+        char **args;         /* NULL = none */
 } RecipeStep;
 
 typedef struct Recipe {

@@ -105,7 +105,7 @@ static int find_program(const char *name, const char *path, char *ret, size_t re
                 if (snprintf(ret, ret_size, "%s", name) < (int) ret_size)
                         return 0;
         } else if (*name) {
-                for (const char *p = path; p;) {
+                for (const char *p = path && *path ? path : NULL; p;) {
                         size_t n = strcspn(p, ":");
                         int length;
 
@@ -150,6 +150,10 @@ int program_exec(char **argv, char **env, const char *user, bool keep_home)
         const char *search;
         int r;
 
+        if (!argv[0]) {
+                say("No command specified");
+                return EXIT_INIT_FAILED;
+        }
         if (user) {
                 r = user_become(user, keep_home, env_get(env, "HOME"), &home);
                 if (r != 0)
@@ -182,10 +186,6 @@ int main_exec(const MainSpec *s, MainSession session, int tty, uint64_t mask)
         (void) umask(s->umask);
         if (s->cwd && chdir(s->cwd) < 0) {
                 say("cannot enter %s: %s", s->cwd, strerror(errno));
-                return EXIT_INIT_FAILED;
-        }
-        if (!s->argv[0]) {
-                say("No command specified");
                 return EXIT_INIT_FAILED;
         }
         return program_exec(s->argv, s->env, s->user, s->keep_home);

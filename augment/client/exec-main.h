@@ -37,5 +37,6 @@ void main_session_prepare(MainSession session, int tty);
  */
 int main_exec(const MainSpec *s, MainSession session, int tty, uint64_t mask) _warn_unused_;
 
-/* The part of it from the user on, in the current session: the whole of the as-user role. */
+/* The part of it from the user on, in the current session: the whole of the as-user role, and without a user (NULL) of
+ * a plain container. An empty argv is an error as well. */
 int program_exec(char **argv, char **env, const char *user, bool keep_home) _warn_unused_;

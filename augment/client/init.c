@@ -3,7 +3,7 @@
  * /tbnode/init: one program, several roles (README.md)
  *
  *      /tbnode/init ... -- PROGRAM      the container's first process
- *      /tbnode/init as-user SPEC -- ... a health check as the image's user
+ *      /tbnode/init as-user SPEC -- ... a node's health check as the image's user
  *      ./run, ./finish                  a service of runit, see services.h
  */
 #include <errno.h>
@@ -16,8 +16,8 @@
 
 #include "augment/client/exec-main.h"
 #include "augment/client/node-conf.h"
+#include "augment/client/node.h"
 #include "augment/client/options.h"
-#include "augment/client/pid1.h"
 #include "augment/client/services.h"
 #include "augment/client/signals.h"
 #include "augment/client/util.h"
@@ -36,6 +36,25 @@ static int run_as_user(char **argv)
         return program_exec(options.command, environ, options.user, options.keep_home);
 }
 
+/* What main is: the container's own command, as whom the agent says, else the image. */
+static MainSpec make_spec(const InitOptions *options, const NodeConf *conf, char *cwd, size_t cwd_size)
+{
+        MainSpec spec = {
+                .argv = options->command,
+                .env = environ,
+                .user = *conf->user ? conf->user : options->user,
+                .keep_home = conf->keep_home == KEEP_HOME_UNSET ? options->keep_home
+                                                                : conf->keep_home == KEEP_HOME_YES,
+                .umask = umask(022),
+        };
+
+        (void) umask(spec.umask);
+        spec.cwd = getcwd(cwd, cwd_size);
+        if (!spec.cwd || *spec.cwd != '/') /* "(unreachable)..." */
+                spec.cwd = "/";
+        return spec;
+}
+
 static int run_init(char **argv)
 {
         char why[256], cwd[PATH_MAX];
@@ -48,6 +67,10 @@ static int run_init(char **argv)
                 say("%s: %s", TBNODE_INIT_PATH, why);
                 return EXIT_INIT_FAILED;
         }
+        /* A plain container: nothing was touched so far, and nothing of us stays. The engine has seen to the user. */
+        if (!options.command[0] || node_conf_load(TBNODE_RUN_DIR "/node.conf", &conf) == 0)
+                return program_exec(options.command, environ, NULL, false);
+
         /* From here on nothing is lost: what comes waits until somebody is there to get it. */
         if (signal_mask_set(UINT64_MAX, &mask) < 0) {
                 say("cannot block signals: %s", strerror(errno));
@@ -55,22 +78,7 @@ static int run_init(char **argv)
         }
         if (getpid() != 1)
                 (void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-
-        spec = (MainSpec){
-                .argv = options.command,
-                .env = environ,
-                .user = options.user,
-                .keep_home = options.keep_home,
-                .umask = umask(022),
-        };
-        (void) umask(spec.umask);
-
-        if (!spec.argv[0] || node_conf_load(TBNODE_RUN_DIR "/node.conf", &conf) == 0)
-                return plain_run(&spec, mask);
-
-        spec.cwd = getcwd(cwd, sizeof(cwd));
-        if (!spec.cwd || *spec.cwd != '/') /* "(unreachable)..." */
-                spec.cwd = "/";
+        spec = make_spec(&options, &conf, cwd, sizeof(cwd));
         return node_run(&spec, &conf, options.stop_signal, mask);
 }
 

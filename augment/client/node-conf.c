@@ -33,6 +33,17 @@ static int copy_name(const char *s, char *ret)
         return 0;
 }
 
+static int set_keep_home(NodeConf *c, const char *value)
+{
+        if (strcmp(value, "yes") == 0)
+                c->keep_home = KEEP_HOME_YES;
+        else if (strcmp(value, "no") == 0)
+                c->keep_home = KEEP_HOME_NO;
+        else
+                return -EINVAL;
+        return 0;
+}
+
 static int set_value(NodeConf *c, const char *key, const char *value)
 {
         uint32_t port;
@@ -54,6 +65,12 @@ static int set_value(NodeConf *c, const char *key, const char *value)
                 c->ssh_port = port;
                 return 0;
         }
+        if (strcmp(key, "user") == 0) {
+                snprintf(c->user, sizeof(c->user), "%s", value);
+                return strlen(value) > NODE_NAME_MAX ? -ENAMETOOLONG : 0;
+        }
+        if (strcmp(key, "keep-home") == 0)
+                return set_keep_home(c, value);
         if (strcmp(key, "node") == 0)
                 return copy_name(value, c->node);
         if (strcmp(key, "experiment") == 0)
@@ -78,8 +95,8 @@ void node_conf_parse(const char *text, NodeConf *ret)
                 equals = strchr(line, '=');
                 if (equals)
                         *equals = '\0';
-                if (!equals || n >= sizeof(line) || set_value(ret, line, equals + 1) < 0)
-                        say("%s/node.conf: bad line \"%.100s%s%.100s\", left out", TBNODE_RUN_DIR, line,
+                if (!equals || set_value(ret, line, equals + 1) < 0 || n >= sizeof(line))
+                        say("%s/node.conf: bad line \"%.100s%s%.100s\"", TBNODE_RUN_DIR, line,
                                 equals ? "=" : "", equals ? equals + 1 : "");
         }
 }

@@ -25,7 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "augment/client/pid1.h"
+#include "augment/client/exec-main.h"
+#include "augment/client/node.h"
 #include "augment/client/services.h"
 #include "augment/client/signals.h"
 #include "augment/client/util.h"
@@ -287,6 +288,16 @@ static int node_set_up(Node *n)
         return n->spec_fd < 0 ? n->spec_fd : 0;
 }
 
+/* Nothing of us stays, as in a plain container. */
+static int run_program_only(const MainSpec *spec, uint64_t mask)
+{
+        if (signal_mask_set(mask, NULL) < 0) {
+                say("cannot restore the signal mask: %s", strerror(errno));
+                return EXIT_INIT_FAILED;
+        }
+        return program_exec(spec->argv, spec->env, spec->user, spec->keep_home);
+}
+
 int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64_t mask)
 {
         Node n = {
@@ -300,12 +311,12 @@ int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64
         };
 
         if (node_set_up(&n) < 0)
-                return plain_run(spec, mask);
+                return run_program_only(spec, mask);
         n.runsvdir = services_start(n.rundir, n.spec_fd, n.event_child_fd, n.mask);
         if (n.runsvdir < 0) {
                 say("tbnode: cannot start the services (%s); running the program only",
                         strerror(-n.runsvdir));
-                return plain_run(spec, mask);
+                return run_program_only(spec, mask);
         }
 
         while (n.state != NODE_ENDED) {

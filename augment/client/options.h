@@ -10,8 +10,8 @@
 #include "augment/client/macro.h"
 
 typedef struct InitOptions {
-        const char *user;  /* NULL: stay who we are */
-        bool keep_home;    /* HOME is the image's own */
+        const char *user;  /* of the image, for a node that isn't told otherwise; NULL: stay who we are */
+        bool keep_home;    /* the same: HOME is the image's own */
         int stop_signal;   /* what docker stop will send */
         const char *level; /* for people only */
         char **command;    /* NULL-terminated, points into argv; may be empty */

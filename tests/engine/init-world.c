@@ -162,8 +162,10 @@ static void orphan(void)
         if (pipe(fds) < 0)
                 exit(98);
         if (fork() == 0) {
+                pid_t parent = getpid();
+
                 if (fork() == 0) {
-                        while (getppid() != 1)
+                        while (getppid() == parent)
                                 usleep(1000);
                         _exit(0);
                 }

@@ -82,8 +82,6 @@ static void check_dockerfile(const Recipe *recipe)
                         check_array(text, "ENTRYPOINT", recipe->steps[i].args);
                 if (recipe->steps[i].op == RECIPE_CMD)
                         check_array(text, "CMD", recipe->steps[i].args);
-                if (recipe->steps[i].op == RECIPE_HEALTHCHECK)
-                        check_array(text, "HEALTHCHECK", recipe->steps[i].args);
         }
 }
 

@@ -278,19 +278,96 @@ static void test_run_spec(void **state)
         assert_ok(run_spec_parse(j, &config, &s, &err), err);
         assert_memory_equal(s.node, "nginx-", 6);
         assert_memory_equal(s.container, "e.nginx-", 8);
-        conf = run_spec_node_conf(&s);
+        assert_ok(run_spec_node_conf(&s, inspect, &conf, &err), err);
         keys = run_spec_authorized_keys(&s);
         assert_non_null(strstr(conf, "on-exit=stay\n"));
         assert_non_null(strstr(conf, "experiment=e\n"));
         assert_string_equal(keys, "ssh-ed25519 AAAA me\n");
 
-        s.user = strdup("1:2");
+        /* A caller's entrypoint takes the place of the image's, behind init. */
+        s.entrypoint = strdup("/bin/sh");
         assert_ok(run_spec_container(&s, "r@d", inspect, "ctl", "/dir", &body, &err), err);
         assert_ok(tb_json_dump(json_object_get(body, "Entrypoint"), false, &text, NULL, &err), err);
         assert_string_equal(
-                text, "[\"/tbnode/init\",\"--user\",\"1:2\",\"--level\",\"basic\",\"--\",\"/start\"]");
-        assert_string_equal(json_string_value(json_array_get(json_object_get(body, "Cmd"), 0)), "x");
-        assert_null(json_object_get(body, "User"));
+                text, "[\"/tbnode/init\",\"--user\",\"app\",\"--level\",\"basic\",\"--\",\"/bin/sh\"]");
+        assert_null(json_object_get(body, "Cmd"));
+}
+
+/* A node starts as root; init and the health check are told who main is. */
+static void test_run_user(void **state)
+{
+        static const struct {
+                const char *user, *env, *config, *conf, *container_user, *test;
+        } cases[] = {
+                {NULL, NULL, "{}", "keep-home=no\n", NULL, NULL},
+                {NULL, NULL, "{\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"]},\"Env\":[\"HOME=/h\"]}",
+                        "keep-home=yes\n", NULL, NULL},
+                {NULL, NULL, "{\"User\":\"app\",\"Healthcheck\":{\"Test\":[\"CMD\",\"x\",\"y\"]}}",
+                        "user=app\nkeep-home=no\n", "0",
+                        "[\"CMD\",\"/tbnode/init\",\"as-user\",\"app\",\"--\",\"x\",\"y\"]"},
+                {"1:2", "HOME=/y", "{\"User\":\"app\",\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"a b\"]}}",
+                        "user=1:2\nkeep-home=yes\n", "0",
+                        "[\"CMD\",\"/tbnode/init\",\"as-user\",\"1:2\",\"--keep-home\",\"--\",\"/bin/"
+                        "sh\",\"-c\",\"a "
+                        "b\"]"},
+                {NULL, "HOME=",
+                        "{\"User\":\"7\",\"Env\":[\"HOME=/h\"],\"Shell\":[\"/bin/bash\",\"-e\",\"-c\"],"
+                        "\"Healthcheck\":{\"Test\":[\"CMD-SHELL\",\"a\"]}}",
+                        "user=7\nkeep-home=no\n", "0",
+                        "[\"CMD\",\"/tbnode/init\",\"as-user\",\"7\",\"--\",\"/bin/"
+                        "bash\",\"-e\",\"-c\",\"a\"]"},
+                {NULL, "HOME",
+                        "{\"User\":\"7\",\"Env\":[\"HOME=/h\"],\"Healthcheck\":{\"Test\":[\"NONE\"]}}",
+                        "user=7\nkeep-home=no\n", "0", NULL},
+                {"root", "HOMER=1", "{\"User\":\"app\"}", "user=root\nkeep-home=no\n", "0", NULL},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_json_ json_t *config = parse(cases[i].config), *inspect = NULL,
+                                      *body = json_object();
+                _cleanup_run_spec_ RunSpec s = {.node = strdup("n")};
+                _cleanup_free_ char *conf = NULL, *test = NULL;
+                TbError *err = NULL;
+
+                inspect = json_pack("{s:O}", "Config", config);
+                assert_true(inspect && body && s.node);
+                if (cases[i].user)
+                        s.user = strdup(cases[i].user);
+                if (cases[i].env)
+                        assert_ok(tb_strv_append(&s.env, cases[i].env, &err), err);
+                assert_ok(run_spec_node_conf(&s, inspect, &conf, &err), err);
+                assert_memory_equal(conf, "on-exit=stay\nnode=n\n", 20);
+                assert_string_equal(conf + 20, cases[i].conf);
+                assert_ok(run_spec_add_user(&s, inspect, body, &err), err);
+                if (cases[i].container_user)
+                        assert_string_equal(
+                                json_string_value(json_object_get(body, "User")), cases[i].container_user);
+                else
+                        assert_null(json_object_get(body, "User"));
+                if (cases[i].test) {
+                        assert_ok(tb_json_dump(json_object_get(json_object_get(body, "Healthcheck"), "Test"),
+                                          false, &test, NULL, &err),
+                                err);
+                        assert_string_equal(test, cases[i].test);
+                } else {
+                        assert_null(json_object_get(body, "Healthcheck"));
+                }
+        }
+}
+
+static void test_run_user_bad(void **state)
+{
+        _cleanup_json_ json_t *line = parse("{\"Config\":{\"User\":\"a\\non-exit=stop\"}}"),
+                              *none = parse("{}");
+        _cleanup_run_spec_ RunSpec s = {.node = strdup("n"), .user = NULL};
+        _cleanup_free_ char *conf = NULL;
+        TbError *err = NULL;
+
+        assert_error(run_spec_node_conf(&s, line, &conf, &err), -EINVAL, err);
+        s.user = calloc(1, 300);
+        assert_non_null(s.user);
+        memset(s.user, 'u', 299);
+        assert_error(run_spec_node_conf(&s, none, &conf, &err), -ENAMETOOLONG, err);
 }
 
 static void test_run_spec_bad(void **state)
@@ -352,6 +429,8 @@ int main(void)
                 cmocka_unit_test(test_api_paths),
                 cmocka_unit_test(test_api_bad_paths),
                 cmocka_unit_test(test_run_spec),
+                cmocka_unit_test(test_run_user),
+                cmocka_unit_test(test_run_user_bad),
                 cmocka_unit_test(test_run_spec_bad),
                 cmocka_unit_test(test_main_status),
         };

@@ -160,8 +160,6 @@ static void test_values_survive(void **state)
                                 check_array(text, "ENTRYPOINT", s->args);
                         if (s->op == RECIPE_CMD)
                                 check_array(text, "CMD", s->args);
-                        if (s->op == RECIPE_HEALTHCHECK)
-                                check_array(text, "HEALTHCHECK", s->args);
                 }
         }
 }

@@ -227,6 +227,14 @@ static void test_node_conf(void **state)
 
         node_conf_parse("on-exit=stop", &c);
         assert_int_equal(c.on_exit, ON_EXIT_STOP);
+        assert_string_equal(c.user, "");
+        assert_int_equal(c.keep_home, KEEP_HOME_UNSET);
+
+        node_conf_parse("user=app:a=b\nkeep-home=yes\n", &c);
+        assert_string_equal(c.user, "app:a=b");
+        assert_int_equal(c.keep_home, KEEP_HOME_YES);
+        node_conf_parse("user=1\nkeep-home=no\n", &c);
+        assert_int_equal(c.keep_home, KEEP_HOME_NO);
 }
 
 static void test_bad_lines_are_left_out(void **state)
@@ -237,11 +245,19 @@ static void test_bad_lines_are_left_out(void **state)
         memset(line, 'x', sizeof(line));
         line[sizeof(line) - 1] = '\0';
         snprintf(text, sizeof(text),
-                "node=%s\non-exit=never\nssh-port=0\nssh-port=65536\nnonsense\n=\non-exit=stop\n", line);
+                "node=%s\non-exit=never\nssh-port=0\nssh-port=65536\nnonsense\n=\nkeep-home=\non-exit="
+                "stop\n",
+                line);
         node_conf_parse(text, &c);
         assert_int_equal(c.on_exit, ON_EXIT_STOP);
         assert_int_equal(c.ssh_port, 22);
         assert_string_equal(c.node, "");
+        assert_int_equal(c.keep_home, KEEP_HOME_UNSET);
+
+        /* A user that can't be written down is nobody, not somebody else. */
+        snprintf(text, sizeof(text), "user=%s\n", line);
+        node_conf_parse(text, &c);
+        assert_int_equal(strlen(c.user), NODE_NAME_MAX);
 }
 
 static void test_numbers(void **state)

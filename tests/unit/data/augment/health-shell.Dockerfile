@@ -10,18 +10,12 @@ FROM ${BASE}
 # No file of the image is touched.
 ADD basic.tar.gz /
 
-# /tbnode/init starts as root and gives the main process the image's own user (--user below).
-USER 0
-
 # What this image was made from, and with what.
 LABEL "org.opencontainers.image.base.name"="docker.io/library/fixture:1.0" \
       "org.opencontainers.image.base.digest"="sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" \
       "org.tbnode.version"="@VERSION@" \
       "org.tbnode.level"="basic" \
       "org.tbnode.payload"="sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
-
-# The image's own health check, run as the image's own user as before.
-HEALTHCHECK --interval=1500ms --start-period=500ms --start-interval=1ms CMD ["/tbnode/init", "as-user", "1000:0", "--", "/bin/bash", "-o", "pipefail", "-c", "curl -fs \"http://localhost:$PORT/\" | grep 'ok' || exit 1"]
 
 # The first process. What follows -- is the image's own ENTRYPOINT; arguments of docker run, or
 # CMD, come behind it as always.

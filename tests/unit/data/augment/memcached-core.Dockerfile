@@ -13,9 +13,6 @@ ADD basic.tar.gz /
 # Level core: the testbed client beside them.
 ADD core.tar.gz /
 
-# /tbnode/init starts as root and gives the main process the image's own user (--user below).
-USER 0
-
 # What this image was made from, and with what.
 LABEL "org.opencontainers.image.base.name"="docker.io/library/fixture:1.0" \
       "org.opencontainers.image.base.digest"="sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" \

@@ -10,9 +10,6 @@ FROM ${BASE}
 # No file of the image is touched.
 ADD basic.tar.gz /
 
-# /tbnode/init starts as root and gives the main process the image's own user (--user below).
-USER 0
-
 # What this image was made from, and with what.
 LABEL "org.opencontainers.image.base.name"="docker.io/library/fixture:1.0" \
       "org.opencontainers.image.base.digest"="sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" \
