@@ -20,3 +20,9 @@ void op_logs(ApiRequest *r);
 void op_augment(ApiRequest *r);
 void op_dockerfile(ApiRequest *r);
 void op_events(ApiRequest *r);
+/* api-client-ops.c */
+void op_declaration_get(ApiRequest *r);
+void op_declaration_set(ApiRequest *r);
+void op_programs(ApiRequest *r);
+void op_program(ApiRequest *r);
+void op_startup(ApiRequest *r);

@@ -44,7 +44,7 @@ static char *interfaces_text(const json_t *node)
 int cli_ps(Cli *c, int argc, char **argv)
 {
         static const char *const columns[] = {
-                "NODE", "EXPERIMENT", "STATE", "IP", "FIREWALL", "LINKS", "IMAGE", NULL};
+                "NODE", "EXPERIMENT", "STATE", "CLIENT", "IP", "FIREWALL", "LINKS", "IMAGE", NULL};
         _cleanup_(cli_table_freep) CliTable *t = NULL;
         _cleanup_json_ json_t *answer = NULL;
         TbError *err = NULL;
@@ -66,8 +66,8 @@ int cli_ps(Cli *c, int argc, char **argv)
         json_array_foreach (json_object_get(answer, "nodes"), i, n) {
                 _cleanup_free_ char *links = interfaces_text(n);
                 const char *const cells[] = {cli_text(n, "node", "-"), cli_text(n, "experiment", "-"),
-                        cli_text(n, "state", "-"), cli_text(n, "ip", "-"), cli_text(n, "firewall", "-"),
-                        links ?: "-", cli_text(n, "image", "-"), NULL};
+                        cli_text(n, "state", "-"), cli_text(n, "client_state", "-"), cli_text(n, "ip", "-"),
+                        cli_text(n, "firewall", "-"), links ?: "-", cli_text(n, "image", "-"), NULL};
 
                 if (cli_table_add(t, cells, &err) < 0)
                         return cli_fail(err);
@@ -91,6 +91,38 @@ static void print_direction(const char *name, const json_t *d)
                 (long long) json_integer_value(json_object_get(d, "drops")));
 }
 
+/* "exited 3", "running" */
+static void print_outcome(const char *what, const char *name, const json_t *j)
+{
+        const json_t *status = json_object_get(j, "status");
+
+        printf("  %-11s %s%s%s", what, name, name[0] ? " " : "", cli_text(j, "state", "-"));
+        if (json_is_integer(status) && !tb_streq(cli_text(j, "state", ""), "running"))
+                printf(" %lld", (long long) json_integer_value(status));
+        if (cli_text(j, "reason", NULL))
+                printf(": %s", cli_text(j, "reason", ""));
+        printf("\n");
+}
+
+/* What the testbed client in the node said; nothing where there is none and nothing was declared. */
+static void print_client(const json_t *c)
+{
+        const char *state = cli_text(c, "state", NULL), *reason = cli_text(c, "reason", NULL), *name;
+        json_t *value;
+
+        if (!state && !json_is_true(json_object_get(c, "declared")))
+                return;
+        printf("  client      %s%s%s%s%s\n", state ?: "has not said anything", reason ? ": " : "",
+                reason ?: "", json_is_true(json_object_get(c, "attached")) ? "" : " (not connected)",
+                json_is_true(json_object_get(c, "ready")) ? ", ready" : "");
+        if (cli_text(c, "error", NULL))
+                printf("  problem     %s\n", cli_text(c, "error", ""));
+        if (json_is_object(json_object_get(c, "startup")))
+                print_outcome("startup", "", json_object_get(c, "startup"));
+        json_object_foreach (json_object_get(c, "programs"), name, value)
+                print_outcome("program", name, value);
+}
+
 static void print_node(const json_t *n)
 {
         const json_t *i;
@@ -107,6 +139,7 @@ static void print_node(const json_t *n)
         printf("  container   %s (%.12s)\n", cli_text(n, "container", ""), cli_text(n, "id", ""));
         printf("  image       %s\n", cli_text(n, "image", "-"));
         printf("  main        %s, on exit %s\n", cli_text(n, "main", "running"), cli_text(n, "on_exit", ""));
+        print_client(json_object_get(n, "client"));
         printf("  address     %s\n", cli_text(n, "ip", "-"));
         printf("  firewall    %s%s\n", cli_text(n, "firewall", "none"),
                 json_is_true(json_object_get(n, "firewall_installed")) ? " (in the kernel)" : "");

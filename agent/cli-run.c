@@ -135,6 +135,30 @@ static int take_env(json_t *body, const char *value, TbError **err)
         return pair ? add(body, "env", pair, err) : tb_error_oom(err);
 }
 
+static int take_declaration(json_t *body, const char *path, TbError **err)
+{
+        json_t *declaration;
+        int r;
+
+        r = cli_load_declaration(path, &declaration, err);
+        return r < 0 ? r : tb_json_set_new(body, "declare", declaration, err);
+}
+
+/* The command line wins over the file. */
+static int take_startup(json_t *body, const char *command, const char *user, TbError **err)
+{
+        json_t *declaration = json_object_get(body, "declare");
+        int r = 0;
+
+        if (!declaration) {
+                declaration = json_object();
+                r = tb_json_set_new(body, "declare", declaration, err);
+        }
+        return r < 0 ? r
+                     : tb_json_set_new(declaration, "startup",
+                               json_pack("{s:s, s:s*}", "command", command, "user", user), err);
+}
+
 static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
 {
         static const struct option options[] = {
@@ -156,9 +180,13 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                 {"user", required_argument, NULL, 'u'},
                 {"workdir", required_argument, NULL, 'w'},
                 {"entrypoint", required_argument, NULL, 'T'},
+                {"declare", required_argument, NULL, 'D'},
+                {"startup", required_argument, NULL, 'C'},
+                {"startup-user", required_argument, NULL, 'O'},
                 CLI_OPTIONS,
                 {},
         };
+        const char *startup = NULL, *startup_user = NULL;
         bool keys = false;
         int opt, r = 0;
 
@@ -174,6 +202,15 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                         keys = true;
                         r = add_keys(body, optarg, err);
                         break;
+                case 'D':
+                        r = take_declaration(body, optarg, err);
+                        break;
+                case 'C':
+                        startup = optarg;
+                        break;
+                case 'O':
+                        startup_user = optarg;
+                        break;
                 case 'e':
                         r = take_env(body, optarg, err);
                         break;
@@ -187,6 +224,13 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                 return r;
         if (optind >= argc)
                 return cli_usage(c, "no image is given");
+        if (startup_user && !startup)
+                return cli_usage(c, "--startup-user is for --startup, which is not given");
+        if (startup) {
+                r = take_startup(body, startup, startup_user, err);
+                if (r < 0)
+                        return r;
+        }
         r = json_object_set_new(body, "image", json_string(argv[optind])) < 0
                 ? tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the image's name is not valid UTF-8 text")
                 : 0;
@@ -217,6 +261,8 @@ int cli_run(Cli *c, int argc, char **argv)
         ip = cli_text(line, "ip", NULL);
         printf("node %s is up%s%s, after %.1f s\n", cli_text(line, "name", ""), ip ? " at " : "", ip ?: "",
                 json_number_value(json_object_get(line, "ms")) / 1e3);
+        if (json_is_true(json_object_get(line, "level_raised")))
+                printf("level core: what is declared needs the testbed client in the node\n");
         if (json_object_get(line, "ssh"))
                 printf("log in:  tbnode ssh %s\n", cli_text(line, "container", ""));
         return CLI_OK;

@@ -33,6 +33,9 @@ const CliVerb cli_verbs[] = {
                 "  --firewall STYLE   none, open, basic or closed (default open)\n"
                 "  --on-exit WHAT     stay, stop or restart when its program has ended (default stay)\n"
                 "  --ssh-key FILE     public key(s) that may log in (default: your ~/.ssh/id_*.pub)\n"
+                "  --declare FILE     what the node is to be (see tbnode declare); its level is core then\n"
+                "  --startup COMMAND  to be run once the node is set up, by --startup-user USER (default "
+                "root)\n"
                 "  -e, --env NAME=VALUE      -v, --volume SOURCE:/TARGET[:ro]   -p, --publish "
                 "[[IP:]PORT:]PORT[/udp]\n"
                 "  -u, --user USER           -w, --workdir DIR                  --entrypoint PROGRAM\n",
@@ -51,6 +54,19 @@ const CliVerb cli_verbs[] = {
                 cli_shape},
         {"firewall", "firewall show [NODE] | set NODE STYLE",
                 "Show or change the firewall style (open, basic, closed)", NULL, cli_firewall},
+        {"declare", "declare NODE FILE | declare --show NODE",
+                "Say what a node is to be: accounts, hosts, routes, programs, ...",
+                "  FILE is a JSON object (docs/node-protocol.md), - is standard input. It takes the place "
+                "of what "
+                "was declared.\n"
+                "  --show             print what is declared (without password hashes)\n",
+                cli_declare},
+        {"programs", "programs NODE", "The declared programs of a node and how they are", NULL,
+                cli_programs},
+        {"program", "program [--signal SIGNAL] NODE start|stop|kill NAME",
+                "Control a declared program of a node",
+                "  -s, --signal SIGNAL   for kill, instead of KILL\n", cli_program},
+        {"startup", "startup NODE", "Run a node's startup command once more", NULL, cli_startup},
         {"stop", "stop NODE...", "Stop nodes", NULL, cli_stop},
         {"start", "start NODE...", "Start stopped nodes", NULL, cli_start},
         {"rm", "rm NODE...", "Remove nodes", NULL, cli_rm},

@@ -75,6 +75,9 @@ char *cli_node_path(const char *node, const char *suffix);
 int cli_long(Cli *c, const char *path, const json_t *body, const char *member, json_t **ret, TbError **err)
         _warn_unused_;
 
+/* A declaration out of a file ("-": stdin): an object; the agent checks what is in it. */
+int cli_load_declaration(const char *path, json_t **ret, TbError **err) _warn_unused_;
+
 /* Prints an object for scripts. */
 int cli_print_json(const json_t *j, TbError **err) _warn_unused_;
 const char *cli_text(const json_t *obj, const char *key, const char *otherwise);
@@ -95,6 +98,10 @@ int cli_ps(Cli *c, int argc, char **argv);
 int cli_inspect(Cli *c, int argc, char **argv);
 int cli_shape(Cli *c, int argc, char **argv);
 int cli_firewall(Cli *c, int argc, char **argv);
+int cli_declare(Cli *c, int argc, char **argv);
+int cli_programs(Cli *c, int argc, char **argv);
+int cli_program(Cli *c, int argc, char **argv);
+int cli_startup(Cli *c, int argc, char **argv);
 int cli_stop(Cli *c, int argc, char **argv);
 int cli_start(Cli *c, int argc, char **argv);
 int cli_rm(Cli *c, int argc, char **argv);

@@ -12,6 +12,7 @@
 #include "common/strv.h"
 #include "common/units.h"
 
+#define TMCD_PORT 7777
 #define SECOND UINT64_C(1000000)
 
 static const char *const firewall_table[_AGENT_FIREWALL_MAX] = {
@@ -165,6 +166,37 @@ static int parse_nodes(const char *value, void *userdata, TbError **err)
         return tb_parse_u32(value, 1, 10000, userdata, err);
 }
 
+/* off | [ADDRESS:]PORT | ADDRESS */
+static int parse_tmcd(const char *value, void *userdata, TbError **err)
+{
+        static const char expected[] = "[ADDRESS:]PORT, ADDRESS or off";
+        ConfigTmcd c = {.enabled = true, .port = TMCD_PORT};
+        char address[INET_ADDRSTRLEN] = "";
+        const char *colon = strchr(value, ':'),
+                   *port = colon     ? colon + 1
+                : strchr(value, '.') ? NULL
+                                     : value;
+        size_t n = colon ? (size_t) (colon - value) : strlen(value);
+        uint32_t number = TMCD_PORT;
+
+        if (tb_streq(value, "off")) {
+                *(ConfigTmcd *) userdata = (ConfigTmcd){};
+                return 0;
+        }
+        if (port != value) {
+                if (n >= sizeof(address))
+                        return bad_value(value, expected, err);
+                memcpy(address, value, n);
+                if (inet_pton(AF_INET, address, &c.address) != 1 || c.address.s_addr == 0)
+                        return bad_value(value, expected, err);
+        }
+        if (port && tb_parse_u32(port, 1, 65535, &number, NULL) < 0)
+                return bad_value(value, expected, err);
+        c.port = (uint16_t) number;
+        *(ConfigTmcd *) userdata = c;
+        return 0;
+}
+
 /* Seconds when no unit is given would surprise users of tc's units (microseconds), so a unit is required. */
 static int parse_timeout(const char *value, void *userdata, TbError **err)
 {
@@ -246,6 +278,9 @@ static const ConfigKey config_keys[] = {
                 "How long `tbnode run` waits until the node is configured (default 60s)"},
         {"nodes-max", parse_nodes, offsetof(Config, nodes_max), "N",
                 "Most nodes on this host (default 1000)"},
+        {"tmcd", parse_tmcd, offsetof(Config, tmcd), "[ADDRESS:]PORT|off",
+                "Where Emulab's TMCD is served to nodes (default 7777 on the control network's gateway "
+                "address)"},
 };
 
 const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help)
@@ -268,6 +303,7 @@ int config_init(Config *c, TbError **err)
                 .job_memory = UINT64_C(4096) << 20,
                 .start_timeout_usec = 60 * SECOND,
                 .nodes_max = 1000,
+                .tmcd = {.enabled = true, .port = TMCD_PORT},
         };
         c->registry = strdup("http://127.0.0.1:5000");
         c->docker = strdup(TB_ENGINE_DEFAULT);

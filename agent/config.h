@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +27,13 @@ typedef enum AgentFirewall {
 const char *agent_firewall_to_string(AgentFirewall f);
 AgentFirewall agent_firewall_from_string(const char *s);
 
+/* `tmcd`: off, or where the TMCD protocol is served. */
+typedef struct ConfigTmcd {
+        bool enabled;
+        struct in_addr address; /* 0 = the gateway of the control network */
+        uint16_t port;
+} ConfigTmcd;
+
 typedef struct Config {
         char *registry;        /* the testbed's registry: "http://127.0.0.1:5000" */
         char *docker;          /* engine endpoint: "unix:///var/run/docker.sock" */
@@ -45,6 +53,7 @@ typedef struct Config {
         uint64_t job_memory;         /* address space of a worker, bytes */
         uint64_t start_timeout_usec; /* `tbnode run`: from start to CONFIGURED */
         uint32_t nodes_max;
+        ConfigTmcd tmcd;
 } Config;
 
 /* Fills in the defaults. */

@@ -253,7 +253,8 @@ void docker_events_take_list(DockerEvents *d, const json_t *list)
                 if (n->listed_us != d->list_us && n->touched_us < d->list_us)
                         forget(n);
         }
-        node_dir_sweep(m, list);
+        if (m->event) /* not when a list is only tried out */
+                node_dir_sweep(m, list);
 }
 
 static void on_list_done(

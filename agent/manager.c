@@ -10,12 +10,15 @@
 
 #include "agent/api.h"
 #include "agent/augment-job.h"
+#include "agent/barrier.h"
 #include "agent/docker-events.h"
+#include "agent/experiment.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
 #include "agent/reconcile.h"
 #include "agent/run.h"
 #include "agent/state-file.h"
+#include "agent/tmcd-server.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -41,6 +44,8 @@ int manager_new(Config *config, Manager **ret, TbError **err)
         (void) clock_gettime(CLOCK_REALTIME, &ts);
         m->started_us = (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
         r = event_log_new(&m->log, err);
+        if (r >= 0)
+                r = barriers_new(&m->barriers, err);
         if (r < 0) {
                 manager_free(m);
                 return r;
@@ -61,6 +66,9 @@ Manager *manager_free(Manager *m)
         while (m->n_nodes > 0)
                 node_free(m->nodes[m->n_nodes - 1]);
         free(m->nodes);
+        m->tmcd = tmcd_server_free(m->tmcd);
+        barriers_free(m->barriers);
+        sd_event_source_disable_unref(m->experiment_check);
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
         netctl_free(m->netctl);
@@ -199,6 +207,7 @@ void manager_node_changed(Manager *m, Node *n, NodeState old)
                 event_log_add(m->log, "node-state", j);
         }
         run_node_changed(m, n);
+        experiment_changed(m);
 }
 
 /* ---- Inspecting ---------------------------------------------------------------------------------------------- */
@@ -222,6 +231,7 @@ static void check_synced(Manager *m)
                 log_notice(
                         "removed %lu leftover(s) of nodes that ended while no agent was running", removed);
         reconcile_schedule(m);
+        experiment_changed(m);
 }
 
 static void on_inspect(
@@ -399,7 +409,7 @@ static int manager_setup(Manager *m, TbError **err)
         r = state_file_load(m, err);
         if (r < 0)
                 return r;
-        r = netctl_new(NULL, &m->netctl, err);
+        r = netctl_new(&(NetctlOptions){.enable_bridge_nf = true, .site = &m->site}, &m->netctl, err);
         if (r < 0)
                 return r;
         r = tb_http_new(m->event, &m->http, err);
@@ -412,6 +422,9 @@ static int manager_setup(Manager *m, TbError **err)
         if (r < 0)
                 return r;
         r = job_queue_new(m, &m->jobs, err);
+        if (r < 0)
+                return r;
+        r = tmcd_server_new(m, &m->tmcd, err);
         if (r < 0)
                 return r;
         return api_new(m, &m->api, err);

@@ -24,9 +24,11 @@
  */
 
 typedef struct Api Api;
+typedef struct Barriers Barriers;
 typedef struct DockerEvents DockerEvents;
 typedef struct JobQueue JobQueue;
 typedef struct RunJob RunJob;
+typedef struct TmcdServer TmcdServer;
 
 typedef struct ManagerStats {
         uint64_t batches;
@@ -49,6 +51,11 @@ struct Manager {
         RunJob *runs;                /* list */
         struct NetworkJob *networks; /* list, see network.c */
         int lock_fd;
+        FwSite site; /* what netctl is told of the surroundings */
+        TmcdServer *tmcd;
+        Barriers *barriers;
+        sd_event_source *experiment_check; /* deferred: see experiment.h */
+        unsigned node_connections;         /* of all nodes */
 
         Node **nodes; /* sorted by id */
         size_t n_nodes;

@@ -7,6 +7,7 @@
 
 #include "agent/facts.h"
 #include "agent/log-node.h"
+#include "agent/node-client.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -61,8 +62,10 @@ void node_dir_take(Node *n, const char *path)
                         return;
                 }
         copy = strdup(key);
-        if (copy)
-                n->key = copy;
+        if (!copy)
+                return;
+        n->key = copy;
+        node_client_open(n);
 }
 
 static void remove_dir(const Manager *m, const char *key)
@@ -79,13 +82,14 @@ static void remove_dir(const Manager *m, const char *key)
 
 void node_dir_remove(Node *n)
 {
+        node_client_forget(n);
         if (n->key && !run_uses_dir(n->manager, n->key))
                 remove_dir(n->manager, n->key);
 }
 
 /* ---- What nobody mounts ---------------------------------------------------------------------------------------- */
 
-static bool is_mounted(const Manager *m, const json_t *containers, const char *key)
+bool node_dir_is_mounted(const Manager *m, const json_t *containers, const char *key)
 {
         const json_t *c;
         size_t i;
@@ -108,11 +112,12 @@ void node_dir_sweep(Manager *m, const json_t *containers)
         _cleanup_closedir_ DIR *dir = path ? opendir(path) : NULL;
         unsigned removed = 0;
 
+        node_client_sweep(m, containers);
         if (!dir)
                 return; /* no node was ever made here */
         for (const struct dirent *e; (e = readdir(dir));) {
                 if (!key_is_valid(e->d_name) || run_uses_dir(m, e->d_name) ||
-                        is_mounted(m, containers, e->d_name))
+                        node_dir_is_mounted(m, containers, e->d_name))
                         continue;
                 remove_dir(m, e->d_name);
                 removed++;

@@ -32,5 +32,8 @@ void node_dir_remove(Node *n);
 /* `containers`: the engine's list of all (GET /containers/json?all=1). Removes what belongs to none of them. */
 void node_dir_sweep(Manager *m, const json_t *containers);
 
+/* Does one of these containers mount the directory of this key? */
+bool node_dir_is_mounted(const Manager *m, const json_t *containers, const char *key);
+
 /* Is a run about to use this directory? (run.c) */
 bool run_uses_dir(const Manager *m, const char *key);

@@ -9,6 +9,7 @@
 #include "agent/event-log.h"
 #include "agent/main-status.h"
 #include "agent/manager.h"
+#include "agent/node-client.h"
 #include "agent/node.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -103,7 +104,8 @@ static bool add_details(const Node *n, json_t *j)
                 main_status = NULL;
         if (n->state == NODE_CONFIGURING)
                 (void) node_check_ready(n, &missing);
-        return set(j, "pid", json_integer(n->identity.pid)) &&
+        return set(j, "client", node_client_status_to_json(n)) &&
+                set(j, "pid", json_integer(n->identity.pid)) &&
                 set(j, "start_time", json_integer((json_int_t) n->identity.start_time)) &&
                 set(j, "netns", json_integer((json_int_t) n->identity.netns)) &&
                 set_text(j, "main", main_status) && set_text(j, "missing", missing) &&
@@ -140,6 +142,7 @@ json_t *node_to_json(const Node *n, bool full)
                 !set_text(j, "image", n->has_facts ? n->facts.image : NULL) ||
                 !set(j, "ip", e ? address_to_json(e->address) : json_null()) ||
                 !set_text(j, "firewall", style ?: "none") ||
+                !set_text(j, "client_state", node_client_state(n)) ||
                 !set(j, "interfaces", interfaces_to_json(n, full)))
                 return NULL;
         if (full && !add_details(n, j))

@@ -5,12 +5,15 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/experiment.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/node.h"
 #include "agent/reconcile.h"
 #include "agent/state-file.h"
+#include "agent/tmcd-server.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "common/units.h"
@@ -39,6 +42,7 @@ void node_status_done(NetctlNodeStatus *s)
 static void node_forget_run(Node *n)
 {
         manager_inspect_cancel(n->manager, n);
+        node_client_run_ended(n);
         container_facts_done(&n->facts);
         n->has_facts = false;
         n->identity = (ProcessIdentity){};
@@ -90,6 +94,8 @@ Node *node_free(Node *n)
         if (!n)
                 return NULL;
         manager_remove(n->manager, n);
+        experiment_changed(n->manager);
+        n->client = node_client_free(n->client); /* before the run is forgotten: it may go on without us */
         node_forget_run(n);
         sd_event_source_disable_unref(n->retry);
         node_labels_done(&n->labels);
@@ -263,6 +269,7 @@ static int node_open_process(Node *n, TbError **err)
         tb_close(n->netns_fd);
         n->netns_fd = fd;
         n->identity = identity;
+        node_client_run_began(n);
         return 0;
 }
 
@@ -282,6 +289,8 @@ void node_take_facts(Node *n, ContainerFacts *facts)
                 n->name = name;
         }
         node_dir_take(n, n->facts.node_dir);
+        node_client_open(n);
+        tmcd_server_look(n->manager->tmcd, n);
         if (!n->facts.running || n->facts.pid == 0) {
                 node_event(n, NODE_EVENT_NOT_RUNNING, NULL);
                 return;
@@ -291,6 +300,8 @@ void node_take_facts(Node *n, ContainerFacts *facts)
                 node_event(n, NODE_EVENT_NOT_RUNNING, NULL);
         else if (r < 0)
                 node_event(n, NODE_EVENT_FAIL, err);
-        else
+        else {
+                experiment_changed(n->manager);
                 node_event(n, NODE_EVENT_FACTS, NULL);
+        }
 }

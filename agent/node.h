@@ -9,6 +9,7 @@
 #include "agent/facts.h"
 #include "agent/labels.h"
 #include "agent/node-state.h"
+#include "agent/token-bucket.h"
 #include "common/engine.h"
 #include "common/error.h"
 #include "netctl/netctl.h"
@@ -25,6 +26,7 @@
  */
 
 typedef struct Manager Manager;
+typedef struct NodeClient NodeClient;
 
 /* A live change of one network's shape, which wins over the labels. */
 typedef struct ShapeOverride {
@@ -69,6 +71,9 @@ typedef struct Node {
 
         unsigned failures;
         sd_event_source *retry;
+
+        NodeClient *client; /* declared for it, and reported by it; NULL until it is known well enough */
+        TokenBucket events; /* what it may add to the event log */
 
         NetctlNodeStatus status; /* as read back by the last batch; error is always NULL here */
         bool has_status;

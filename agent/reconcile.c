@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/log-node.h"
+#include "agent/node-client.h"
 #include "agent/reconcile.h"
 #include "agent/route.h"
 #include "common/cleanup.h"
@@ -138,6 +139,8 @@ static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
         n->has_status = true;
         *s = (NetctlNodeStatus){};
         m->stats.nodes_applied++;
+        (void) node_client_apply_routes(
+                n, NULL); /* shown by `tbnode inspect`; links and rules are right all the same */
         node_event(n, NODE_EVENT_APPLIED, NULL);
 }
 

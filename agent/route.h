@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <jansson.h>
 #include <netinet/in.h>
 
 #include "common/error.h"
@@ -16,3 +17,12 @@
  * always returns (failure to return ends the process: nothing may run in a foreign namespace).
  */
 int route_ensure_default(int netns_fd, struct in_addr gateway, TbError **err) _warn_unused_;
+
+/*
+ * Declared routes: `routes` is the list of a checked declaration (NULL = none). They carry a protocol number of ours
+ * (ROUTE_PROTOCOL; rtnetlink(7), rtm_protocol), so that those that are declared no more are found and removed, and nobody
+ * else's ever is. Looks first; returns how many were written. A route that the kernel refuses does not keep the others from
+ * being made: the first such error is returned, and names the route.
+ */
+#define ROUTE_PROTOCOL 116
+int route_ensure_declared(int netns_fd, const json_t *routes, TbError **err) _warn_unused_;

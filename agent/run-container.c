@@ -149,6 +149,27 @@ static int add_labels(const RunSpec *s, json_t *body, TbError **err)
         return r;
 }
 
+/* Not binds: these fail when the source is missing, instead of making it; and take any path. */
+static int add_mounts(const RunSpec *s, json_t *host, TbError **err)
+{
+        _cleanup_json_ json_t *list = json_array();
+        const json_t *mount;
+        size_t i;
+
+        if (!list)
+                return tb_error_oom(err);
+        json_array_foreach (json_object_get(s->declare, "mounts"), i, mount) {
+                json_t *m = json_pack("{s:s, s:O, s:O, s:b}", "Type", "bind", "Source",
+                        json_object_get(mount, "source"), "Target", json_object_get(mount, "target"),
+                        "ReadOnly", json_is_true(json_object_get(mount, "read_only")));
+
+                if (!m || json_array_append_new(list, m) < 0)
+                        return tb_error_oom(err);
+        }
+        return json_array_size(list) > 0 && json_object_set(host, "Mounts", list) < 0 ? tb_error_oom(err)
+                                                                                      : 0;
+}
+
 static int add_host_config(
         const RunSpec *s, const char *control, const char *node_dir, json_t *body, TbError **err)
 {
@@ -172,7 +193,9 @@ static int add_host_config(
                 if (r < 0)
                         return r;
         }
-        r = tb_json_set_string(h, "NetworkMode", control, err);
+        r = add_mounts(s, h, err);
+        if (r >= 0)
+                r = tb_json_set_string(h, "NetworkMode", control, err);
         if (r < 0)
                 return r;
         if (json_object_set(h, "Binds", binds) < 0 || json_object_set(h, "PortBindings", bindings) < 0 ||

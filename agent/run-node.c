@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/run-internal.h"
 #include "common/cleanup.h"
@@ -111,6 +112,8 @@ void run_step_directory(RunJob *j)
         }
         if (r >= 0)
                 r = write_node_file(dir, "authorized_keys", keys, &err);
+        if (r >= 0)
+                r = node_client_prepare(j->manager, j->spec.container, j->spec.declare, &err);
         if (r < 0)
                 run_fail_take(j, err);
         else
@@ -134,7 +137,11 @@ static void on_created(
         } else {
                 memcpy(j->container_id, id, CONTAINER_ID_LEN + 1);
                 j->network_index = 0;
-                run_go(j, RUN_CONNECT);
+                /* A container without a directory is known by its id. */
+                if (!j->dir_made && node_client_prepare(j->manager, id, j->spec.declare, &bad) < 0)
+                        run_fail_take(j, bad);
+                else
+                        run_go(j, RUN_CONNECT);
         }
         run_call_end(j);
 }
@@ -230,7 +237,10 @@ static void run_check_node(RunJob *j, const Node *n)
 
         switch (n->state) {
         case NODE_CONFIGURED:
-                run_go(j, RUN_DONE);
+                if (n->client && n->client->route_error)
+                        run_fail(j, n->client->route_error);
+                else
+                        run_go(j, RUN_DONE);
                 break;
         case NODE_FAILED:
                 if (n->error && n->error->retryable)

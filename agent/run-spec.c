@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "agent/declaration.h"
 #include "agent/request-body.h"
 #include "agent/run-spec.h"
 #include "common/cleanup.h"
@@ -31,6 +32,7 @@ void run_spec_done(RunSpec *s)
         free(s->workdir);
         free(s->entrypoint);
         tb_strv_free(s->cmd);
+        json_decref(s->declare);
         *s = (RunSpec){};
 }
 
@@ -55,9 +57,30 @@ static int check_known(const json_t *body, TbError **err)
 {
         static const char *const known[] = {"image", "level", "builder", "platform", "project", "update",
                 "name", "experiment", "networks", "shape", "firewall", "on_exit", "ssh_keys", "env",
-                "volumes", "publish", "user", "workdir", "entrypoint", "cmd", NULL};
+                "volumes", "publish", "user", "workdir", "entrypoint", "cmd", "declare", NULL};
 
         return request_body_check_members(body, known, err);
+}
+
+/* What only the client can do needs an image that has it. */
+static int take_declaration(const json_t *body, RunSpec *s, TbError **err)
+{
+        const json_t *declare = json_object_get(body, "declare");
+        int r;
+
+        if (!declare || json_is_null(declare))
+                return 0;
+        r = declaration_check(declare, &s->declare, err);
+        if (r >= 0)
+                r = declaration_check_sources(s->declare, err);
+        if (r < 0)
+                return r;
+        if (declaration_needs_client(s->declare) && s->augment.level < AUGMENT_LEVEL_CORE) {
+                s->augment.level = AUGMENT_LEVEL_CORE;
+                s->level_raised = true;
+                return augment_level_check(s->augment.level, err);
+        }
+        return 0;
 }
 
 /* "docker.io/library/nginx:1.25" -> "nginx-3fa2" */
@@ -203,6 +226,8 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
                 r = request_body_take_string(body, "entrypoint", &s.entrypoint, err);
         if (r >= 0)
                 r = take_list(body, "cmd", &s.cmd, err);
+        if (r >= 0)
+                r = take_declaration(body, &s, err);
         if (r < 0)
                 return r;
         *ret = s;

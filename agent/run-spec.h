@@ -32,6 +32,8 @@ typedef struct RunSpec {
         char *workdir;
         char *entrypoint;
         char **cmd;
+        json_t *declare;   /* checked; NULL = nothing is declared */
+        bool level_raised; /* to the one that has the client */
 } RunSpec;
 
 void run_spec_done(RunSpec *s);

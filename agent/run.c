@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "agent/docker-events.h"
+#include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/run-internal.h"
 #include "common/cleanup.h"
@@ -129,9 +130,10 @@ static void step_done(RunJob *j)
         const char *ip = json_string_value(json_object_get(node, "ip"));
         json_t *line;
 
-        line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:O, s:o*}", "event", "result", "name", j->spec.node,
-                "container", j->spec.container, "id", j->container_id, "ms",
-                (json_int_t) ((tb_now_us() - j->started_us) / 1000), "augment", j->augmented, "node", node);
+        line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:O, s:o*}", "event", "result", "name",
+                j->spec.node, "container", j->spec.container, "id", j->container_id, "ms",
+                (json_int_t) ((tb_now_us() - j->started_us) / 1000), "level_raised",
+                (int) j->spec.level_raised, "augment", j->augmented, "node", node);
         if (line && ip)
                 (void) json_object_set_new(line, "ip", json_string(ip));
         if (line && ip && j->dir_made)
@@ -214,6 +216,8 @@ static void step_undo_end(RunJob *j)
 
         if (j->dir_made && dir && tb_rm_rf(dir, &err) < 0)
                 log_error("cannot remove %s: %s", dir, tb_error_message(err));
+        (void) node_client_prepare(
+                j->manager, j->dir_made ? j->spec.container : j->container_id, NULL, NULL);
         log_warning("run of %s failed: %s", j->spec.node, tb_error_message(j->error));
         if (j->api) {
                 api_stream_line(j->api,

@@ -283,6 +283,8 @@ static void compile_out(const FwSite *site, FwStyle style, Rules *r)
         }
         for (size_t i = 0; i < site->n_ntp; i++)
                 add_port(r, site->ntp + i, IPPROTO_UDP, PORT_NTP);
+        if (site->agent_port != 0)
+                add_port(r, &site->agent, IPPROTO_TCP, site->agent_port);
         if (style == FW_BASIC) {
                 add_icmp(r);
                 add_networks(r, site->gateways, site->n_gateways, false);

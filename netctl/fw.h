@@ -61,6 +61,9 @@ typedef struct FwSite {
         size_t n_dns;
         FwNetwork ntp[FW_SITE_MAX];
         size_t n_ntp;
+        /* What the host itself offers its nodes over TCP, whatever their style (emulab.md c.5: the tmcc proxy); port 0: nothing. */
+        FwNetwork agent;
+        uint16_t agent_port;
 } FwSite;
 
 #define FW_LOCK_PATH "/run/xtables.lock"

@@ -29,7 +29,9 @@ static Manager *manager_get(void)
         /* Node directories of containers that are gone are removed: not those of an agent on this machine. */
         free(config.run_dir);
         config.run_dir = strdup("/nonexistent/tbnode");
-        fuzz_assert(config.run_dir && manager_new(&config, &m, NULL) >= 0);
+        free(config.state_dir);
+        config.state_dir = strdup("/nonexistent/state");
+        fuzz_assert(config.run_dir && config.state_dir && manager_new(&config, &m, NULL) >= 0);
         fuzz_assert(sd_event_new(&m->event) >= 0);
         fuzz_assert(tb_http_new(m->event, &m->http, NULL) >= 0);
         fuzz_assert(tb_engine_new(m->http, "unix:///nowhere", &m->engine, NULL) >= 0);
