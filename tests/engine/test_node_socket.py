@@ -168,7 +168,7 @@ class Declare(Base):
     def test_bad_declarations_name_the_place(self):
         run("aa")
         for d, *words in (
-                ({"acounts": {}}, "acounts", "no such member"),
+                ({"users": {}}, "users", "no such member"),
                 ({"accounts": {"users": [{"name": "joe", "uid": 1}]}}, "accounts.users[0]", "'gid' is missing"),
                 ({"accounts": {"users": [{"name": "joe", "uid": -1, "gid": 1}]}}, "accounts.users[0].uid"),
                 ({"accounts": {"users": [{"name": "joe", "uid": 0, "gid": 1}]}}, "uid 0 is root's"),
