@@ -108,6 +108,64 @@ int registry_has_blob(RegistryClient *c, const RegistryRef *repository, const Tb
         return r;
 }
 
+/* ---- delete ---- */
+
+static void on_deleted(RegistryCall *call, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        HasOp *o = userdata;
+        unsigned status = registry_call_status(call);
+
+        if (err) {
+                registry_op_fail(&o->op, err);
+                return;
+        }
+        if (status == 202 || status == 200 || status == 204 || status == 404) {
+                registry_op_finish(&o->op, status != 404, NULL);
+                return;
+        }
+        if (status == 405)
+                (void) tb_error_set(&e, TB_ERROR_REMOTE, -EOPNOTSUPP,
+                        "%s: cannot delete blob %s: the registry does not allow deletion; for "
+                        "docker-registry set "
+                        "storage.delete.enabled to true",
+                        registry_call_host(call)->name, o->digest.text);
+        else
+                (void) registry_status_error(call, &e, "cannot delete blob %s", o->digest.text);
+        registry_op_fail(&o->op, e);
+}
+
+int registry_delete_blob(
+        RegistryClient *c, const RegistryRef *repository, const TbDigest *digest, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op =
+                registry_op_new(c, sizeof(HasOp), has_destroy, NULL, NULL, err);
+        _cleanup_free_ char *url = NULL, *scope = NULL;
+        HasOp *o = (HasOp *) op;
+        RegistryCallOptions options = {
+                .method = "DELETE",
+                .timeout_usec = 60 * USEC_PER_SEC,
+                .done = on_deleted,
+                .userdata = o,
+        };
+        int r;
+
+        if (!o)
+                return -ENOMEM;
+        o->digest = *digest;
+        r = registry_client_get_host(c, repository->host, &options.host, err);
+        if (r < 0)
+                return r;
+        url = registry_host_url(options.host, "%s/blobs/%s", repository->repository, digest->text);
+        scope = tb_asprintf("repository:%s:delete,pull", repository->repository);
+        if (!url || !scope)
+                return tb_error_oom(err);
+        options.url = url;
+        options.scopes[0] = scope;
+        r = registry_call_start(c, &options, &o->call, err);
+        return r < 0 ? r : registry_op_wait(op, err);
+}
+
 /* ---- get, read ---- */
 
 typedef struct ReadOp {

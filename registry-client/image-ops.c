@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Operations on manifests and the registry itself: ping, resolve, get, put, delete. */
+/* Operations on manifests and the registry itself: ping, resolve, get, delete. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 
 #define CALL_TIMEOUT_USEC (60 * USEC_PER_SEC)
 #define INDEX_DEPTH_MAX 4U
+#define INDEX_FETCHES_MAX 32U
 
 /* All of what we can read: a registry that has the image in another form may convert it or refuse. */
 static const char accept_header[] =
@@ -23,8 +24,7 @@ typedef struct ImageOp {
         RegistryRef *ref;
         RegistryHost *host;
         RegistryCall *call;
-        TbDigest pushed; /* put: of the bytes */
-        bool deleting;   /* the operation is a delete whose first step is a resolve */
+        bool deleting; /* the operation is a delete whose first step is a resolve */
 } ImageOp;
 
 static void image_op_destroy(RegistryOp *op)
@@ -350,36 +350,41 @@ int registry_resolve(RegistryClient *c, const RegistryRef *ref, RegistryDescript
 
 /* ---- delete ---- */
 
+/* 1 = gone, 0 = was not there. */
+static int delete_result(RegistryCall *call, const char *what, TbError **err)
+{
+        unsigned status = registry_call_status(call);
+
+        if (status == 202 || status == 200 || status == 204)
+                return 1;
+        if (status == 404)
+                return 0;
+        if (status == 405)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
+                        "%s: cannot delete %s: the registry does not allow deletion; for docker-registry "
+                        "set "
+                        "storage.delete.enabled to true",
+                        registry_call_host(call)->name, what);
+        return registry_status_error(call, err, "cannot delete %s", what);
+}
+
 static void on_delete(RegistryCall *call, const TbError *err, void *userdata)
 {
         _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ char *text = NULL;
         ImageOp *o = userdata;
-        unsigned status;
+        int r;
 
         if (err) {
                 registry_op_fail(&o->op, err);
                 return;
         }
-        status = registry_call_status(call);
-        if (status == 202 || status == 200 || status == 204) {
-                registry_op_finish(&o->op, 1, NULL);
-                return;
-        }
-        if (status == 404) {
-                registry_op_finish(&o->op, 0, NULL);
-                return;
-        }
         text = ref_text(o);
-        if (status == 405)
-                (void) tb_error_set(&e, TB_ERROR_REMOTE, -EOPNOTSUPP,
-                        "%s: cannot delete %s: the registry does not allow deletion; for docker-registry "
-                        "set "
-                        "storage.delete.enabled to true",
-                        o->host->name, text ? text : "manifest");
+        r = delete_result(call, text ? text : "manifest", &e);
+        if (r < 0)
+                op_fail_with(o, &e);
         else
-                (void) registry_status_error(call, &e, "cannot delete %s", text ? text : "manifest");
-        op_fail_with(o, &e);
+                registry_op_finish(&o->op, r, NULL);
 }
 
 int registry_delete_manifest_start(RegistryClient *c, const RegistryRef *ref, RegistryDoneFn done,
@@ -394,6 +399,47 @@ int registry_delete_manifest(RegistryClient *c, const RegistryRef *ref, TbError 
         int r = registry_delete_manifest_start(c, ref, NULL, NULL, &op, err);
 
         return r < 0 ? r : registry_op_wait(op, err);
+}
+
+/* Registries without it answer 400 (a tag is no digest), 405 or UNSUPPORTED. */
+static void on_delete_tag(RegistryCall *call, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        ImageOp *o = userdata;
+        unsigned status = registry_call_status(call);
+        int r;
+
+        if (err) {
+                registry_op_fail(&o->op, err);
+                return;
+        }
+        if (status == 400 || status == 405 || status == 501)
+                r = tb_error_set(&e, TB_ERROR_REMOTE, -EOPNOTSUPP,
+                        "%s: cannot delete the tag %s:%s alone: this registry deletes only manifests, with "
+                        "all their tags",
+                        o->host->name, o->ref->repository, o->ref->tag);
+        else
+                r = delete_result(call, o->ref->tag, &e);
+        if (r < 0)
+                op_fail_with(o, &e);
+        else
+                registry_op_finish(&o->op, r, NULL);
+}
+
+int registry_delete_tag(RegistryClient *c, const RegistryRef *ref, TbError **err)
+{
+        RegistryCallOptions options = {.done = on_delete_tag};
+        _cleanup_(image_op_freep) ImageOp *o = NULL;
+        int r;
+
+        if (!ref->tag)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "%s/%s: no tag to delete is named",
+                        ref->host, ref->repository);
+        r = image_op_new(c, ref, NULL, NULL, &o, err);
+        if (r < 0)
+                return r;
+        r = manifest_call(o, "DELETE", ref->tag, "delete,pull", &options, err);
+        return r < 0 ? r : registry_op_wait(&o->op, err);
 }
 
 /* ---- get ---- */
@@ -454,41 +500,83 @@ int registry_get_manifest(RegistryClient *c, const RegistryRef *ref, RegistryMan
         return 0;
 }
 
+/* A walk through nested indexes. */
+typedef struct ImageSearch {
+        RegistryClient *client;
+        const RegistryRef *ref;
+        const RegistryPlatform *platform;
+        unsigned fetches;
+} ImageSearch;
+
+static int find_image(ImageSearch *s, const RegistryManifest *index, unsigned depth, RegistryManifest **ret,
+        TbError **err);
+
+/* What an entry names, or the image inside when that is an index. */
+static int find_in_entry(
+        ImageSearch *s, const RegistryDescriptor *d, unsigned depth, RegistryManifest **ret, TbError **err)
+{
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+        _cleanup_(registry_ref_freep) RegistryRef *child = NULL;
+        int r;
+
+        if (depth > INDEX_DEPTH_MAX || ++s->fetches > INDEX_FETCHES_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
+                        "%s/%s: indexes nested deeper than %u, or more than %u of them", s->ref->host,
+                        s->ref->repository, INDEX_DEPTH_MAX, INDEX_FETCHES_MAX);
+        r = registry_ref_with(s->ref, NULL, &d->digest, &child, err);
+        if (r < 0)
+                return r;
+        r = registry_get_manifest(s->client, child, &m, err);
+        if (r < 0)
+                return r;
+        if (registry_manifest_is_index(m))
+                return find_image(s, m, depth, ret, err);
+        *ret = TAKE_PTR(m);
+        return 0;
+}
+
+static int find_image(
+        ImageSearch *s, const RegistryManifest *index, unsigned depth, RegistryManifest **ret, TbError **err)
+{
+        const RegistryDescriptor *best;
+        int r;
+
+        r = registry_manifest_select(index, s->platform, &best, err);
+        if (r < 0) {
+                (void) tb_error_prefix(err, "%s/%s", s->ref->host, s->ref->repository);
+                return r;
+        }
+        if (best->platform.os)
+                return find_in_entry(s, best, depth + 1, ret, err);
+        /* Nothing names our platform; each entry that names none may lead to it. */
+        for (const RegistryDescriptor *d = best; d < index->entries + index->n_entries; d++) {
+                RegistryManifestKind kind = registry_manifest_kind_from_media_type(d->media_type);
+                _cleanup_error_ TbError *e = NULL;
+
+                if (d->platform.os || d->attestation || kind < 0 || kind == REGISTRY_OCI_ARTIFACT)
+                        continue;
+                r = find_in_entry(s, d, depth + 1, ret, &e);
+                if (r != -ENOENT)
+                        return r < 0 ? tb_error_move(err, &e) : r;
+        }
+        return registry_manifest_no_platform(index, s->platform, err);
+}
+
 int registry_get_image(RegistryClient *c, const RegistryRef *ref, const RegistryPlatform *platform,
         RegistryManifest **ret, RegistryManifest **ret_top, TbError **err)
 {
         _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL, *top = NULL;
-        unsigned depth = 0;
+        ImageSearch s = {.client = c, .ref = ref, .platform = platform};
         int r;
 
         r = registry_get_manifest(c, ref, &m, err);
         if (r < 0)
                 return r;
-        while (registry_manifest_is_index(m)) {
-                _cleanup_(registry_ref_freep) RegistryRef *child = NULL;
-                const RegistryDescriptor *d;
-                RegistryManifest *next;
-
-                if (++depth > INDEX_DEPTH_MAX)
-                        return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
-                                "%s/%s: indexes nested deeper than %u", ref->host, ref->repository,
-                                INDEX_DEPTH_MAX);
-                r = registry_manifest_select(m, platform, &d, err);
-                if (r < 0) {
-                        (void) tb_error_prefix(err, "%s/%s", ref->host, ref->repository);
-                        return r;
-                }
-                r = registry_ref_with(ref, NULL, &d->digest, &child, err);
+        if (registry_manifest_is_index(m)) {
+                top = TAKE_PTR(m);
+                r = find_image(&s, top, 0, &m, err);
                 if (r < 0)
                         return r;
-                r = registry_get_manifest(c, child, &next, err);
-                if (r < 0)
-                        return r;
-                if (depth == 1)
-                        top = m;
-                else
-                        registry_manifest_free(m);
-                m = next;
         }
         if (m->kind == REGISTRY_OCI_ARTIFACT)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
@@ -497,91 +585,5 @@ int registry_get_image(RegistryClient *c, const RegistryRef *ref, const Registry
         *ret = TAKE_PTR(m);
         if (ret_top && top)
                 *ret_top = TAKE_PTR(top);
-        return 0;
-}
-
-/* ---- put ---- */
-
-static void on_put(RegistryCall *call, const TbError *err, void *userdata)
-{
-        _cleanup_error_ TbError *e = NULL;
-        _cleanup_free_ char *text = NULL;
-        ImageOp *o = userdata;
-        const char *digest;
-        unsigned status;
-
-        if (err) {
-                registry_op_fail(&o->op, err);
-                return;
-        }
-        status = registry_call_status(call);
-        digest = registry_call_header(call, "Docker-Content-Digest");
-        text = ref_text(o);
-        if (status != 201 && status != 200 && status != 202)
-                (void) registry_status_error(call, &e, "cannot push manifest %s", text ? text : "?");
-        else if (digest && !tb_streq(digest, o->pushed.text)) {
-                _cleanup_free_ char *shown = tb_escape(digest, 80);
-
-                (void) tb_error_set(&e, TB_ERROR_REMOTE, -EBADMSG,
-                        "%s: pushed manifest %s as %s, but the registry says it has %s", o->host->name,
-                        text ? text : "?", o->pushed.text, shown ? shown : "?");
-        }
-        if (e)
-                op_fail_with(o, &e);
-        else
-                registry_op_finish(&o->op, 0, NULL);
-}
-
-int registry_put_manifest_start(RegistryClient *c, const RegistryRef *ref, const char *media_type,
-        const void *data, size_t size, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
-{
-        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
-        _cleanup_(image_op_freep) ImageOp *o = NULL;
-        _cleanup_free_ char *type = NULL;
-        const char *headers[2] = {NULL, NULL};
-        RegistryCallOptions options = {
-                .headers = headers,
-                .body = data,
-                .body_size = size,
-                .done = on_put,
-        };
-        int r;
-
-        /* Nothing goes out that we would refuse to take in. */
-        r = registry_manifest_parse(data, size, media_type, &ref->digest, &m, err);
-        if (r < 0) {
-                (void) tb_error_prefix(err, "cannot push to %s/%s", ref->host, ref->repository);
-                return r;
-        }
-        r = image_op_new(c, ref, done, userdata, &o, err);
-        if (r < 0)
-                return r;
-        o->pushed = m->digest;
-        media_type = registry_manifest_kind_to_media_type(m->kind);
-        type = tb_asprintf("Content-Type: %s", media_type);
-        if (!type || descriptor_set(&o->op.descriptor, media_type, &m->digest, m->size) < 0)
-                return tb_error_oom(err);
-        headers[0] = type;
-        r = manifest_call(o, "PUT", registry_ref_selector(o->ref), "pull,push", &options, err);
-        if (r < 0)
-                return r;
-        *ret = &TAKE_PTR(o)->op;
-        return 0;
-}
-
-int registry_put_manifest(RegistryClient *c, const RegistryRef *ref, const char *media_type,
-        const void *data, size_t size, TbDigest *ret_digest, TbError **err)
-{
-        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
-        int r;
-
-        r = registry_put_manifest_start(c, ref, media_type, data, size, NULL, NULL, &op, err);
-        if (r < 0)
-                return r;
-        r = registry_op_wait(op, err);
-        if (r < 0)
-                return r;
-        if (ret_digest)
-                *ret_digest = op->descriptor.digest;
         return 0;
 }

@@ -40,6 +40,12 @@ int registry_platform_init(RegistryPlatform *ret, const char *os, const char *ar
 /* 0 = does not run on `want`; higher = fits better. */
 unsigned registry_platform_match(const RegistryPlatform *have, const RegistryPlatform *want);
 
+/* ---- manifest.c ---- */
+
+/* -ENOENT: what an index offers instead. */
+int registry_manifest_no_platform(
+        const RegistryManifest *index, const RegistryPlatform *platform, TbError **err);
+
 /* ---- challenge.c ---- */
 
 typedef enum RegistryAuthScheme { /* in the order of preference */
@@ -236,7 +242,9 @@ struct RegistryClient {
         char *helper_path;             /* NULL = $PATH */
         char *certs_dir;               /* NULL = not looked at */
         RegistryProxy proxy;
-        char **warnings; /* that were told */
+        struct RegistryPutOp
+                *subject_updates; /* put-manifest.c: one at a time changes a list of referrers */
+        char **warnings;          /* that were told */
         RegistryWarningFn warning;
         void *warning_userdata;
         uint64_t stall_sec;
@@ -411,6 +419,32 @@ void registry_op_finish(RegistryOp *op, int result, TbError *err);
 void registry_op_fail(RegistryOp *op, const TbError *err);
 /* Runs the loop until it is over, and until uploads that were given up are closed; returns its result. */
 int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
+
+/* ---- list.c ---- */
+
+#define REGISTRY_PAGES_MAX 1000U
+typedef struct RegistryPages {
+        uint64_t *hashes; /* of the URLs that were asked for; free() */
+        size_t n;
+} RegistryPages;
+/* The URL of the next page after the answer of `call`, which names it `target`: checked as a redirect is, never one that
+ * was asked for (-ELOOP). */
+int registry_pages_next(RegistryPages *seen, const RegistryCall *call, const char *target, char **ret,
+        TbError **err) _warn_unused_;
+
+/* ---- referrers.c ---- */
+
+/* "sha256-<hex>": where the referrers of a manifest are listed in a registry without the API. NULL: out of memory. */
+char *registry_referrers_tag(const TbDigest *digest);
+/* An index that lists referrers, with one more: new bytes, or NULL when it is listed already. `index` NULL = an empty one.
+ * `entry` is borrowed. */
+int registry_referrers_add(const RegistryManifest *index, json_t *entry, char **ret, size_t *ret_size,
+        TbError **err) _warn_unused_;
+/* How a manifest is listed there. */
+int registry_referrers_entry(const RegistryManifest *m, json_t **ret, TbError **err) _warn_unused_;
+/* One page of an answer: adds what has this type (NULL = all) to the list. -EPROTO: no index. */
+int registry_referrers_take(RegistryReferrers *list, const char *body, size_t size, const char *content_type,
+        const char *artifact_type, TbError **err) _warn_unused_;
 
 /* ---- download.c ---- */
 

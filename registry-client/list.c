@@ -3,8 +3,8 @@
 /*
  * Paginated lists: tags/list and _catalog (distribution-spec "Listing Tags", distribution api.md "Catalog")
  *
- * The next page is where the Link header says. A server could send us in circles for ever: pages and entries are
- * bounded.
+ * The next page is where the Link header says. A server could send us in circles for ever: no page is asked for twice,
+ * and pages and entries are bounded.
  */
 
 #include <stdlib.h>
@@ -16,7 +16,6 @@
 #include "registry-client/internal.h"
 
 #define PAGE_SIZE 1000
-#define PAGES_MAX 1000U
 #define PAGE_BYTES_MAX (8U * 1024 * 1024)
 
 typedef struct ListOp {
@@ -26,7 +25,8 @@ typedef struct ListOp {
         const char *key; /* "tags", "repositories" */
         char *scope;
         char **entries;
-        size_t n, allocated, pages;
+        size_t n, allocated;
+        RegistryPages seen;
 } ListOp;
 
 static void list_destroy(RegistryOp *op)
@@ -36,6 +36,7 @@ static void list_destroy(RegistryOp *op)
         registry_call_free(o->call);
         free(o->scope);
         tb_strv_free(o->entries);
+        free(o->seen.hashes);
 }
 
 static int add_entry(ListOp *o, const char *s, TbError **err)
@@ -91,6 +92,54 @@ static int take_page(ListOp *o, RegistryCall *call, TbError **err)
         return 0;
 }
 
+static uint64_t hash_of(const char *s)
+{
+        uint64_t h =
+                0xcbf29ce484222325; /* FNV-1a; a collision only ends a list that a server made to collide */
+
+        for (; *s; s++)
+                h = (h ^ (uint8_t) *s) * 0x100000001b3;
+        return h;
+}
+
+int registry_pages_next(
+        RegistryPages *seen, const RegistryCall *call, const char *target, char **ret, TbError **err)
+{
+        const char *from = registry_call_url(call), *name = registry_call_host(call)->name;
+        _cleanup_free_ char *url = NULL;
+        uint64_t h, *v;
+        int r;
+
+        if (seen->n + 1 >= REGISTRY_PAGES_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s: more than %u pages of a list",
+                        name, REGISTRY_PAGES_MAX);
+        r = registry_url_resolve(from, target, &url, err);
+        if (r < 0) {
+                (void) tb_error_prefix(err, "%s: Link", name);
+                return r;
+        }
+        r = registry_call_check_target(registry_call_client(call), registry_call_host(call), from, url, err);
+        if (r < 0)
+                return r;
+        h = hash_of(url);
+        if (h == hash_of(from))
+                return tb_error_set(err, TB_ERROR_REMOTE, -ELOOP,
+                        "%s: a page of a list names itself as the next one", name);
+        for (size_t i = 0; i < seen->n; i++)
+                if (seen->hashes[i] == h)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -ELOOP,
+                                "%s: the pages of a list go round in a circle", name);
+        v = reallocarray(seen->hashes, seen->n + 2, sizeof(*v));
+        if (!v)
+                return tb_error_oom(err);
+        seen->hashes = v;
+        if (seen->n == 0)
+                seen->hashes[seen->n++] = hash_of(from);
+        seen->hashes[seen->n++] = h;
+        *ret = TAKE_PTR(url);
+        return 0;
+}
+
 static int get_page(ListOp *o, const char *url, TbError **err);
 
 /* 1 = the next page is on its way, 0 = that was the last one. */
@@ -105,13 +154,7 @@ static int follow_link(ListOp *o, RegistryCall *call, TbError **err)
         r = registry_link_next(header, &target, err);
         if (r <= 0)
                 return r;
-        if (++o->pages >= PAGES_MAX)
-                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s: more than %u pages of %s",
-                        o->host->name, PAGES_MAX, o->key);
-        r = registry_url_resolve(registry_call_url(call), target, &url, err);
-        if (r < 0)
-                return r;
-        r = registry_call_check_target(o->op.client, o->host, registry_call_url(call), url, err);
+        r = registry_pages_next(&o->seen, call, target, &url, err);
         if (r < 0)
                 return r;
         r = get_page(o, url, err);

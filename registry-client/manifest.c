@@ -437,10 +437,18 @@ static char *list_platforms(const RegistryManifest *index)
         return tb_buffer_steal(&b, NULL);
 }
 
+int registry_manifest_no_platform(
+        const RegistryManifest *index, const RegistryPlatform *platform, TbError **err)
+{
+        _cleanup_free_ char *want = registry_platform_to_string(platform), *have = list_platforms(index);
+
+        return tb_error_set(err, TB_ERROR_REMOTE, -ENOENT, "has no image for platform %s; it offers: %s",
+                want ? want : "?", have ? have : "?");
+}
+
 int registry_manifest_select(const RegistryManifest *index, const RegistryPlatform *platform,
         const RegistryDescriptor **ret, TbError **err)
 {
-        _cleanup_free_ char *want = NULL, *have = NULL;
         const RegistryDescriptor *best = NULL;
         unsigned best_score = 0;
 
@@ -466,8 +474,5 @@ int registry_manifest_select(const RegistryManifest *index, const RegistryPlatfo
                 return 0;
         }
 
-        want = registry_platform_to_string(platform);
-        have = list_platforms(index);
-        return tb_error_set(err, TB_ERROR_REMOTE, -ENOENT, "has no image for platform %s; it offers: %s",
-                want ? want : "?", have ? have : "?");
+        return registry_manifest_no_platform(index, platform, err);
 }
