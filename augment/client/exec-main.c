@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -25,45 +24,17 @@ int session_tty(void)
         return -1;
 }
 
-MainSession main_session_choose(int tty, bool keep_tty)
+static void enter_session(int tty)
 {
-        bool leader = getsid(0) == getpid();
-
-        if (tty < 0)
-                return leader ? MAIN_SESSION_NEW : MAIN_SESSION_GROUP;
-        if (leader && !keep_tty)
-                return MAIN_SESSION_TAKE_TTY;
-        /* Under another init (docker run --init) we were put in the foreground and pass that on; in the
-         * background there is nothing to pass on. */
-        return tcgetpgrp(tty) == getpgrp() ? MAIN_SESSION_FOREGROUND : MAIN_SESSION_GROUP;
-}
-
-void main_session_prepare(MainSession session, int tty)
-{
-        if (session == MAIN_SESSION_TAKE_TTY)
-                (void) ioctl(tty, TIOCNOTTY);
-}
-
-static void enter_session(MainSession session, int tty)
-{
-        switch (session) {
-        case MAIN_SESSION_NEW:
+        if (tty < 0) {
+                /* runsv leads no session here, so a program without a terminal can lead its own, as it would in the
+                 * original. */
                 (void) setsid();
-                break;
-        case MAIN_SESSION_TAKE_TTY:
-                (void) setsid();
-                (void) ioctl(tty, TIOCSCTTY, 0);
-                break;
-        case MAIN_SESSION_FOREGROUND:
-                /* Signals are still blocked here: a background group that sets the foreground one gets TTOU.
-                 */
-                (void) setpgid(0, 0);
-                (void) tcsetpgrp(tty, getpid());
-                break;
-        case MAIN_SESSION_GROUP:
-                (void) setpgid(0, 0);
-                break;
+                return;
         }
+        /* Signals are still blocked here: a background group that sets the foreground one gets TTOU. */
+        (void) setpgid(0, 0);
+        (void) tcsetpgrp(tty, getpid());
 }
 
 /* What Go's os/exec takes for executable: any x bit, not a directory. */
@@ -176,9 +147,9 @@ int program_exec(char **argv, char **env, const char *user, bool keep_home)
         return EXIT_EXEC_FAILED;
 }
 
-int main_exec(const MainSpec *s, MainSession session, int tty, uint64_t mask)
+int main_exec(const MainSpec *s, int tty, uint64_t mask)
 {
-        enter_session(session, tty);
+        enter_session(tty);
         if (signal_mask_set(mask, NULL) < 0) {
                 say("cannot restore the signal mask: %s", strerror(errno));
                 return EXIT_INIT_FAILED;

@@ -4,7 +4,7 @@
  *
  *      /tbnode/init ... -- PROGRAM      the container's first process
  *      /tbnode/init as-user SPEC -- ... a node's health check as the image's user
- *      ./run, ./finish                  a service of runit, see services.h
+ *      ./run, ./finish, ./control/t     a service of runit, see services.h
  */
 #include <errno.h>
 #include <limits.h>
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
         const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
 
         name = name ? name + 1 : argc > 0 ? argv[0] : "";
-        if (strcmp(name, "run") == 0 || strcmp(name, "finish") == 0)
+        if (strcmp(name, "run") == 0 || strcmp(name, "finish") == 0 || strcmp(name, "t") == 0)
                 return service_main(name, argv);
         if (argc > 1 && strcmp(argv[1], "as-user") == 0)
                 return run_as_user(argv);

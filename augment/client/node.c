@@ -2,14 +2,16 @@
 /*
  * Node mode: runit's supervision, ended by whoever stops the container
  *
- * init's own children are runsvdir and whatever is orphaned. main is runsv's child, so what happens to it
- * comes through a pipe from its run and finish programs (services.h); its pid is held as a pidfd, so that no
- * signal ever goes to a stranger.
+ * init's own children are a runsv per service (supervise.h) and whatever is orphaned; all of it is reaped at once. main
+ * is runsv's child, so what happens to it comes through a pipe from its run and finish programs (services.h); its pid
+ * is held as a pidfd, so that no signal ever goes to a stranger.
  *
- * runsvdir and runsv can't end a container in order: runsvdir leaves its services behind, and nobody would
- * know main's status (reference/images.md 0.3). So init does it: main gets the signal that came, in its own
- * time; then everything gets TERM and HUP; then, after a bound, KILL. Only then init ends. Docker's own
- * time-out is above all of this.
+ * runit can't end a container in order: runsvdir leaves its services behind, and nobody would know main's status
+ * (reference/images.md 0.3). So init does it: main gets the signal that came, in its own time; then everything gets
+ * TERM and HUP; then, after a bound, KILL. Only then init ends. Docker's own time-out is above all of this.
+ *
+ * Nothing here has a period: an idle node sleeps until a signal or an event comes. The timers are the bound above and
+ * the second before a runsv that was killed is started again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +31,7 @@
 #include "augment/client/node.h"
 #include "augment/client/services.h"
 #include "augment/client/signals.h"
+#include "augment/client/supervise.h"
 #include "augment/client/util.h"
 
 /* For everything but main, from the first TERM to the KILL. */
@@ -46,16 +49,13 @@ typedef struct Node {
         NodeState state;
         const MainSpec *spec;
         const NodeConf *conf;
-        int stop_signal;
-        uint64_t mask;
-        const char *rundir;
-        int spec_fd, event_fd, event_child_fd, signal_fd;
+        Supervisor supervisor;
+        int event_fd, signal_fd;
         int main_pidfd; /* -EBADF: main isn't running */
         pid_t main_pid; /* 0: main isn't running */
         bool main_has_started;
         uint64_t held_signals; /* came before main was there */
         int status;            /* main's last exit status as Docker counts it */
-        pid_t runsvdir;        /* 0: not running */
         int64_t deadline;      /* of NODE_ENDING, in ms of CLOCK_MONOTONIC; -1: none */
 } Node;
 
@@ -72,17 +72,25 @@ static bool is_pid1(void)
         return getpid() == 1;
 }
 
-static void end_everything(Node *n)
+/* Once all that runs hears it, and every time that an orphan of what has ended has come to us. */
+static void tell_to_end(void)
 {
-        if (is_pid1()) {
-                /* All but us. runsvdir passes HUP on as TERM; a shell at a terminal wants HUP; what is
-                 * stopped must go on to end. */
-                (void) kill(-1, SIGTERM);
-                (void) kill(-1, SIGHUP);
-                (void) kill(-1, SIGCONT);
-        } else if (n->runsvdir > 0) {
-                (void) kill(n->runsvdir, SIGHUP);
-        }
+        /* runsv passes TERM on; a shell at a terminal wants HUP; what is stopped must go on to end. */
+        static const int signals[] = {SIGTERM, SIGHUP, SIGCONT};
+
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+                if (is_pid1())
+                        (void) kill(-1, signals[i]); /* all but us */
+                else
+                        (void) children_signal(signals[i]); /* the others may be the host's: --pid=host */
+}
+
+static void kill_the_rest(void)
+{
+        if (is_pid1())
+                (void) kill(-1, SIGKILL);
+        else
+                children_kill();
 }
 
 /* The one place where the state changes. */
@@ -94,17 +102,16 @@ static void node_set_state(Node *n, NodeState state)
 
         switch (state) {
         case NODE_STOPPING:
-                if (services_mark_stopping(n->rundir) < 0)
+                if (services_mark_stopping(n->supervisor.context.rundir) < 0)
                         say("%s: cannot write; main may be started again while the container ends",
-                                n->rundir);
+                                n->supervisor.context.rundir);
                 break;
         case NODE_ENDING:
                 n->deadline = now_ms() + END_BOUND_MS;
-                end_everything(n);
+                tell_to_end();
                 break;
         case NODE_ENDED:
-                if (is_pid1())
-                        (void) kill(-1, SIGKILL);
+                kill_the_rest();
                 break;
         case NODE_UP:
         case _NODE_STATE_MAX:
@@ -117,7 +124,7 @@ static void write_status(Node *n, const MainEvent *e)
         char path[PATH_MAX], text[64];
         int r;
 
-        format_path(path, sizeof(path), "%s/main.status", n->rundir);
+        format_path(path, sizeof(path), "%s/main.status", n->supervisor.context.rundir);
         if (e->kind == MAIN_EVENT_STARTED) {
                 (void) unlink(path);
                 return;
@@ -184,7 +191,8 @@ static void handle_events(Node *n)
 
 static bool means_stop(const Node *n, int signal)
 {
-        return signal == n->stop_signal || signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
+        return signal == n->supervisor.context.stop_signal || signal == SIGTERM || signal == SIGINT ||
+                signal == SIGQUIT;
 }
 
 static void handle_signals(Node *n)
@@ -210,66 +218,86 @@ static void handle_signals(Node *n)
         }
 }
 
-/* runsvdir's only work is done once the services run: they go on under their runsv. */
-static void runsvdir_ended(Node *n)
+/* Its runsv was killed: nobody else will tell. */
+static void main_ended_without_runsv(Node *n, int status, int64_t now)
 {
-        n->runsvdir = 0;
+        MainEvent e = {
+                .kind = MAIN_EVENT_ENDED,
+                .code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+                .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+        };
+
+        write_status(n, &e);
+        main_ended(n, &e);
+        supervisor_again(&n->supervisor, SERVICE_MAIN, n->conf->on_exit != ON_EXIT_RESTART, now);
+}
+
+static void main_runsv_ended(Node *n, int64_t now)
+{
+        handle_events(n); /* main's end may be among them, when somebody said `sv exit main` */
         if (n->state >= NODE_ENDING)
                 return;
-        if (n->main_has_started) {
-                say("tbnode: runsvdir has ended; the services go on without it");
+        if (!n->main_has_started) {
+                say("tbnode: the services can't be started");
+                n->status = EXIT_INIT_FAILED;
+                node_set_state(n, NODE_ENDING);
                 return;
         }
-        say("tbnode: the services can't be started");
-        n->status = EXIT_INIT_FAILED;
-        node_set_state(n, NODE_ENDING);
+        if (n->main_pid == 0)
+                supervisor_again(&n->supervisor, SERVICE_MAIN, n->conf->on_exit != ON_EXIT_RESTART, now);
 }
 
 static void reap(Node *n)
 {
+        int64_t now = now_ms();
+        bool any = false;
         int status;
         pid_t pid;
 
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-                if (pid == n->runsvdir)
-                        runsvdir_ended(n);
-                else if (pid == n->main_pid && n->state < NODE_ENDING) {
-                        /* Its runsv was killed: nobody else will tell. */
-                        MainEvent e = {
-                                .kind = MAIN_EVENT_ENDED,
-                                .code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                                .signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-                        };
-
-                        write_status(n, &e);
-                        main_ended(n, &e);
-                }
+                any = true;
+                if (n->state >= NODE_ENDING)
+                        continue;
+                if (pid == n->main_pid)
+                        main_ended_without_runsv(n, status, now);
+                else if (supervisor_reaped(&n->supervisor, pid, now) == SERVICE_MAIN)
+                        main_runsv_ended(n, now);
         }
-        if (pid < 0 && errno == ECHILD && n->state == NODE_ENDING)
+        if (n->state != NODE_ENDING)
+                return;
+        if (pid < 0 && errno == ECHILD)
                 node_set_state(n, NODE_ENDED);
+        else if (any && !is_pid1())
+                tell_to_end();
 }
 
-static void handle_deadline(Node *n)
+static void handle_time(Node *n)
 {
-        if (n->deadline >= 0 && now_ms() >= n->deadline)
+        int64_t now = now_ms();
+
+        if (n->deadline >= 0 && now >= n->deadline)
                 node_set_state(n, NODE_ENDED);
+        if (n->state < NODE_ENDING)
+                supervisor_dispatch(&n->supervisor, now);
 }
 
-static int poll_timeout(const Node *n)
+/* For poll(2). */
+static int time_left(const Node *n)
 {
-        int64_t left;
+        int64_t due = n->deadline >= 0 ? n->deadline : supervisor_due(&n->supervisor), left;
 
-        if (n->deadline < 0)
+        if (due <= 0)
                 return -1;
-        left = n->deadline - now_ms();
+        left = due - now_ms();
         return left < 0 ? 0 : (int) MIN2(left, (int64_t) END_BOUND_MS);
 }
 
 static int node_set_up(Node *n)
 {
+        ServiceContext *c = &n->supervisor.context;
         int fds[2], r;
 
-        r = services_lay_out(&n->rundir);
+        r = services_lay_out(&c->rundir);
         if (r < 0) {
                 say("tbnode: no place to write for the services (%s); running the program only",
                         strerror(-r));
@@ -278,14 +306,19 @@ static int node_set_up(Node *n)
         n->signal_fd = signal_fd_new(UINT64_MAX);
         if (n->signal_fd < 0)
                 return n->signal_fd;
-        if (pipe2(fds, 0) < 0)
+        if (pipe2(fds, O_CLOEXEC) < 0)
                 return -errno;
         n->event_fd = fds[0];
-        n->event_child_fd = fds[1];
-        if (set_cloexec(n->event_fd) < 0 || fcntl(n->event_fd, F_SETFL, O_NONBLOCK) < 0)
+        c->event_fd = fds[1];
+        if (fcntl(n->event_fd, F_SETFL, O_NONBLOCK) < 0)
                 return -errno;
-        n->spec_fd = main_spec_to_fd(n->spec);
-        return n->spec_fd < 0 ? n->spec_fd : 0;
+        c->spec_fd = main_spec_to_fd(n->spec);
+        if (c->spec_fd < 0)
+                return c->spec_fd;
+        r = supervisor_start(&n->supervisor);
+        if (r < 0)
+                say("tbnode: cannot start the services (%s); running the program only", strerror(-r));
+        return r;
 }
 
 /* Nothing of us stays, as in a plain container. */
@@ -304,20 +337,13 @@ int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64
                 .state = NODE_UP,
                 .spec = spec,
                 .conf = conf,
-                .stop_signal = stop_signal,
-                .mask = mask,
+                .supervisor = {.context.stop_signal = stop_signal, .mask = mask},
                 .main_pidfd = -EBADF,
                 .deadline = -1,
         };
 
         if (node_set_up(&n) < 0)
                 return run_program_only(spec, mask);
-        n.runsvdir = services_start(n.rundir, n.spec_fd, n.event_child_fd, n.mask);
-        if (n.runsvdir < 0) {
-                say("tbnode: cannot start the services (%s); running the program only",
-                        strerror(-n.runsvdir));
-                return run_program_only(spec, mask);
-        }
 
         while (n.state != NODE_ENDED) {
                 struct pollfd p[] = {
@@ -325,13 +351,13 @@ int node_run(const MainSpec *spec, const NodeConf *conf, int stop_signal, uint64
                         {.fd = n.event_fd, .events = POLLIN},
                 };
 
-                if (poll(p, ELEMENTSOF(p), poll_timeout(&n)) < 0 && errno != EINTR)
+                if (poll(p, ELEMENTSOF(p), time_left(&n)) < 0 && errno != EINTR)
                         return EXIT_INIT_FAILED;
                 /* Events first: a stop signal that came with main's end finds it ended. */
                 handle_events(&n);
                 handle_signals(&n);
                 reap(&n);
-                handle_deadline(&n);
+                handle_time(&n);
         }
         return n.status;
 }

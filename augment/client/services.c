@@ -16,6 +16,7 @@
 
 #define ENV_FDS "TBNODE_FDS"
 #define ENV_RUNDIR "TBNODE_RUNDIR"
+#define ENV_STOP_SIGNAL "TBNODE_STOP_SIGNAL"
 #define STOPPING_FILE "stopping"
 
 /* In order of preference. /dev is a tmpfs of the container's own, also with --read-only. */
@@ -55,30 +56,32 @@ static bool service_wanted(Service s)
         return s != SERVICE_SYSLOG || lstat("/dev/log", &st) < 0;
 }
 
-static int lay_out_service(const char *rundir, Service s)
+/* One of our programs in a service's directory. */
+static int link_program(const char *directory, const char *name)
 {
         char path[PATH_MAX];
+
+        format_path(path, sizeof(path), "%s/%s", directory, name);
+        return symlink(TBNODE_INIT_PATH, path) < 0 ? -errno : 0;
+}
+
+static int lay_out_service(const char *rundir, Service s)
+{
+        char path[PATH_MAX], control[PATH_MAX];
         int r;
 
         format_path(path, sizeof(path), "%s/service/%s", rundir, service_to_string(s));
         r = make_dir(path, 0755);
+        if (r >= 0)
+                r = link_program(path, "run");
+        if (r < 0 || s != SERVICE_MAIN)
+                return r;
+        r = link_program(path, "finish");
         if (r < 0)
                 return r;
-        format_path(path, sizeof(path), "%s/service/%s/run", rundir, service_to_string(s));
-        if (symlink(TBNODE_INIT_PATH, path) < 0)
-                return -errno;
-        if (s != SERVICE_MAIN)
-                return 0;
-        format_path(path, sizeof(path), "%s/service/%s/finish", rundir, service_to_string(s));
-        return symlink(TBNODE_INIT_PATH, path) < 0 ? -errno : 0;
-}
-
-/* runsvdir waits until the second is over in which its directory changed (it compares whole seconds): make it an old one. */
-static int age_directory(const char *path)
-{
-        const struct timespec old[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
-
-        return utimensat(AT_FDCWD, path, old, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+        format_path(control, sizeof(control), "%s/service/%s/control", rundir, service_to_string(s));
+        r = make_dir(control, 0755);
+        return r < 0 ? r : link_program(control, "t");
 }
 
 static int lay_out_at(const char *parent, const char *rundir)
@@ -103,7 +106,7 @@ static int lay_out_at(const char *parent, const char *rundir)
         for (int s = 0; r >= 0 && s < _SERVICE_MAX; s++)
                 if (service_wanted((Service) s))
                         r = lay_out_service(rundir, (Service) s);
-        return r < 0 ? r : age_directory(path);
+        return r;
 }
 
 int services_lay_out(const char **ret_rundir)
@@ -120,28 +123,21 @@ int services_lay_out(const char **ret_rundir)
         return r;
 }
 
-pid_t services_start(const char *rundir, int spec_fd, int event_fd, uint64_t mask)
+void service_context_to_env(const ServiceContext *c, char *memory, char **env)
 {
-        char directory[PATH_MAX], fds[64], run[PATH_MAX], svdir[PATH_MAX];
-        char *argv[] = {(char *) "runsvdir", directory, NULL};
-        char *env[] = {(char *) "PATH=" TBNODE_BIN_DIR, fds, run, svdir, NULL};
-        pid_t pid;
+        char *p = memory, *end = memory + SERVICE_ENV_SIZE;
+        size_t n = 0;
 
-        format_path(directory, sizeof(directory), "%s/service", rundir);
-        format_path(svdir, sizeof(svdir), "SVDIR=%s/service", rundir);
-        format_path(run, sizeof(run), ENV_RUNDIR "=%s", rundir);
-        snprintf(fds, sizeof(fds), ENV_FDS "=%d,%d", spec_fd, event_fd);
-
-        pid = fork();
-        if (pid < 0)
-                return -errno;
-        if (pid > 0)
-                return pid;
-
-        if (signal_mask_set(mask, NULL) >= 0)
-                execve(TBNODE_BIN_DIR "/runsvdir", argv, env);
-        say("exec %s/runsvdir: %s", TBNODE_BIN_DIR, strerror(errno));
-        _exit(EXIT_NOT_FOUND);
+        env[n++] = (char *) "PATH=" TBNODE_BIN_DIR;
+        env[n++] = p;
+        p += snprintf(p, (size_t) (end - p), ENV_FDS "=%d,%d", c->spec_fd, c->event_fd) + 1;
+        env[n++] = p;
+        p += snprintf(p, (size_t) (end - p), ENV_RUNDIR "=%.*s", RUNDIR_MAX, c->rundir) + 1;
+        env[n++] = p;
+        p += snprintf(p, (size_t) (end - p), ENV_STOP_SIGNAL "=%d", c->stop_signal) + 1;
+        env[n++] = p;
+        (void) snprintf(p, (size_t) (end - p), "SVDIR=%.*s/service", RUNDIR_MAX, c->rundir);
+        env[n] = NULL;
 }
 
 int services_mark_stopping(const char *rundir)
@@ -184,39 +180,60 @@ static const char *image_path(int spec_fd)
         return env_get(spec.env, "PATH");
 }
 
+static int context_from_env(ServiceContext *ret)
+{
+        const char *rundir = getenv(ENV_RUNDIR), *stop = getenv(ENV_STOP_SIGNAL);
+        ServiceContext c = {.rundir = rundir};
+        uint32_t signal;
+
+        if (!rundir || strlen(rundir) > RUNDIR_MAX || !stop || parse_u32(stop, SIGNAL_MAX, &signal) < 0 ||
+                inherited_fds(&c.spec_fd, &c.event_fd) < 0)
+                return -EINVAL;
+        c.stop_signal = (int) signal;
+        *ret = c;
+        return 0;
+}
+
+static int run_service(Service service, const ServiceContext *c, const NodeConf *conf, uint64_t mask)
+{
+        if (service == SERVICE_MAIN)
+                return service_run_main(c, mask);
+
+        /* The container's stdout is main's alone. */
+        if (null_stdio() < 0 || signal_mask_set(mask, NULL) < 0)
+                return EXIT_INIT_FAILED;
+        if (service == SERVICE_SSHD)
+                return service_run_sshd(c->rundir, conf, image_path(c->spec_fd));
+        if (service == SERVICE_SYSLOG)
+                return service_run_syslog(c->rundir);
+        return EXIT_INIT_FAILED;
+}
+
 int service_main(const char *what, char **argv)
 {
-        const char *rundir = getenv(ENV_RUNDIR), *name;
         char directory[PATH_MAX];
-        int spec_fd, event_fd, service;
+        ServiceContext c;
+        const char *name;
         uint64_t mask;
+        int service;
         NodeConf conf;
 
         /* Quiet until everything is in place: a terminal's foreground changes hands below. */
         if (signal_mask_set(UINT64_MAX, &mask) < 0)
                 return EXIT_INIT_FAILED;
-        if (!rundir || strlen(rundir) > RUNDIR_MAX || inherited_fds(&spec_fd, &event_fd) < 0 ||
-                !getcwd(directory, sizeof(directory))) {
+        if (context_from_env(&c) < 0 || !getcwd(directory, sizeof(directory))) {
                 say("%s: this is run by runsv only", what);
                 return EXIT_INIT_FAILED;
         }
         name = strrchr(directory, '/');
         service = service_from_string(name ? name + 1 : directory);
 
-        if (strcmp(what, "finish") == 0)
-                return service == SERVICE_MAIN ? service_finish_main(event_fd, argv) : 0;
-
         if (node_conf_load(TBNODE_RUN_DIR "/node.conf", &conf) == 0)
                 node_conf_parse("", &conf);
-        if (service == SERVICE_MAIN)
-                return service_run_main(rundir, spec_fd, event_fd, conf.on_exit, mask);
-
-        /* The container's stdout is main's alone. */
-        if (null_stdio() < 0 || signal_mask_set(mask, NULL) < 0)
-                return EXIT_INIT_FAILED;
-        if (service == SERVICE_SSHD)
-                return service_run_sshd(rundir, &conf, image_path(spec_fd));
-        if (service == SERVICE_SYSLOG)
-                return service_run_syslog(rundir);
-        return EXIT_INIT_FAILED;
+        if (strcmp(what, "run") == 0)
+                return run_service((Service) service, &c, &conf, mask);
+        if (service != SERVICE_MAIN)
+                return 0;
+        return strcmp(what, "finish") == 0 ? service_finish_main(&c, conf.on_exit, argv)
+                                           : service_stop_main(&c);
 }

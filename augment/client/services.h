@@ -8,7 +8,12 @@
  * and ./finish of every service are symlinks to /tbnode/init: no shell is needed, the place may be mounted
  * noexec, and the role follows from the name (./run) and the working directory (service/sshd). init and its
  * roles know each other's pipe and the description of main by two inherited descriptors named in the
- * environment of runsvdir, which holds nothing else of the container's: services start clean.
+ * environment of runsv, which holds nothing else of the container's: services start clean.
+ *
+ * main is different from the others in one thing: it isn't started again when it has ended. runit has that ("once"), but
+ * shows it as a wish for its end ("want down") while it runs. So main is wanted up as everything is, and its ./finish says
+ * "down", unless somebody asked for a restart: those who do (sv restart, sv term) go through ./control/t, which leaves a
+ * mark; and sends the image's own stop signal instead of TERM.
  */
 
 #include <errno.h>
@@ -48,20 +53,29 @@ typedef struct MainEvent {
  * directories. *ret_rundir is static. Negative errno if nothing can be written. */
 int services_lay_out(const char **ret_rundir) _warn_unused_;
 
-/* Starts runsvdir over <rundir>/service with a clean environment; `spec_fd` and `event_fd` are handed down,
- * `mask` is the signal mask for it. Returns its pid or negative errno. */
-pid_t services_start(const char *rundir, int spec_fd, int event_fd, uint64_t mask) _warn_unused_;
+/* What init hands down to the programs of its services. */
+typedef struct ServiceContext {
+        const char *rundir;
+        int spec_fd;     /* main_spec_to_fd() */
+        int event_fd;    /* MainEvent: where they are written to */
+        int stop_signal; /* of main */
+} ServiceContext;
+
+#define SERVICE_ENV_MAX 6
+#define SERVICE_ENV_SIZE 512
+/* The whole environment of a runsv: `env` (of SERVICE_ENV_MAX) points into `memory` (of SERVICE_ENV_SIZE). */
+void service_context_to_env(const ServiceContext *c, char *memory, char **env);
 
 /* Tells the run of main that the container is ending: it is not to start main again. */
 int services_mark_stopping(const char *rundir) _warn_unused_;
 
-/* The run or finish program of the service whose directory is the working directory. `what` is "run" or
- * "finish". Returns only a status to exit with. */
+/* The program of the service whose directory is the working directory. `what` is "run", "finish" or "t" (./control/t).
+ * Returns only a status to exit with. */
 int service_main(const char *what, char **argv) _warn_unused_;
 
 /* One per service: becomes it. They return only a status to exit with. */
-int service_run_main(const char *rundir, int spec_fd, int event_fd, OnExit on_exit, uint64_t mask)
-        _warn_unused_;
-int service_finish_main(int event_fd, char **argv) _warn_unused_;
+int service_run_main(const ServiceContext *c, uint64_t mask) _warn_unused_;
+int service_finish_main(const ServiceContext *c, OnExit on_exit, char **argv) _warn_unused_;
+int service_stop_main(const ServiceContext *c) _warn_unused_;
 int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image_path) _warn_unused_;
 int service_run_syslog(const char *rundir) _warn_unused_;

@@ -98,6 +98,13 @@ int signal_mask_set(uint64_t mask, uint64_t *ret_old)
         return 0;
 }
 
+int signal_wait(uint64_t mask, const struct timespec *timeout)
+{
+        long n = syscall(SYS_rt_sigtimedwait, &mask, NULL, timeout, sizeof(mask));
+
+        return n < 0 ? -errno : (int) n;
+}
+
 int signal_fd_new(uint64_t mask)
 {
         long fd = syscall(SYS_signalfd4, -1, &mask, sizeof(mask), SFD_CLOEXEC | SFD_NONBLOCK);

@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "augment/client/macro.h"
 
@@ -26,6 +27,10 @@ int stop_signal_from_string(const char *s);
 
 /* Replaces the signal mask; the old one goes to *ret_old if that isn't NULL. Bit n-1 is signal n. */
 int signal_mask_set(uint64_t mask, uint64_t *ret_old) _warn_unused_;
+
+/* Takes one of these pending (blocked) signals, or waits for one until the time is over: its number or negative errno
+ * (-EAGAIN). */
+int signal_wait(uint64_t mask, const struct timespec *timeout);
 
 /* A signalfd for these signals, nonblocking and close-on-exec. Returns the descriptor or negative errno. */
 int signal_fd_new(uint64_t mask) _warn_unused_;

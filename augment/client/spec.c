@@ -176,7 +176,7 @@ int main_spec_to_fd(const MainSpec *s)
         if (r < 0)
                 return r;
 
-        fd = memfd_create("tbnode-main", MFD_ALLOW_SEALING);
+        fd = memfd_create("tbnode-main", MFD_ALLOW_SEALING | MFD_CLOEXEC);
         if (fd < 0) {
                 r = -errno;
                 goto out;

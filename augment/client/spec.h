@@ -41,7 +41,7 @@ int main_spec_decode(char *text, size_t size, MainSpec *ret) _warn_unused_;
 /* Frees what decode allocated. */
 void main_spec_done(MainSpec *s);
 
-/* Encodes into a sealed memory file; it is inherited by exec. Returns the descriptor or negative errno. */
+/* Encodes into a sealed memory file, close-on-exec. Returns the descriptor or negative errno. */
 int main_spec_to_fd(const MainSpec *s) _warn_unused_;
 /* Reads it back, from its beginning, whoever read it before. */
 int main_spec_from_fd(int fd, MainSpec *ret) _warn_unused_;

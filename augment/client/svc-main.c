@@ -2,10 +2,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "augment/client/exec-main.h"
@@ -16,19 +19,11 @@
 
 /* Offset of the wanted state ('u' or 'd') in runsv's supervise/status; runit's sv.c reads the same byte. */
 #define STATUS_WANT_OFFSET 17
-
-/* Tells our runsv "once": what is running now goes on, and is not started again unless somebody says so (sv
- * start, sv restart). runsv(8). */
-static void want_once(void)
-{
-        int fd = open("supervise/control", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-
-        if (fd < 0)
-                return;
-        if (write_all(fd, "o", 1) < 0)
-                say("main: cannot tell runsv: %s", strerror(errno));
-        close(fd);
-}
+/* Somebody has told runsv to end main (or to end it and start it anew); until the next start. */
+#define ASKED_FILE "asked"
+/* runsv takes what is written to its control pipe at once, unless it waits for a ./control program. */
+#define TAKEN_TRIES 1000
+#define TAKEN_TRY_NS 1000000L
 
 static bool wants_up(void)
 {
@@ -45,14 +40,30 @@ static bool wants_up(void)
         return up;
 }
 
-int service_run_main(const char *rundir, int spec_fd, int event_fd, OnExit on_exit, uint64_t mask)
+/* Tells our runsv "down" and comes back when it has heard it: it would start main again when we end. The pipe is all
+ * there is to see of that. */
+static void want_down(void)
+{
+        const struct timespec pause = {.tv_nsec = TAKEN_TRY_NS};
+        int fd = open("supervise/control", O_RDWR | O_NONBLOCK | O_CLOEXEC), left = 0;
+
+        if (fd < 0)
+                return;
+        if (write_all(fd, "d", 1) < 0)
+                say("main: cannot tell runsv: %s", strerror(errno));
+        for (int i = 0; i < TAKEN_TRIES && ioctl(fd, FIONREAD, &left) == 0 && left > 0; i++)
+                (void) nanosleep(&pause, NULL);
+        close(fd);
+}
+
+int service_run_main(const ServiceContext *c, uint64_t mask)
 {
         MainEvent event = {.kind = MAIN_EVENT_STARTED, .pid = getpid()};
         char path[PATH_MAX];
         MainSpec spec;
-        int r, tty;
+        int r;
 
-        format_path(path, sizeof(path), "%s/stopping", rundir);
+        format_path(path, sizeof(path), "%s/stopping", c->rundir);
         if (access(path, F_OK) == 0) {
                 /* init is about to end everything; main has had its time. Its TERM is waited for. */
                 if (signal_mask_set(mask, NULL) < 0)
@@ -61,25 +72,21 @@ int service_run_main(const char *rundir, int spec_fd, int event_fd, OnExit on_ex
                         (void) pause();
         }
 
-        if (on_exit != ON_EXIT_RESTART)
-                want_once();
-        r = write_all(event_fd, &event, sizeof(event));
+        (void) unlink(ASKED_FILE);
+        r = write_all(c->event_fd, &event, sizeof(event));
         if (r >= 0)
-                r = main_spec_from_fd(spec_fd, &spec);
+                r = main_spec_from_fd(c->spec_fd, &spec);
         if (r < 0) {
                 say("main: cannot get its description from init: %s", strerror(-r));
                 return EXIT_INIT_FAILED;
         }
-
-        tty = session_tty();
-        /* runsv leads no session here, so a program without a terminal can lead its own, as it would in the
-         * original. */
-        return main_exec(&spec, tty < 0 ? MAIN_SESSION_NEW : MAIN_SESSION_FOREGROUND, tty, mask);
+        return main_exec(&spec, session_tty(), mask);
 }
 
-int service_finish_main(int event_fd, char **argv)
+int service_finish_main(const ServiceContext *c, OnExit on_exit, char **argv)
 {
         MainEvent event = {.kind = MAIN_EVENT_ENDED, .code = -1};
+        char path[PATH_MAX];
         uint32_t n;
 
         /* runsv(8): ./finish gets the exit status, or -1, and the low byte of the wait status. */
@@ -89,6 +96,31 @@ int service_finish_main(int event_fd, char **argv)
                 event.code = (int32_t) n;
         else if (parse_u32(argv[2], 255, &n) >= 0)
                 event.signal = (int32_t) (n & 0x7f);
+
+        format_path(path, sizeof(path), "%s/stopping", c->rundir);
         event.starts_anew = wants_up();
-        return write_all(event_fd, &event, sizeof(event)) < 0 ? EXIT_INIT_FAILED : 0;
+        if (event.starts_anew &&
+                ((on_exit != ON_EXIT_RESTART && access(ASKED_FILE, F_OK) < 0) || access(path, F_OK) == 0)) {
+                want_down();
+                event.starts_anew = false;
+        }
+        return write_all(c->event_fd, &event, sizeof(event)) < 0 ? EXIT_INIT_FAILED : 0;
+}
+
+int service_stop_main(const ServiceContext *c)
+{
+        char *text = NULL;
+        uint32_t pid;
+        int fd, r;
+
+        fd = open(ASKED_FILE, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd >= 0)
+                close(fd);
+        /* runsv waits for us, so it has not reaped main: the number is main's. */
+        if (read_text_file("supervise/pid", 64, &text, NULL) < 0)
+                return EXIT_INIT_FAILED;
+        text[strcspn(text, "\n")] = '\0';
+        r = parse_u32(text, INT32_MAX, &pid) >= 0 && pid > 1 ? kill((pid_t) pid, c->stop_signal) : -1;
+        free(text);
+        return r < 0 ? EXIT_INIT_FAILED : 0; /* then runsv sends TERM */
 }
