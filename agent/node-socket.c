@@ -17,6 +17,7 @@
 #include <sys/un.h>
 
 #include "agent/log-node.h"
+#include "agent/netns-socket.h"
 #include "agent/node-dir.h"
 #include "agent/node-request.h"
 #include "agent/tmcd-answer.h"
@@ -45,6 +46,7 @@ struct NodeConnection {
         int fd;
         bool tcp;
         bool root;
+        bool counted; /* among the ordinary users' */
         Speech speech;
         bool eof;     /* the peer sends no more */
         bool closing; /* to be closed when `out` is taken */
@@ -159,7 +161,7 @@ static void connection_free(NodeConnection *c)
         }
         node_request_cancel(c);
         s->n_connections--;
-        s->n_users -= !c->root;
+        s->n_users -= c->counted;
         s->node->manager->node_connections--;
         sd_event_source_disable_unref(c->io);
         sd_event_source_disable_unref(c->deadline);
@@ -319,6 +321,26 @@ static void refuse_ssl(NodeConnection *c)
         append(c, alert, sizeof(alert));
 }
 
+/* Over TCP the kernel knows whose the socket at the other end is as long as it is open: told late, when all was read. */
+static bool tcp_is_root(const NodeConnection *c)
+{
+        const NodeSocket *s = c->socket;
+        _cleanup_error_ TbError *err = NULL;
+        struct sockaddr_in peer, own;
+        socklen_t peer_size = sizeof(peer), own_size = sizeof(own);
+        uid_t uid;
+        int r;
+
+        if (!s->has_root || getpeername(c->fd, (struct sockaddr *) &peer, &peer_size) < 0 ||
+                getsockname(c->fd, (struct sockaddr *) &own, &own_size) < 0)
+                return false;
+        r = netns_socket_owner(s->node->netns_fd, &peer, &own, &uid, &err);
+        if (r < 0)
+                log_node(s->node, LOG_WARNING, "%s: it is taken for an ordinary user's",
+                        tb_error_message(err));
+        return r > 0 && uid == s->root_uid;
+}
+
 static void pump_tmcd(NodeConnection *c)
 {
         _cleanup_buffer_ TbBuffer answer = TB_BUFFER_INIT(NODE_ANSWERS_MAX);
@@ -327,6 +349,8 @@ static void pump_tmcd(NodeConnection *c)
         if (c->closing || !tmcd_request_is_whole(c->in.data, c->in.size, c->tcp, c->eof) ||
                 !may_ask(c->socket))
                 return;
+        if (c->tcp)
+                c->root = tcp_is_root(c);
         if (tmcd_request_wants_ssl(c->in.data, c->in.size))
                 refuse_ssl(c);
         else if (tmcd_answer(c->socket->node, c->in.data, c->in.size, c->root, &answer, &err) < 0)
@@ -409,6 +433,7 @@ static int connection_new(NodeSocket *s, int fd, bool tcp, bool root)
                 .fd = fd,
                 .tcp = tcp,
                 .root = root,
+                .counted = !root,
                 .in = TB_BUFFER_INIT(NODE_REQUEST_MAX + READ_SIZE),
                 .out = TB_BUFFER_INIT(NODE_ANSWERS_MAX),
                 .next = s->connections};

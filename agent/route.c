@@ -1,41 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <linux/rtnetlink.h>
 #include <netlink/netlink.h>
 #include <netlink/route/nexthop.h>
 #include <netlink/route/route.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/netns-socket.h"
 #include "agent/route.h"
 #include "common/cleanup.h"
 #include "common/event-nl.h"
 #include "common/units.h"
-
-/* A socket keeps the namespace that it was made in. */
-static int open_inside(int netns_fd, struct nl_sock **ret, TbError **err)
-{
-        _cleanup_(tb_nl_socket_freep) struct nl_sock *sock = nl_socket_alloc();
-        _cleanup_close_ int here = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-        int r;
-
-        if (!sock)
-                return tb_error_oom(err);
-        if (here < 0 || setns(netns_fd, CLONE_NEWNET) < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_SYSTEM, -errno, "cannot enter the container's network namespace");
-        r = nl_connect(sock, NETLINK_ROUTE);
-        if (setns(here, CLONE_NEWNET) < 0)
-                _exit(EXIT_FAILURE);
-        if (r < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, tb_nl_errno(r),
-                        "cannot open a netlink socket in the container");
-        *ret = TAKE_PTR(sock);
-        return 0;
-}
 
 /* Is there a default route in the main table, through this gateway and nothing else? */
 static bool is_right(struct nl_cache *routes, struct in_addr gateway)
@@ -126,7 +103,7 @@ int route_ensure_default(int netns_fd, struct in_addr gateway, TbError **err)
         bool right;
         int r;
 
-        r = open_inside(netns_fd, &sock, err);
+        r = netns_socket_open(netns_fd, NETLINK_ROUTE, &sock, err);
         if (r >= 0)
                 r = read_routes(sock, &routes, err);
         if (r < 0)
@@ -244,7 +221,7 @@ int route_ensure_declared(int netns_fd, const json_t *routes, TbError **err)
                 if (r < 0)
                         return r;
         }
-        r = open_inside(netns_fd, &sock, err);
+        r = netns_socket_open(netns_fd, NETLINK_ROUTE, &sock, err);
         if (r >= 0)
                 r = read_routes(sock, &present, err);
         if (r < 0)

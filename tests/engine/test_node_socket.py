@@ -3,6 +3,7 @@
 """What nodes and their agent say to each other (docs/node-protocol.md): the declaration, JSON lines and TMCD on the node's
 own socket, TMCD over TCP, barriers, reports; over restarts of the agent, and with nodes that misbehave."""
 
+import ast
 import contextlib
 import ipaddress
 import json
@@ -105,6 +106,32 @@ def tmcd_unix(key, text):
         s.connect(f"{NODES}/{key}/agent.sock")
         s.sendall(text.encode())
         return read_all(s)
+
+
+# As tmcc writes it over TCP: the request, then half-closed, then read to the end. argv: address, port, uid, texts
+TMCC = """
+import os, socket, sys
+os.setuid(int(sys.argv[3]))
+for text in sys.argv[4:]:
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    s.sendall(text.encode())
+    if "VERSION=2" not in text.split():
+        s.shutdown(socket.SHUT_WR)
+    answer = b""
+    while data := s.recv(2047):
+        answer += data
+    sys.stdout.write(repr(answer.decode("latin-1")) + "\\n")
+"""
+
+
+def gateway():
+    return json.loads(L.docker("network", "inspect", "tbnode-control").out)[0]["IPAM"]["Config"][0]["Gateway"]
+
+
+def tmcd_tcp(container, *texts, uid=0, port=7777, check=True):
+    r = L.nsrun(L.container_pid(container), "python3", "-c", TMCC, gateway(), str(port), str(uid), *texts, check=check)
+    return [ast.literal_eval(x) for x in r.out.splitlines()] if check else r
 
 
 def read_all(s):
@@ -435,6 +462,68 @@ class Tmcd(Base):
         for claim in ("VNODEID=pcvm9-9 ", "PROXYFOR=other ", "PRIVKEY=abc IDKEY=0 ", "USEUDP=1 ", "REDIRECT=10.0.0.1 "):
             self.assertEqual("a\n", tmcd_unix("e.a", f"{claim}VERSION=40 nodeid "))
         self.assertEqual("", tmcd_unix("e.a", "VERSION=x nodeid "))
+
+    def test_tcp(self):
+        for version in (2, 22, 31, 40):
+            commands = list(self.answers)
+            got = tmcd_tcp("e.a", *(f"VERSION={version} {c} " for c in commands))
+            self.assertEqual(self.answers, dict(zip(commands, got)), version)
+        self.assertEqual(["a\n"] * 3, tmcd_tcp("e.a", "nodeid VERSION=2", "VNODEID=x VERSION=40 nodeid ",
+                                               "PROXYFOR=b VERSION=40 nodeidentity "))
+        # an upload, and a request in pieces that would be two in any other client's eyes
+        self.assertEqual(["", ""], tmcd_tcp("e.a", "VERSION=40 state ISUP ", "VERSION=40 startstatus 5 "))
+        client = L.tbnode("inspect", "--json", "a").json()["client"]
+        self.assertEqual(("ISUP", 5), (client["emulab_state"], client["startup"]["status"]))
+        # TLS is refused in TLS's own words
+        self.assertEqual(["\x15\x03\x01\x00\x02\x02\x28"], tmcd_tcp("e.a", "ISPEAKSSL_TMCDV10"))
+        # who is not root of the node gets no hashes and no keys, and reports nothing
+        got = tmcd_tcp("e.a", "VERSION=40 accounts ", "VERSION=40 state TBFAILED ", "VERSION=40 ready ", uid=65534)
+        self.assertIn("LOGIN=joe PSWD=* ", got[0])
+        self.assertNotIn("PUBKEY", got[0])
+        client = L.tbnode("inspect", "--json", "a").json()["client"]
+        self.assertEqual(("ISUP", True), (client["emulab_state"], client["ready"]))
+
+    def test_nobody_asks_as_another(self):
+        run("b", "--experiment", "e")
+        run("c", "--experiment", "f")
+        declare("b", {"creator": "beth"})
+        for claim in ("", "VNODEID=a ", "PROXYFOR=a ", "VNODEID=e.a PROXYFOR=e.a PRIVKEY=0 ", "REDIRECT=10.0.0.1 "):
+            self.assertEqual(["CREATOR=beth SWAPPER=beth\n", "b\n"],
+                             tmcd_tcp("e.b", f"{claim}VERSION=40 creator ", f"{claim}VERSION=40 nodeid "))
+        self.assertEqual(["c\n", ""], tmcd_tcp("f.c", "VNODEID=a VERSION=40 nodeid ", "VERSION=40 hostnames "))
+        # the host itself is no node
+        with contextlib.closing(socket.create_connection((gateway(), 7777), 5)) as s:
+            s.sendall(b"VERSION=40 nodeid ")
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(b"", s.recv(100))
+
+    def test_every_firewall_style_lets_it_pass(self):
+        for style in ("open", "basic", "closed"):
+            self.assertEqual(0, L.tbnode("firewall", "set", "a", style).rc)
+            self.assertEqual(["a\n"], tmcd_tcp("e.a", "VERSION=40 nodeid "), style)
+            if style == "closed":  # and nothing else of the host
+                r = L.nsrun(L.container_pid("e.a"), "python3", "-c", "import socket, sys\n"
+                            "socket.create_connection((sys.argv[1], 22), 2)", gateway(), check=False)
+                self.assertIn("timed out", r.err)
+
+    def test_configured_away_and_elsewhere(self):
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"start-timeout": "20s", "tmcd": "off"})
+        self.assertIn("Connection refused", tmcd_tcp("e.a", "VERSION=40 nodeid ", check=False).err)
+        self.assertEqual("a\n", self.unix_when_ready("VERSION=40 nodeid "))
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"start-timeout": "20s", "tmcd": "14447"})
+        self.unix_when_ready("VERSION=40 nodeid ")
+        self.assertEqual(["a\n"], tmcd_tcp("e.a", "VERSION=40 nodeid ", port=14447))
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"start-timeout": "20s"})
+        self.unix_when_ready("VERSION=40 nodeid ")
+
+    @staticmethod
+    def unix_when_ready(text):
+        with Connection("e.a"):
+            pass
+        return tmcd_unix("e.a", text)
 
     def test_uploads(self):
         self.assertEqual("", tmcd_unix("e.a", "VERSION=40 state TBSETUP "))
