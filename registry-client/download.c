@@ -50,14 +50,14 @@ void registry_download_resume(RegistryDownload *d)
                 registry_call_resume(d->call);
 }
 
-/* RFC 9110 14.4: "bytes first-last/complete"; first must be where we stopped. */
+/* It must begin where we stopped, and be of a blob of the right size. */
 static int check_range(RegistryDownload *d, const char *header, TbError **err)
 {
-        const char *p = header ? tb_startswith(header, "bytes ") : NULL;
-        _cleanup_free_ char *number = p ? strndup(p, strcspn(p, "-")) : NULL, *shown = NULL;
-        uint64_t first;
+        _cleanup_free_ char *shown = NULL;
+        RegistryContentRange range;
 
-        if (number && tb_parse_u64(number, 0, UINT64_MAX, &first, NULL) >= 0 && first == d->position)
+        if (header && registry_content_range_parse(header, &range) && range.first == d->position &&
+                (d->o.size == UINT64_MAX || range.total == UINT64_MAX || range.total == d->o.size))
                 return 0;
         shown = header ? tb_escape(header, 80) : NULL;
         return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,

@@ -171,6 +171,18 @@ int registry_helper_answer_parse(const char *data, size_t size, RegistryCredenti
 /* How helpers call a host: REGISTRY_HUB_KEY for docker.io. */
 const char *registry_helper_server(const char *host);
 
+/* ---- range.c ---- */
+
+typedef struct RegistryContentRange {
+        uint64_t first, last; /* inclusive */
+        uint64_t total;       /* UINT64_MAX = "*" */
+} RegistryContentRange;
+/* "bytes 0-99/200" (RFC 9110 14.4), of an answer 206. */
+bool registry_content_range_parse(const char *header, RegistryContentRange *ret);
+/* "0-499" of an upload session: 500 bytes are there (distribution-spec "Pushing a blob in chunks"). -EAGAIN: "0-0", which
+ * docker-registry says of an empty session as well as of one with one byte; -EPROTO. */
+int registry_upload_range_parse(const char *header, uint64_t *ret_count);
+
 /* ---- url.c ---- */
 
 /* Resolves `location` (absolute or relative) against `base`. Refuses what is no plain http(s) URL. */

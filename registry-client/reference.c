@@ -288,6 +288,9 @@ int registry_ref_parse(const char *s, RegistryRef **ret, TbError **err)
         }
         if (host != copy && is_64_hex(repository))
                 return bad_reference(err, "image reference", s, "64 hex digits are an image ID, not a name");
+        if (host != copy && tag && tb_streq(repository, "sha256") && is_64_hex(tag))
+                return bad_reference(
+                        err, "image reference", s, "a digest alone names no image; write REPOSITORY@DIGEST");
 
         if ((strcasecmp(host, "docker.io") == 0 || strcasecmp(host, "index.docker.io") == 0) &&
                 !strchr(repository, '/')) {
