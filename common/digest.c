@@ -99,6 +99,22 @@ int tb_hasher_new(TbHasher **ret, TbError **err)
         return 0;
 }
 
+int tb_hasher_copy(const TbHasher *h, TbHasher **ret, TbError **err)
+{
+        _cleanup_(tb_hasher_freep) TbHasher *copy = calloc(1, sizeof(*copy));
+
+        if (!copy)
+                return tb_error_oom(err);
+        copy->ctx = EVP_MD_CTX_new();
+        if (!copy->ctx)
+                return tb_error_oom(err);
+        if (h->finished || EVP_MD_CTX_copy_ex(copy->ctx, h->ctx) != 1)
+                return openssl_error(err, "cannot copy a SHA-256 computation");
+
+        *ret = TAKE_PTR(copy);
+        return 0;
+}
+
 int tb_hasher_update(TbHasher *h, const void *data, size_t size, TbError **err)
 {
         if (h->finished)

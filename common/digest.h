@@ -37,6 +37,8 @@ int tb_digest_of(const void *data, size_t size, TbDigest *ret, TbError **err) _w
 typedef struct TbHasher TbHasher;
 int tb_hasher_new(TbHasher **ret, TbError **err) _warn_unused_;
 int tb_hasher_update(TbHasher *h, const void *data, size_t size, TbError **err) _warn_unused_;
+/* Another one that has seen the same bytes. */
+int tb_hasher_copy(const TbHasher *h, TbHasher **ret, TbError **err) _warn_unused_;
 /* Gives the digest; the hasher can only be freed afterwards. */
 int tb_hasher_final(TbHasher *h, TbDigest *ret, TbError **err) _warn_unused_;
 TbHasher *tb_hasher_free(TbHasher *h);

@@ -201,7 +201,7 @@ static int build_headers(RegistryCall *call, char ***ret, TbError **err)
                 if (r < 0)
                         return r;
         }
-        if (call->repeats > 0 && call->o.again) {
+        if ((call->repeats > 0 || call->o.prepare) && call->o.again) {
                 r = call->o.again(call, &headers, call->o.userdata, err);
                 if (r < 0)
                         return r;

@@ -69,6 +69,7 @@ RegistryClient *registry_client_free(RegistryClient *c)
         if (!c)
                 return NULL;
         registry_client_stop_closing(c);
+        registry_client_forget_shares(c);
         registry_auth_free_tokens(c);
         while (c->hosts) {
                 RegistryHost *next = c->hosts->next;

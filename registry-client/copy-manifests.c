@@ -31,14 +31,13 @@ static int add_node(CopyOp *c, const TbDigest *digest, unsigned depth, TbError *
                                 c->nodes[i]->depth = depth;
                         else if (c->nodes[i]->depth < depth)
                                 return tb_error_set(err, TB_ERROR_REMOTE, -EOPNOTSUPP,
-                                        "%s/%s: one index is named at several levels", c->source->host,
-                                        c->source->repository);
+                                        "%s: one index is named at several levels", c->source_name);
                         return 0;
                 }
         if (c->n_nodes >= NODES_MAX || depth > COPY_DEPTH_MAX)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
-                        "%s/%s: more than %u manifests, or nested deeper than %u", c->source->host,
-                        c->source->repository, NODES_MAX, COPY_DEPTH_MAX);
+                        "%s: more than %u manifests, or nested deeper than %u", c->source_name, NODES_MAX,
+                        COPY_DEPTH_MAX);
         v = reallocarray(c->nodes, c->n_nodes + 1, sizeof(*v));
         if (!v)
                 return tb_error_oom(err);
@@ -64,8 +63,7 @@ static int fill_node(CopyOp *c, CopyNode *n, RegistryManifest *m, TbError **err)
         c->op.copy.bytes_downloaded += m->size;
         if (c->manifests_bytes > MANIFESTS_BYTES_MAX)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
-                        "%s/%s: its manifests are larger than %u bytes", c->source->host,
-                        c->source->repository, MANIFESTS_BYTES_MAX);
+                        "%s: its manifests are larger than %u bytes", c->source_name, MANIFESTS_BYTES_MAX);
         for (size_t i = 0; i < m->n_entries; i++) {
                 if (registry_manifest_kind_from_media_type(m->entries[i].media_type) < 0)
                         continue;
@@ -106,10 +104,10 @@ static int fetch_children(CopyOp *c, TbError **err)
 
                 if (n->manifest || n->op)
                         continue;
-                r = registry_ref_with(c->source, NULL, &n->digest, &ref, err);
-                if (r < 0)
-                        return r;
-                r = registry_get_manifest_start(c->op.client, ref, on_child, n, &n->op, err);
+                if (c->from)
+                        r = copy_local_get(c->op.client, c->from, &n->digest, on_child, n, &n->op, err);
+                else if ((r = registry_ref_with(c->source, NULL, &n->digest, &ref, err)) >= 0)
+                        r = registry_get_manifest_start(c->op.client, ref, on_child, n, &n->op, err);
                 if (r < 0)
                         return r;
                 c->n_active++;
@@ -163,6 +161,12 @@ static int push_node(CopyOp *c, CopyNode *n, TbError **err)
         const RegistryManifest *m = n->manifest;
         int r;
 
+        if (c->to) {
+                r = copy_local_put(c->op.client, c->to, m, n->depth == 0, on_pushed, n, &n->op, err);
+                if (r >= 0)
+                        c->n_active++;
+                return r;
+        }
         r = registry_ref_with(c->target, n->depth == 0 ? c->target->tag : NULL,
                 n->depth == 0 ? &c->target->digest : &n->digest, &ref, err);
         if (r < 0)

@@ -51,7 +51,14 @@ static void copy_destroy(RegistryOp *op)
         registry_manifest_free(c->top);
         registry_ref_free(c->source);
         registry_ref_free(c->target);
+        registry_store_free(c->from);
+        registry_store_free(c->to);
+        free(c->source_name);
+        free(c->state_dir);
         registry_platform_done(&c->platform);
+        for (size_t i = 0; i < c->n_platforms; i++)
+                registry_platform_done(c->platforms + i);
+        free(c->platforms);
 }
 
 void copy_fail(CopyOp *c, const TbError *err)
@@ -120,7 +127,7 @@ static void on_blob_done(RegistryCopyBlob *b, RegistryCopyHow how, const TbError
         CopySlot *slot = userdata;
         CopyOp *c = slot->copy;
         RegistryCopyResult *result = &c->op.copy;
-        uint64_t size = slot->item->blob->size;
+        uint64_t size = slot->item->blob->size, resumed = registry_copy_blob_resumed(b);
 
         if (err) {
                 copy_fail(c, err);
@@ -129,7 +136,8 @@ static void on_blob_done(RegistryCopyBlob *b, RegistryCopyHow how, const TbError
         switch (how) {
         case REGISTRY_COPY_STREAMED:
                 result->blobs_streamed++;
-                result->bytes_downloaded += size;
+                result->bytes_downloaded += size - resumed;
+                result->bytes_resumed += resumed;
                 result->bytes_uploaded += size;
                 break;
         case REGISTRY_COPY_MOUNTED:
@@ -153,15 +161,24 @@ static void on_blob_done(RegistryCopyBlob *b, RegistryCopyHow how, const TbError
                 copy_fail(c, e);
 }
 
+static bool same_registry(const CopyOp *c)
+{
+        return c->source && c->target && strcasecmp(c->source->host, c->target->host) == 0;
+}
+
 static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError **err)
 {
         bool stream = c->always_stream && item->is_layer && c->tap;
         RegistryCopyBlobOptions o = {
                 .source = c->source,
                 .target = c->target,
+                .from = c->from,
+                .to = c->to,
+                .source_name = c->source_name,
+                .state_dir = c->state_dir,
+                .state_max = c->state_max,
                 .blob = item->blob,
-                .mount_from =
-                        strcasecmp(c->source->host, c->target->host) == 0 ? c->source->repository : NULL,
+                .mount_from = same_registry(c) ? c->source->repository : NULL,
                 .exists = c->same_repository && stream,
                 .always_stream = stream,
                 .tap = item->is_layer ? c->tap : NULL,
@@ -296,12 +313,31 @@ int copy_enter_blobs(CopyOp *c, TbError **err)
 
 static int when_looked(CopyOp *c, TbError **err)
 {
+        int r;
+
         if (!c->top || !c->looked)
                 return 0;
+        if (c->n_platforms > 0 && registry_manifest_is_index(c->top)) {
+                RegistryManifest *filtered = NULL;
+
+                r = copy_filter_index(c->top, c->platforms, c->n_platforms, &filtered, err);
+                if (r < 0) {
+                        (void) tb_error_prefix(err, "%s", c->source_name);
+                        return r;
+                }
+                if (filtered) {
+                        registry_manifest_free(c->top);
+                        c->top = filtered;
+                }
+        }
+        if (c->to) {
+                r = c->to->ops->prepare(c->to, c->top, err);
+                return r < 0 ? r : copy_enter_children(c, TAKE_PTR(c->top), err);
+        }
         if (tb_digest_is_set(&c->target->digest) && !tb_digest_equal(&c->target->digest, &c->top->digest))
                 return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
-                        "%s/%s: the target names digest %s, but the source has %s", c->source->host,
-                        c->source->repository, c->target->digest.text, c->top->digest.text);
+                        "%s: the target names digest %s, but the source has %s", c->source_name,
+                        c->target->digest.text, c->top->digest.text);
         return copy_enter_children(c, TAKE_PTR(c->top), err);
 }
 
@@ -317,11 +353,11 @@ static int descend(CopyOp *c, TbError **err)
         if (!c->one_platform || !registry_manifest_is_index(c->top))
                 return 0;
         if (++c->platform_depth > COPY_DEPTH_MAX)
-                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s/%s: indexes nested deeper than %u",
-                        c->source->host, c->source->repository, COPY_DEPTH_MAX);
+                return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE, "%s: indexes nested deeper than %u",
+                        c->source_name, COPY_DEPTH_MAX);
         r = registry_manifest_select(c->top, &c->platform, &d, err);
         if (r < 0) {
-                (void) tb_error_prefix(err, "%s/%s", c->source->host, c->source->repository);
+                (void) tb_error_prefix(err, "%s", c->source_name);
                 return r;
         }
         digest = d->digest;
@@ -355,6 +391,8 @@ static int get_source(CopyOp *c, const TbDigest *digest, TbError **err)
         _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
         int r;
 
+        if (c->from)
+                return copy_local_get(c->op.client, c->from, digest, on_source, c, &c->get, err);
         if (digest) {
                 r = registry_ref_with(c->source, NULL, digest, &ref, err);
                 if (r < 0)
@@ -387,9 +425,35 @@ static int ref_copy(const RegistryRef *ref, RegistryRef **ret, TbError **err)
         return registry_ref_new(ref->host, ref->repository, ref->tag, &ref->digest, ret, err);
 }
 
+static int take_platforms(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
+{
+        const RegistryPlatform *p = o->platform;
+
+        if (p) {
+                if (o->n_platforms > 0)
+                        return tb_error_set(
+                                err, TB_ERROR_BUG, -EINVAL, "a copy of one platform and of several");
+                c->one_platform = true;
+                return registry_platform_init(&c->platform, p->os, p->architecture, p->variant, err);
+        }
+        c->platforms = calloc(o->n_platforms + 1, sizeof(*c->platforms));
+        if (!c->platforms)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < o->n_platforms; i++) {
+                int r;
+
+                p = o->platforms + i;
+                r = registry_platform_init(c->platforms + i, p->os, p->architecture, p->variant, err);
+                if (r < 0)
+                        return r;
+                c->n_platforms++;
+        }
+        return 0;
+}
+
 static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
 {
-        const RegistryPlatform *p;
+        int r;
 
         c->parallel = PARALLEL_DEFAULT;
         if (!o)
@@ -404,14 +468,70 @@ static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
         }
         c->progress_fn = o->progress;
         c->progress_userdata = o->progress_userdata;
-        p = o->platform;
-        c->one_platform = p != NULL;
-        return p ? registry_platform_init(&c->platform, p->os, p->architecture, p->variant, err) : 0;
+        if (o->state_dir) {
+                r = registry_spool_prepare(o->state_dir, err);
+                if (r < 0)
+                        return r;
+                c->state_dir = strdup(o->state_dir);
+                if (!c->state_dir)
+                        return tb_error_oom(err);
+                c->state_max = o->state_max;
+        }
+        return take_platforms(c, o, err);
 }
 
-int registry_copy_start(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
-        const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
-        TbError **err)
+static int open_source(CopyOp *c, const RegistryPlace *p, bool oci, TbError **err)
+{
+        int r = 0;
+
+        switch (p->kind) {
+        case REGISTRY_PLACE_OCI_LAYOUT:
+                r = registry_layout_open(p->path, p->tag, &c->from, err);
+                break;
+        case REGISTRY_PLACE_DOCKER_ARCHIVE:
+                r = registry_archive_open(p->path, p->ref, oci, &c->from, err);
+                break;
+        case REGISTRY_PLACE_REGISTRY:
+        case _REGISTRY_PLACE_KIND_MAX:
+        case _REGISTRY_PLACE_KIND_INVALID:
+                r = ref_copy(p->ref, &c->source, err);
+                break;
+        }
+        if (r < 0)
+                return r;
+        c->source_name = c->from ? strdup(c->from->name) : registry_ref_name(c->source);
+        return c->source_name ? 0 : tb_error_oom(err);
+}
+
+static int open_target(CopyOp *c, const RegistryPlace *p, TbError **err)
+{
+        int r = 0;
+
+        switch (p->kind) {
+        case REGISTRY_PLACE_OCI_LAYOUT:
+                r = registry_layout_create(p->path, p->tag, &c->to, err);
+                break;
+        case REGISTRY_PLACE_DOCKER_ARCHIVE:
+                r = registry_archive_create(p->path, p->ref, &c->to, err);
+                if (r >= 0 && !c->one_platform && c->n_platforms == 0) {
+                        c->one_platform = true; /* it holds one image */
+                        r = registry_platform_host(&c->platform, err);
+                }
+                break;
+        case REGISTRY_PLACE_REGISTRY:
+        case _REGISTRY_PLACE_KIND_MAX:
+        case _REGISTRY_PLACE_KIND_INVALID:
+                return ref_copy(p->ref, &c->target, err);
+        }
+        if (r >= 0 && c->to->serial)
+                c->parallel = 1;
+        c->looked = true;
+        return r;
+}
+
+int registry_copy_place_start(RegistryClient *client, const RegistryPlace *source,
+        const RegistryPlace *target, const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata,
+        RegistryOp **ret, TbError **err)
 {
         _cleanup_(registry_op_freep) RegistryOp *op =
                 registry_op_new(client, sizeof(CopyOp), copy_destroy, done, userdata, err);
@@ -420,29 +540,28 @@ int registry_copy_start(RegistryClient *client, const RegistryRef *source, const
 
         if (!c)
                 return -ENOMEM;
-        if ((r = ref_copy(source, &c->source, err)) < 0 || (r = ref_copy(target, &c->target, err)) < 0 ||
-                (r = take_options(c, options, err)) < 0)
+        if ((r = take_options(c, options, err)) < 0 ||
+                (r = open_source(c, source, target->kind == REGISTRY_PLACE_OCI_LAYOUT, err)) < 0 ||
+                (r = open_target(c, target, err)) < 0)
                 return r;
-        c->same_repository = strcasecmp(source->host, target->host) == 0 &&
-                tb_streq(source->repository, target->repository);
+        c->same_repository = same_registry(c) && tb_streq(c->source->repository, c->target->repository);
         r = get_source(c, NULL, err);
-        if (r < 0)
-                return r;
-        r = registry_resolve_start(client, c->target, on_looked, c, &c->look, err);
+        if (r >= 0 && !c->to)
+                r = registry_resolve_start(client, c->target, on_looked, c, &c->look, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(op);
         return 0;
 }
 
-int registry_copy_place_start(RegistryClient *client, const RegistryPlace *source,
-        const RegistryPlace *target, const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata,
-        RegistryOp **ret, TbError **err)
+int registry_copy_start(RegistryClient *client, const RegistryRef *source, const RegistryRef *target,
+        const RegistryCopyOptions *options, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err)
 {
-        if (source->kind != REGISTRY_PLACE_REGISTRY || target->kind != REGISTRY_PLACE_REGISTRY)
-                return tb_error_set(
-                        err, TB_ERROR_CONFIG, -EOPNOTSUPP, "only registries can be copied from and to");
-        return registry_copy_start(client, source->ref, target->ref, options, done, userdata, ret, err);
+        const RegistryPlace from = {.kind = REGISTRY_PLACE_REGISTRY, .ref = (RegistryRef *) source};
+        const RegistryPlace to = {.kind = REGISTRY_PLACE_REGISTRY, .ref = (RegistryRef *) target};
+
+        return registry_copy_place_start(client, &from, &to, options, done, userdata, ret, err);
 }
 
 static int wait_for_copy(RegistryOp *op, RegistryCopyResult *ret, TbError **err)

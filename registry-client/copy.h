@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Between copy.c (the whole image), copy-manifests.c (the tree of manifests) and copy-blob.c (one blob). */
+/* Between copy.c (the whole image), copy-manifests.c (the tree of manifests), copy-blob.c (one blob), spool.c (what is left
+ * of broken-off ones) and share.c (those that several copies want). */
 
 #include "registry-client/internal.h"
+#include "registry-client/store.h"
 
 typedef struct RegistryCopyBlob RegistryCopyBlob;
 
 /* All pointers must stay valid until the blob is freed. */
 typedef struct RegistryCopyBlobOptions {
-        const RegistryRef *source, *target;
+        const RegistryRef *source, *target; /* NULL: from, to */
+        RegistryStore *from, *to;           /* NULL: source, target */
+        const char *source_name;            /* for messages */
+        const char *state_dir;              /* NULL = nothing is kept */
+        uint64_t state_max;
         const RegistryDescriptor *blob;
         const char *mount_from;     /* NULL = cannot be mounted: look first */
         bool exists;                /* the target has it: only the tap wants it (with always_stream) */
@@ -25,6 +31,80 @@ typedef struct RegistryCopyBlobOptions {
 int registry_copy_blob_start(RegistryClient *c, const RegistryCopyBlobOptions *options,
         RegistryCopyBlob **ret, TbError **err) _warn_unused_;
 RegistryCopyBlob *registry_copy_blob_free(RegistryCopyBlob *b);
+/* Bytes that came from the state directory. */
+uint64_t registry_copy_blob_resumed(const RegistryCopyBlob *b);
+
+/* ---- copy-parts.c ---- */
+
+typedef struct CopyRing {
+        char *data;
+        size_t size, head_at, used;
+} CopyRing;
+/* More than there is room for only when it is empty: it grows then. */
+int copy_ring_put(CopyRing *ring, const char *data, size_t n, TbError **err) _warn_unused_;
+/* n <= used */
+size_t copy_ring_take(CopyRing *ring, char *buf, size_t n);
+void copy_ring_empty(CopyRing *ring);
+void copy_ring_done(CopyRing *ring);
+
+/* The hash of the bytes so far, and of a few earlier points: 64 MB back at most. */
+#define COPY_HASH_STATES 16U
+typedef struct CopyHashState {
+        TbHasher *hasher;
+        uint64_t position;
+} CopyHashState;
+typedef struct CopyTrail {
+        TbHasher *hasher; /* has seen the first `position` bytes; NULL = none yet */
+        uint64_t position;
+        CopyHashState states[COPY_HASH_STATES];
+        size_t n_states;
+} CopyTrail;
+int copy_trail_add(CopyTrail *t, const void *data, size_t size, TbError **err) _warn_unused_;
+int copy_trail_final(CopyTrail *t, TbDigest *ret, TbError **err) _warn_unused_;
+/* Back to the last known point at or before `position` and before `end`; the beginning when there is none. */
+int copy_trail_rewind(CopyTrail *t, uint64_t position, uint64_t end, TbError **err) _warn_unused_;
+void copy_trail_restart(CopyTrail *t); /* to the beginning; the points stay */
+void copy_trail_forget(CopyTrail *t);  /* the points */
+void copy_trail_done(CopyTrail *t);
+
+/* ---- spool.c ---- */
+
+#define REGISTRY_SPOOL_MIN (1024U * 1024) /* smaller blobs are not kept */
+
+typedef struct RegistrySpool RegistrySpool;
+/* Makes the directory, and sees that it is ours alone. */
+int registry_spool_prepare(const char *dir, TbError **err) _warn_unused_;
+/* 1 = *ret is ours alone, 0 = somebody else has it, or it cannot be had: then without. */
+int registry_spool_open(
+        const char *dir, const TbDigest *digest, uint64_t blob_size, uint64_t max, RegistrySpool **ret);
+uint64_t registry_spool_size(const RegistrySpool *s);
+int registry_spool_append(RegistrySpool *s, const void *data, size_t size, TbError **err) _warn_unused_;
+/* What it has from `position` on: 1 = ret->fd is the caller's, 0 = nothing. */
+int registry_spool_region(const RegistrySpool *s, uint64_t position, RegistryRegion *ret);
+/* location NULL: there is none (any more). */
+void registry_spool_set_session(RegistrySpool *s, const RegistryRef *target, const char *location);
+char *registry_spool_get_session(
+        const RegistrySpool *s, const RegistryRef *target); /* the caller's, or NULL */
+bool registry_spool_has_session(const RegistrySpool *s);
+/* Done with (or wrong): the files go. Accepts NULL, returns NULL. */
+RegistrySpool *registry_spool_discard(RegistrySpool *s);
+/* The files stay. */
+RegistrySpool *registry_spool_free(RegistrySpool *s);
+
+/* ---- share.c ---- */
+
+typedef struct RegistryShareWait RegistryShareWait;
+typedef enum RegistryShareAnswer {
+        REGISTRY_SHARE_YOURS, /* *ret_share is taken: the others wait until registry_share_end() */
+        REGISTRY_SHARE_WAIT, /* somebody moves it: `fn` is called when that has ended, *ret_wait is the caller's */
+} RegistryShareAnswer;
+/* Does somebody else put this blob there? *ret_mount_from (the caller's) is set when it is known in another repository. */
+int registry_share_ask(RegistryClient *c, const RegistryRef *target, const TbDigest *digest,
+        void (*fn)(void *userdata), void *userdata, RegistryShareAnswer *ret, RegistryShare **ret_share,
+        RegistryShareWait **ret_wait, char **ret_mount_from, TbError **err) _warn_unused_;
+/* `there`: the target has it now. Accepts NULL. */
+void registry_share_end(RegistryClient *c, RegistryShare *s, bool there);
+RegistryShareWait *registry_share_wait_free(RegistryShareWait *w);
 
 /* ---- The whole copy ---- */
 
@@ -65,8 +145,12 @@ typedef struct CopySlot {
 struct CopyOp {
         RegistryOp op;
         CopyPhase phase;
-        RegistryRef *source, *target;
-        RegistryPlatform platform;
+        RegistryRef *source, *target; /* NULL: from, to */
+        RegistryStore *from, *to;
+        char *source_name, *state_dir;
+        uint64_t state_max;
+        RegistryPlatform platform, *platforms;
+        size_t n_platforms;
         bool one_platform, same_repository;
         unsigned parallel, platform_depth;
         bool always_stream;
@@ -95,6 +179,14 @@ struct CopyOp {
 /* copy.c: ends the operation; it may be gone afterwards. */
 void copy_fail(CopyOp *c, const TbError *err);
 void copy_succeed(CopyOp *c);
+/* copy-local.c: manifests of files, as operations that end in the next turn of the loop. */
+int copy_local_get(RegistryClient *client, RegistryStore *from, const TbDigest *digest, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+int copy_local_put(RegistryClient *client, RegistryStore *to, const RegistryManifest *m, bool root,
+        RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+/* An index with the entries for these platforms only, and what refers to them. *ret is untouched when nothing is left out. */
+int copy_filter_index(const RegistryManifest *index, const RegistryPlatform *platforms, size_t n,
+        RegistryManifest **ret, TbError **err) _warn_unused_;
 /* All manifests are there: the blobs come next. */
 int copy_enter_blobs(CopyOp *c, TbError **err) _warn_unused_;
 

@@ -238,6 +238,7 @@ typedef struct RegistryHost {
         size_t n_helper_waiters;
 } RegistryHost;
 typedef struct RegistryClosing RegistryClosing;
+typedef struct RegistryShare RegistryShare;
 
 typedef struct RegistryProxy {
         char *http, *https; /* for URLs of these schemes; NULL = none; secret */
@@ -263,6 +264,8 @@ struct RegistryClient {
         RegistryToken *tokens;
         size_t n_tokens;
         RegistryClosing *closing; /* upload sessions being closed in the background */
+        RegistryShare *shares;    /* share.c */
+        size_t n_shares;
         unsigned tries;
         uint64_t backoff_usec;
         RegistryStats stats;
@@ -337,6 +340,7 @@ typedef struct RegistryCallOptions {
         /* Called before every try but the first: rewinds, and may add headers. A call that streams and has none is
          * not tried again once it was sent. */
         int (*again)(RegistryCall *call, char ***headers, void *userdata, TbError **err);
+        bool prepare;           /* call it before the first try, too */
         size_t response_max;    /* of collected 2xx bodies; 0 = 1 MiB */
         unsigned tries;         /* 0 = the client's */
         uint64_t timeout_usec;  /* of one try; 0 = none, stalls are noticed after low_speed_sec */
@@ -464,8 +468,10 @@ typedef struct RegistryDownload RegistryDownload;
 typedef struct RegistryDownloadOptions {
         const RegistryRef *repository;
         TbDigest digest;
-        uint64_t size; /* UINT64_MAX = not known */
-        uint64_t max;  /* -EMSGSIZE beyond */
+        uint64_t size;      /* UINT64_MAX = not known */
+        uint64_t max;       /* -EMSGSIZE beyond */
+        uint64_t position;  /* begin there; needs sink_verifies */
+        bool sink_verifies; /* digest and the final size are looked at by the sink */
         /* 0 = all taken, TB_HTTP_PAUSE = none, other negative errno = stop, with *err set. */
         ssize_t (*sink)(const void *data, size_t size, void *userdata, TbError **err);
         /* err == NULL: every byte was given to the sink and the digest is right. */
@@ -493,6 +499,10 @@ typedef struct RegistryUploadOptions {
         const RegistryRef *repository;
         TbDigest digest;
         const char *mount_from; /* repository to mount from, or NULL */
+        const char *session;    /* go on with this session if it is still there (copied), or NULL */
+        uint64_t size;          /* of the blob; needed with `session` and `resumable` */
+        /* When it fails so that trying again may help, the session is left for registry_upload_take_session(). */
+        bool resumable;
         /* The callback may free the upload. */
         void (*event)(RegistryUpload *u, RegistryUploadEvent event, const TbError *err, void *userdata);
         void *userdata;
@@ -501,8 +511,14 @@ typedef struct RegistryUploadOptions {
 /* Opens an upload session (POST), with a mount tried in the same request. */
 int registry_upload_start(RegistryClient *c, const RegistryUploadOptions *options, RegistryUpload **ret,
         TbError **err) _warn_unused_;
-/* After OPENED: one PATCH with the bytes that `read` gives until it returns 0 (it gets the options' userdata), then the
- * PUT that commits. `read` returns 0 only when all bytes were given and are right. */
+/* After OPENED: how many bytes of the blob the session has already. */
+uint64_t registry_upload_offset(const RegistryUpload *u);
+/* After OPENED: the session's URL, borrowed. */
+const char *registry_upload_session(const RegistryUpload *u);
+/* The session's URL, the caller's; the registry keeps it open. NULL = there is none. */
+char *registry_upload_take_session(RegistryUpload *u);
+/* After OPENED: one PATCH with the bytes from the offset on that `read` gives until it returns 0 (it gets the options'
+ * userdata), then the PUT that commits. `read` returns 0 only when all bytes were given and are right. */
 int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err) _warn_unused_;
 /* After OPENED: a small blob, copied, in the committing PUT itself. */
 int registry_upload_send_small(RegistryUpload *u, const void *data, size_t size, TbError **err)
@@ -514,6 +530,10 @@ RegistryUpload *registry_upload_free(RegistryUpload *u);
 /* The session's new Location from an answer, checked: 1 = *ret is the caller's, 0 = the answer has none. */
 int registry_upload_location(RegistryClient *c, const RegistryHost *host, const RegistryCall *call,
         char **ret, TbError **err) _warn_unused_;
+
+/* ---- share.c ---- */
+
+void registry_client_forget_shares(RegistryClient *c);
 
 /* ---- session.c ---- */
 

@@ -32,38 +32,41 @@ static int print_copy(
                 return 0;
         }
         return tool_print_json_new(
-                json_pack("{s:s, s:s, s:s, s:s, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I}, s:f}", "source",
+                json_pack("{s:s, s:s, s:s, s:s, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I}, s:f}", "source",
                         source, "target", target, "digest", c->manifest.digest.text, "mediaType",
                         c->manifest.media_type, "bytes", "downloaded", (json_int_t) c->bytes_downloaded,
                         "uploaded", (json_int_t) c->bytes_uploaded, "mounted", (json_int_t) c->bytes_mounted,
-                        "blobs", "streamed", (json_int_t) c->blobs_streamed, "mounted",
-                        (json_int_t) c->blobs_mounted, "existed", (json_int_t) c->blobs_existed, "ms",
-                        (double) usec / 1000),
+                        "resumed", (json_int_t) c->bytes_resumed, "blobs", "streamed",
+                        (json_int_t) c->blobs_streamed, "mounted", (json_int_t) c->blobs_mounted, "existed",
+                        (json_int_t) c->blobs_existed, "ms", (double) usec / 1000),
                 err);
 }
 
 int tool_copy(Tool *t, char **args, TbError **err)
 {
         _cleanup_registry_copy_result_ RegistryCopyResult result = {0};
-        _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
+        _cleanup_(registry_place_freep) RegistryPlace *source = NULL, *target = NULL;
         _cleanup_free_ char *source_name = NULL, *target_name = NULL;
         RegistryCopyOptions o = {
                 .platform = t->have_platform ? &t->platform : NULL,
+                .state_dir = t->resume_dir,
                 .parallel = t->parallel,
                 .progress = !t->json && isatty(STDERR_FILENO) ? on_progress : NULL,
                 .progress_userdata = t,
         };
         int r;
 
-        if ((r = tool_parse_ref(t, args[0], &source, err)) < 0 ||
-                (r = tool_parse_ref(t, args[1], &target, err)) < 0)
+        if ((r = registry_place_parse(args[0], &source, err)) < 0 ||
+                (r = registry_place_parse(args[1], &target, err)) < 0) {
+                t->usage = r == -EINVAL;
                 return r;
-        source_name = registry_ref_to_string(source);
-        target_name = registry_ref_to_string(target);
+        }
+        source_name = registry_place_to_string(source);
+        target_name = registry_place_to_string(target);
         if (!source_name || !target_name)
                 return tb_error_oom(err);
         t->started_usec = tb_now_us();
-        r = registry_copy(t->client, source, target, &o, &result, err);
+        r = registry_copy_place(t->client, source, target, &o, &result, err);
         tool_end_progress(t);
         return r < 0 ? r : print_copy(t, source_name, target_name, &result, err);
 }

@@ -7,10 +7,18 @@
  * session as for a plain POST, so nothing is lost by asking. The session's Location holds state in its query and is used
  * as it is, with "digest" appended. Small blobs go into the PUT itself and save the PATCH. The PATCH has no
  * Content-Length: so that it can be ended in order at any point, by a source that turns out to be wrong or by an
- * operation that is given up. Whatever ends an open session other than success, session.c closes it.
+ * operation that is given up. Whatever ends an open session other than success, session.c closes it, unless its owner
+ * wants to go on with it.
  *
- *         OPENING -> OPENED -> SENDING -> COMMITTING -> done
- *            |-> mounted         (PATCH)     (PUT)
+ *   (GET) ASKING -> OPENED -> SENDING -> COMMITTING -> done
+ *            |        |       (PATCH)      (PUT)
+ *  (POST) OPENING ----+-> mounted
+ *
+ * ASKING: a session from before tells in Range how much it has ("0-499": 500 bytes). "0-0" can mean no byte or one
+ * (docker-registry says it of an empty session): it is taken as none, and should there be one, the PATCH is refused with
+ * 416, which ends the session. A session that is gone or makes no sense is replaced by a new one. docker-registry 2.x
+ * drops a session whose PATCH broke off as soon as somebody asks about it (the offset in its signed Location is older
+ * than its data), so there, uploads begin anew. Registries that follow distribution-spec "Pushing a blob in chunks" go on.
  */
 
 #include <stdlib.h>
@@ -18,6 +26,7 @@
 
 #include "common/cleanup.h"
 #include "common/strv.h"
+#include "common/units.h"
 #include "registry-client/internal.h"
 
 #define OPEN_TIMEOUT_USEC (60 * USEC_PER_SEC)
@@ -32,6 +41,7 @@ struct RegistryUpload {
         RegistryHost *host;
         RegistryCall *call;
         char *location;    /* of the open session; NULL = none */
+        uint64_t offset;   /* what it has */
         bool call_is_open; /* the call under way may open a session */
         char *push_scope;
 };
@@ -60,7 +70,7 @@ static void upload_freep(RegistryUpload **u)
 static void upload_failed(RegistryUpload *u, const TbError *err)
 {
         u->call = registry_call_free(u->call);
-        if (u->location)
+        if (u->location && !(u->o.resumable && err->retryable))
                 registry_session_close(u->client, u->host, u->push_scope, TAKE_PTR(u->location), NULL);
         u->o.event(u, REGISTRY_UPLOAD_FAILED, err, u->o.userdata);
 }
@@ -142,6 +152,76 @@ static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
         upload_failed(u, e);
 }
 
+/* How many bytes a session has: 1 = *ret is set, 0 = it says nothing that could be used. */
+static int parse_range(const char *header, uint64_t size, uint64_t *ret)
+{
+        _cleanup_free_ char *copy = NULL;
+        const char *last;
+        uint64_t n;
+
+        if (!header) {
+                *ret = 0;
+                return 1;
+        }
+        last = tb_startswith(header, "bytes=");
+        last = tb_startswith(last ? last : header, "0-");
+        if (!last || tb_parse_u64(last, 0, UINT64_MAX - 1, &n, NULL) < 0 || n >= MAX2(size, (uint64_t) 1))
+                return 0;
+        *ret = n > 0 ? n + 1 : 0;
+        return 1;
+}
+
+static void on_asked(RegistryCall *call, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        RegistryUpload *u = userdata;
+        unsigned status = registry_call_status(call);
+
+        if (err) {
+                e = tb_error_copy(err);
+                upload_failed(u, e);
+                return;
+        }
+        if ((status == 204 || status == 200 || status == 202) &&
+                parse_range(registry_call_header(call, "Range"), u->o.size, &u->offset) > 0 &&
+                take_location(u, call, NULL) >= 0) {
+                u->o.event(u, REGISTRY_UPLOAD_OPENED, NULL, u->o.userdata);
+                return;
+        }
+        u->call = registry_call_free(u->call);
+        if (status != 404)
+                registry_session_close(u->client, u->host, u->push_scope, TAKE_PTR(u->location), NULL);
+        free(u->location);
+        u->location = NULL;
+        u->offset = 0;
+        if (open_session(u, &e) < 0)
+                upload_failed(u, e);
+}
+
+/* A URL from an earlier time, of an earlier process perhaps: as trustworthy as a Location that the registry sends. */
+static int ask_session(RegistryUpload *u, const char *url, TbError **err)
+{
+        RegistryCallOptions o = {
+                .host = u->host,
+                .method = "GET",
+                .scopes = {u->push_scope},
+                .timeout_usec = OPEN_TIMEOUT_USEC,
+                .done = on_asked,
+                .userdata = u,
+        };
+        _cleanup_free_ char *home = registry_host_url(u->host, "%s", "");
+
+        if (!home)
+                return tb_error_oom(err);
+        if (registry_call_check_target(u->client, u->host, home, url, NULL) < 0)
+                return open_session(u, err);
+        u->location = strdup(url);
+        if (!u->location)
+                return tb_error_oom(err);
+        o.url = u->location;
+        return registry_call_start(u->client, &o, &u->call, err);
+}
+
 static int open_session(RegistryUpload *u, TbError **err)
 {
         _cleanup_free_ char *url = NULL, *source_scope = NULL;
@@ -209,11 +289,11 @@ int registry_upload_start(
                 if (!u->mount_from)
                         return tb_error_oom(err);
         }
-        u->o.mount_from = NULL;
+        u->o.mount_from = u->o.session = NULL;
         r = registry_client_get_host(c, u->ref->host, &u->host, err);
         if (r < 0)
                 return r;
-        r = open_session(u, err);
+        r = options->session ? ask_session(u, options->session, err) : open_session(u, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(u);
@@ -255,8 +335,18 @@ static void on_committed(RegistryCall *call, const TbError *err, void *userdata)
 
 static int start_call(RegistryUpload *u, RegistryCallOptions *o, TbError **err)
 {
-        static const char *const headers[] = {"Content-Type: application/octet-stream", NULL};
+        _cleanup_free_ char *range = NULL;
+        const char *headers[] = {"Content-Type: application/octet-stream", NULL, NULL};
 
+        if (u->offset > 0 &&
+                o->read) { /* distribution-spec "Pushing a blob in chunks": both ends, inclusive */
+                range = tb_asprintf("Content-Range: %llu-%llu", (unsigned long long) u->offset,
+                        (unsigned long long) u->o.size - 1);
+                if (!range)
+                        return tb_error_oom(err);
+                headers[1] = range;
+                o->read_size = u->o.size - u->offset;
+        }
         o->host = u->host;
         o->headers = headers;
         o->scopes[0] = u->push_scope;
@@ -313,6 +403,21 @@ int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err)
         };
 
         return start_call(u, &o, err);
+}
+
+uint64_t registry_upload_offset(const RegistryUpload *u)
+{
+        return u->offset;
+}
+
+const char *registry_upload_session(const RegistryUpload *u)
+{
+        return u->location;
+}
+
+char *registry_upload_take_session(RegistryUpload *u)
+{
+        return TAKE_PTR(u->location);
 }
 
 void registry_upload_resume(RegistryUpload *u)
