@@ -5,7 +5,7 @@
  * What main is: everything that init got and that the process which becomes main, several generations later,
  * needs to be exactly what the image's program would have been.
  *
- * In node mode it travels in a sealed memory file that runsvdir and runsv pass on without knowing: an
+ * In node mode it travels in a sealed memory file that runsv passes on without knowing: an
  * environment holds secrets, and these must not lie in a file that a snapshot of the node would take along.
  *
  * Text form: NUL-terminated strings: magic, umask (octal), keep-home (0|1), user ("" = none), cwd, count and

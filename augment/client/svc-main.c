@@ -2,13 +2,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "augment/client/exec-main.h"
@@ -22,8 +22,7 @@
 /* Somebody has told runsv to end main (or to end it and start it anew); until the next start. */
 #define ASKED_FILE "asked"
 /* runsv takes what is written to its control pipe at once, unless it waits for a ./control program. */
-#define TAKEN_TRIES 1000
-#define TAKEN_TRY_NS 1000000L
+#define HEARD_BOUND_MS 1000
 
 static bool wants_up(void)
 {
@@ -40,20 +39,25 @@ static bool wants_up(void)
         return up;
 }
 
-/* Tells our runsv "down" and comes back when it has heard it: it would start main again when we end. The pipe is all
- * there is to see of that. */
+/* Tells our runsv "down" and comes back when it has heard it: it would start main again when we end. It writes a new
+ * supervise/status then, which is what is waited for. Without inotify (a user has 128 of them) there is no waiting. */
 static void want_down(void)
 {
-        const struct timespec pause = {.tv_nsec = TAKEN_TRY_NS};
-        int fd = open("supervise/control", O_RDWR | O_NONBLOCK | O_CLOEXEC), left = 0;
+        int control = open("supervise/control", O_WRONLY | O_NONBLOCK | O_CLOEXEC),
+            notify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        struct pollfd p = {.fd = notify, .events = POLLIN};
+        char events[1024];
 
-        if (fd < 0)
-                return;
-        if (write_all(fd, "d", 1) < 0)
+        if (notify >= 0 && inotify_add_watch(notify, "supervise", IN_MOVED_TO) < 0)
+                p.fd = -1;
+        if (control >= 0 && write_all(control, "d", 1) < 0)
                 say("main: cannot tell runsv: %s", strerror(errno));
-        for (int i = 0; i < TAKEN_TRIES && ioctl(fd, FIONREAD, &left) == 0 && left > 0; i++)
-                (void) nanosleep(&pause, NULL);
-        close(fd);
+        while (p.fd >= 0 && control >= 0 && wants_up() && poll(&p, 1, HEARD_BOUND_MS) > 0)
+                (void) !read(notify, events, sizeof(events));
+        if (control >= 0)
+                close(control);
+        if (notify >= 0)
+                close(notify);
 }
 
 int service_run_main(const ServiceContext *c, uint64_t mask)
