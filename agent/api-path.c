@@ -119,7 +119,10 @@ unsigned api_error_status(const TbError *err)
         case TB_ERROR_CONFIG:
                 if (err->code == -ENOENT)
                         return 404;
-                return err->code == -EEXIST || err->code == -EBUSY || err->code == -ENOTUNIQ ? 409 : 400;
+                return err->code == -EEXIST || err->code == -EBUSY || err->code == -ENOTUNIQ ||
+                                err->code == -ENOTCONN
+                        ? 409
+                        : 400;
         case TB_ERROR_ENVIRONMENT:
         case TB_ERROR_CANCELLED:
                 return 503;

@@ -45,7 +45,8 @@ static int on_answer(struct nl_msg *msg, void *userdata)
         const struct inet_diag_msg *d = nlmsg_data(h);
         Owner *owner = userdata;
 
-        if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && nlmsg_datalen(h) >= (int) sizeof(*d) && d->idiag_inode != 0)
+        if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY && nlmsg_datalen(h) >= (int) sizeof(*d) &&
+                d->idiag_inode != 0)
                 *owner = (Owner){.uid = d->idiag_uid, .found = true};
         return NL_OK;
 }
