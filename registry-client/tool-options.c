@@ -34,8 +34,8 @@ const ToolVerb tool_verbs[] = {
                 "Hub, GHCR) do not allow this. The tags of one repository: tbnode-registry tags."},
         {"tags", 1, 1, tool_tags, 0, "REPOSITORY", "tags of a repository",
                 "In the registry's order. What a tag names: tbnode-registry inspect REPOSITORY:TAG."},
-        {"copy", 2, 2, tool_copy, TOOL_PLATFORM | TOOL_ALL_PLATFORMS | TOOL_PARALLEL, "SOURCE TARGET",
-                "copy an image; all platforms unless --platform is given",
+        {"copy", 2, 2, tool_copy, TOOL_PLATFORM | TOOL_ALL_PLATFORMS | TOOL_PARALLEL | TOOL_RESUME_DIR,
+                "SOURCE TARGET", "copy an image; all platforms unless --platform is given",
                 "Bytes and digests stay the same. What the target has is skipped, inside one registry "
                 "layers are\n"
                 "mounted, the rest is streamed; the target's tag is written last. With --platform, the "
@@ -79,6 +79,7 @@ enum {
         OPT_PLATFORM,
         OPT_ALL_PLATFORMS,
         OPT_PARALLEL,
+        OPT_RESUME_DIR,
         OPT_DRY_RUN,
         OPT_OUTPUT,
         OPT_USERNAME,
@@ -102,6 +103,8 @@ static const ToolOption options[_OPT_MAX] = {
         [OPT_ALL_PLATFORMS] = {"all-platforms", 0, NULL, TOOL_ALL_PLATFORMS,
                 "the whole index (this is the default)"},
         [OPT_PARALLEL] = {"parallel", 0, "N", TOOL_PARALLEL, "blobs at a time, 1-16 (default 4)"},
+        [OPT_RESUME_DIR] = {"resume-dir", 0, "DIR", TOOL_RESUME_DIR,
+                "keep partial blobs there, so that an interrupted copy goes on"},
         [OPT_DRY_RUN] = {"dry-run", 0, NULL, TOOL_DRY_RUN, "say what would be done, change nothing"},
         [OPT_OUTPUT] = {"output", 'o', "FILE", TOOL_OUTPUT, "write there instead of stdout"},
         [OPT_USERNAME] = {"username", 'u', "USER", TOOL_USERNAME, "who logs in (default: asked for)"},
@@ -224,6 +227,23 @@ static int take_host_option(Tool *t, int option, const char *arg, TbError **err)
         return 0;
 }
 
+static int take_platform(Tool *t, const char *arg, TbError **err)
+{
+        RegistryPlatform *v = reallocarray(t->platforms, t->n_platforms + 1, sizeof(*v));
+        int r;
+
+        if (!v)
+                return tb_error_oom(err);
+        t->platforms = v;
+        r = registry_platform_parse(arg, v + t->n_platforms, err);
+        if (r < 0)
+                return r;
+        t->n_platforms++;
+        t->have_platform = true;
+        registry_platform_done(&t->platform);
+        return registry_platform_parse(arg, &t->platform, err);
+}
+
 static int take_option(Tool *t, int option, const char *arg, TbError **err)
 {
         switch (option) {
@@ -231,14 +251,15 @@ static int take_option(Tool *t, int option, const char *arg, TbError **err)
                 t->json = true;
                 return 0;
         case OPT_PLATFORM:
-                registry_platform_done(&t->platform);
-                t->have_platform = true;
-                return registry_platform_parse(arg, &t->platform, err);
+                return take_platform(t, arg, err);
         case OPT_ALL_PLATFORMS:
                 t->all_platforms = true;
                 return 0;
         case OPT_PARALLEL:
                 return tb_parse_u32(arg, 1, 16, &t->parallel, err);
+        case OPT_RESUME_DIR:
+                t->resume_dir = arg;
+                return 0;
         case OPT_DRY_RUN:
                 t->dry_run = true;
                 return 0;
@@ -296,6 +317,9 @@ void tool_options_done(Tool *t)
                 t->hosts = next;
         }
         registry_platform_done(&t->platform);
+        for (size_t i = 0; i < t->n_platforms; i++)
+                registry_platform_done(t->platforms + i);
+        free(t->platforms);
 }
 
 static int find_verb(Tool *t, int argc, char **argv, TbError **err)
@@ -322,6 +346,8 @@ static int check_arguments(Tool *t, int argc, const bool *seen, TbError **err)
                         return tool_usage(t, err, "%s has no option --%s", v->name, options[i].name);
         if (argc < v->min_args || argc > v->max_args)
                 return tool_usage(t, err, "usage: tbnode-registry %s %s", v->name, v->args);
+        if (t->n_platforms > 1 && !(v->options & TOOL_PARALLEL))
+                return tool_usage(t, err, "%s takes one --platform", v->name);
         if (t->have_platform && t->all_platforms)
                 return tool_usage(t, err, "--platform and --all-platforms exclude each other");
         return apply_hosts(t, err);

@@ -42,6 +42,8 @@ typedef struct Tool {
         bool json, dry_run, all_platforms, password_stdin, tag_only, have_platform;
         RegistryPlatform platform;
         unsigned parallel;
+        RegistryPlatform *platforms; /* copy: all that were given; `platform` is the last one */
+        size_t n_platforms;
         const char *output, *docker_config, *user, *artifact_type, *resume_dir;
         ToolHost *hosts;
 
