@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
@@ -396,6 +397,19 @@ static int manager_setup_loop(Manager *m, TbError **err)
         return 0;
 }
 
+/* A node has up to 32 connections, and there may be a thousand nodes; the usual soft limit is for select(2), which nobody here
+ * uses. */
+static void raise_descriptors(void)
+{
+        struct rlimit l;
+
+        if (getrlimit(RLIMIT_NOFILE, &l) >= 0 && l.rlim_cur < l.rlim_max) {
+                l.rlim_cur = l.rlim_max;
+                if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+                        log_debug("cannot raise the limit of descriptors: %s", strerror(errno));
+        }
+}
+
 static int manager_setup(Manager *m, TbError **err)
 {
         int r;
@@ -406,6 +420,7 @@ static int manager_setup(Manager *m, TbError **err)
         r = manager_setup_loop(m, err);
         if (r < 0)
                 return r;
+        raise_descriptors();
         r = state_file_load(m, err);
         if (r < 0)
                 return r;

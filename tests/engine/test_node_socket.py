@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import socket
+import subprocess
 import time
 import unittest
 
@@ -236,7 +237,12 @@ class Declare(Base):
             hosts = {h["name"]: h for h in c.ask("declaration")["hosts"]}
             self.assertEqual({"a-lan0", "a-lan1", "b-lan1"}, set(hosts))
             self.assertEqual((["a"], [], ["b"]), tuple(hosts[n]["aliases"] for n in ("a-lan0", "a-lan1", "b-lan1")))
-            L.tbnode("rm", "b", check=True)
+            L.docker("network", "disconnect", "lan1", "e.b")
+            self.assertEqual("changed", c.line()["event"])
+            self.assertEqual({"a-lan0", "a-lan1"}, {h["name"] for h in c.ask("declaration")["hosts"]})
+            run("c", "--experiment", "e", "--network", "lan1")
+            self.assertEqual("changed", c.line()["event"])
+            L.tbnode("rm", "c", check=True)
             self.assertEqual("changed", c.line()["event"])
             self.assertEqual({"a-lan0", "a-lan1"}, {h["name"] for h in c.ask("declaration")["hosts"]})
             declare("a", {"hosts": DECLARATION["hosts"]})
@@ -570,12 +576,14 @@ class Remapped(Base):
         L.dockerd.stop()
         L.dockerd.start(config={"userns-remap": "tbremap"})
         L.tbnoded.start(config={"start-timeout": "20s"})
+        lab.wait_for(lambda: L.tbnode("status", "--json").json()["engine"]["connected"], 10, "the engine")
 
     @classmethod
     def tearDownClass(cls):
         L.tbnoded.stop()
         L.dockerd.restart()
         L.tbnoded.start(config={"start-timeout": "20s"})
+        lab.wait_for(lambda: L.tbnode("status", "--json").json()["engine"]["connected"], 10, "the engine")
 
     def test_root_of_the_node_is_not_root_of_the_host(self):
         run("aa")
@@ -642,6 +650,41 @@ class Hostile(Base):
         self.assertGreater(refused, 5000)
         self.assertEqual(0, L.tbnode("ps").rc)
         lab.wait_for(lambda: len(os.listdir(f"/proc/{L.tbnoded.pid}/fd")) <= before + 2, 20, "no descriptor to be left")
+
+    def test_tcp_flood(self):
+        run("bad", "--experiment", "e")
+        run("good", "--experiment", "e")
+        flood = ("import socket, sys, time\nkeep = []\nfor i in range(3000):\n"
+                 "    s = socket.socket()\n    s.setblocking(False)\n"
+                 "    try: s.connect((sys.argv[1], 7777))\n    except BlockingIOError: pass\n"
+                 "    keep.append(s)\n    if len(keep) > 500: keep.pop(0).close()\nprint('flooding', flush=True)\ntime.sleep(6)")
+        with subprocess.Popen(["nsenter", "-t", str(L.container_pid("e.bad")), "-n", "--", "python3", "-c", flood,
+                               gateway()], stdout=subprocess.PIPE) as p:
+            p.stdout.readline()
+            for _ in range(3):
+                self.assertEqual(["good\n"] * 5, tmcd_tcp("e.good", *["VERSION=40 nodeid "] * 5))
+            self.assertLess(len(os.listdir(f"/proc/{L.tbnoded.pid}/fd")), 150)
+            p.kill()
+        self.assertEqual(0, L.tbnode("ps").rc)
+
+    def test_silence_costs_nothing(self):
+        for name in "abc":
+            run(name, "--experiment", "e")
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(Connection(f"e.{name}")) for name in "abc"]
+            for c in connections:
+                self.assertTrue(c.ask("attach")["ok"])
+            connections[0].send("sync", name="never")
+            connections[1].ask("readycount")
+            time.sleep(2)  # what was reported is written, the engine has no more to say
+
+            def switches():
+                with open(f"/proc/{L.tbnoded.pid}/status", encoding="utf-8") as f:
+                    return sum(int(x.split()[1]) for x in f if "ctxt_switches" in x)
+            before = switches()
+            time.sleep(4)
+            self.assertLessEqual(switches() - before, 3)
+            self.assertTrue(connections[2].ask("readycount")["ok"])
 
     def test_too_long_and_never_read(self):
         run("bad")

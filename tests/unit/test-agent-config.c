@@ -2,6 +2,7 @@
 
 #include "tests/unit/test.h"
 
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "agent/config.h"
@@ -25,7 +26,7 @@ static void test_defaults_and_values(void **state)
         assert_ok(parse("registry=https://r.example\ndocker = unix:///x.sock\nrun-dir=/run/other\n"
                         "augment-jobs=9\naugment-timeout=90s\naugment-memory=1gb\nfirewall=iptables\n"
                         "control-network=ctl\ncontrol-subnet=172.30.0.0/16\nlevel=none\nbuilder=docker\n"
-                        "gate=optional\nnodes-max=20\nstart-timeout=1500ms\n",
+                        "gate=optional\nnodes-max=20\nstart-timeout=1500ms\ntmcd=10.0.0.1:99\n",
                           &c, &err),
                 err);
         assert_string_equal(c.registry, "https://r.example");
@@ -38,6 +39,9 @@ static void test_defaults_and_values(void **state)
         assert_int_equal(c.level, AUGMENT_LEVEL_NONE);
         assert_int_equal(c.builder, AUGMENT_BUILDER_DOCKER);
         assert_int_equal(c.nodes_max, 20);
+        assert_true(c.tmcd.enabled);
+        assert_int_equal(c.tmcd.address.s_addr, htonl(0x0a000001));
+        assert_int_equal(c.tmcd.port, 99);
 }
 
 static void test_bad_values(void **state)
@@ -66,6 +70,13 @@ static void test_bad_values(void **state)
                 "level=everything\n",
                 "builder=kaniko\n",
                 "nodes-max=x\n",
+                "tmcd=0\n",
+                "tmcd=65536\n",
+                "tmcd=10.0.0.1:\n",
+                "tmcd=0.0.0.0\n",
+                "tmcd=10.0.0:7777\n",
+                "tmcd=on\n",
+                "tmcd=fd00::1\n",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
