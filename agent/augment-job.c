@@ -125,6 +125,31 @@ size_t job_queue_running(const JobQueue *q)
         return queue_count(q, false);
 }
 
+json_t *job_queue_rate_limits(const JobQueue *q)
+{
+        _cleanup_json_ json_t *all = json_array();
+        const char *host;
+        RegistryRateLimit l;
+
+        if (!q->session)
+                return TAKE_PTR(all);
+        for (size_t i = 0;
+                all && (host = registry_client_rate_limit_nth(registry_session_client(q->session), i, &l));
+                i++) {
+                char told[EVENT_TIME_MAX], until[EVENT_TIME_MAX];
+                json_t *j = json_pack("{s:s, s:o*, s:o*, s:o*, s:s, s:s*}", "registry", host, "limit",
+                        l.limit == UINT64_MAX ? NULL : json_integer((json_int_t) l.limit), "remaining",
+                        l.remaining == UINT64_MAX ? NULL : json_integer((json_int_t) l.remaining),
+                        "window_s", l.window_sec == 0 ? NULL : json_integer((json_int_t) l.window_sec),
+                        "told", event_time_format(told, l.told_at_usec), "refused_until",
+                        l.refused_until_usec == 0 ? NULL : event_time_format(until, l.refused_until_usec));
+
+                if (json_array_append_new(all, j) < 0)
+                        return NULL;
+        }
+        return TAKE_PTR(all);
+}
+
 /* One job per turn: a step may end the job, and others with it. */
 static int on_pump(sd_event_source *s, void *userdata)
 {

@@ -41,3 +41,5 @@ JobWaiter *job_waiter_free(JobWaiter *w);
 
 /* Jobs under way, for `tbnode status`. */
 size_t job_queue_running(const JobQueue *q);
+/* What registries told the lookups about their limits (Docker Hub's pulls): an array, newest knowledge; NULL = no memory. */
+json_t *job_queue_rate_limits(const JobQueue *q);

@@ -11,6 +11,32 @@
 #include "common/json.h"
 #include "common/strv.h"
 
+/* "docker.io: 76 of 100 pulls left (per 6 h), told at ..." */
+static void print_rate_limits(const json_t *limits)
+{
+        const json_t *l;
+        size_t i;
+
+        json_array_foreach (limits, i, l) {
+                const json_t *limit = json_object_get(l, "limit"), *left = json_object_get(l, "remaining"),
+                             *window = json_object_get(l, "window_s");
+                const char *until = cli_text(l, "refused_until", NULL);
+
+                printf("%-9s %s:", i == 0 ? "limits" : "", cli_text(l, "registry", ""));
+                if (left)
+                        printf(" %lld", (long long) json_integer_value(left));
+                if (limit)
+                        printf(" of %lld", (long long) json_integer_value(limit));
+                if (left || limit)
+                        printf(" requests left");
+                if (window)
+                        printf(" (per %lld min)", (long long) json_integer_value(window) / 60);
+                if (until)
+                        printf(" REFUSED until %s", until);
+                printf(", told at %s\n", cli_text(l, "told", ""));
+        }
+}
+
 int cli_status(Cli *c, int argc, char **argv)
 {
         _cleanup_json_ json_t *j = NULL;
@@ -37,6 +63,7 @@ int cli_status(Cli *c, int argc, char **argv)
         else
                 printf("engine    NOT CONNECTED: %s\n", cli_text(engine, "error", "not tried yet"));
         printf("registry  %s\n", cli_text(j, "registry", ""));
+        print_rate_limits(json_object_get(j, "rate_limits"));
         printf("nodes    ");
         json_object_foreach (json_object_get(j, "nodes"), state, n)
                 if (json_integer_value(n) > 0)

@@ -225,6 +225,9 @@ static int find_kind(const json_t *doc, const char *content_type, RegistryManife
         r = tb_json_get_string(doc, "mediaType", &own, err);
         if (r < 0)
                 return r;
+        /* Parameters belong to a Content-Type; inside, they would make one document two things to two readers. */
+        if (own && media_type_length(own) != strlen(own))
+                return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "mediaType is no plain media type");
         /* The one document without a schemaVersion; it must name itself (image-spec 1.1-rc, artifact.md). */
         artifact = own && media_type_is(own, REGISTRY_TYPE_OCI_ARTIFACT);
         if (version == 1 || json_object_get(doc, "fsLayers"))

@@ -239,6 +239,14 @@ class Failures(Base):
 
 
 class Augment(Base):
+    def test_status_tells_what_the_hub_allows(self):
+        L.tbnode("augment", IMAGE, check=True)
+        limits = L.tbnode("status", "--json").json()["rate_limits"]
+        hub = next(x for x in limits if x["registry"] == "docker.io")
+        self.assertEqual((100, 76, 21600), (hub["limit"], hub["remaining"], hub["window_s"]))
+        self.assertNotIn("refused_until", hub)
+        self.assertIn("docker.io: 76 of 100 requests left (per 360 min), told at 20", L.tbnode("status").out)
+
     def test_credentials_that_change_are_taken_up(self):
         credentials = f"{L.dir}/docker-config.json"
 
