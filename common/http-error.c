@@ -121,8 +121,17 @@ int http_error_from_curl(TbError **err, const TbHttpRequest *r, CURLcode code)
         (void) curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &os_errno);
         if (code == CURLE_COULDNT_CONNECT && os_errno > 0)
                 return connect_error(err, r, (int) os_errno);
-        if (code == CURLE_OUT_OF_MEMORY)
+        if (code == CURLE_OUT_OF_MEMORY) {
+                curl_off_t connected = 0;
+
+                /* curl's word for a header line of more than 100 kB (lib/dynbuf.h). Memory that really ran out between
+                 * the connection and the body would be called so, too. */
+                (void) curl_easy_getinfo(r->easy, CURLINFO_CONNECT_TIME_T, &connected);
+                if (connected > 0 && !r->headers_complete)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
+                                "%s: a header line of the answer is too long", r->label);
                 return tb_error_oom(err);
+        }
         /* A handshake cut off by the network is worth another try, one refused by the peer is not. */
         if (code == CURLE_SSL_CONNECT_ERROR && (os_errno == ECONNRESET || os_errno == EPIPE))
                 retryable = true;

@@ -369,6 +369,12 @@ void http_request_finish(TbHttpRequest *r, CURLcode code)
                 (void) tb_error_move(&r->error, &r->abort_reason);
         } else if (code != CURLE_OK)
                 (void) http_error_from_curl(&r->error, r, code);
+        else if (!r->headers_complete) {
+                /* curl takes a connection that ends among the headers for an answer with an empty body. */
+                tb_error_set(&r->error, TB_ERROR_REMOTE, -ECONNRESET,
+                        "%s: the connection ended in the middle of the answer's headers", r->label);
+                tb_error_set_retryable(&r->error);
+        }
 
         http_forget(r->http, r);
         curl_easy_cleanup(r->easy); /* its buffers are big */

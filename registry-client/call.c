@@ -259,6 +259,7 @@ static int call_send(RegistryCall *call, TbError **err)
         call->error_body_size = 0;
         call->heard_enough = false;
         call->consumed = false;
+        call->progressed = false;
         o = (TbHttpOptions){
                 .method = call->o.method,
                 .url = call->url,
@@ -373,7 +374,7 @@ static int call_retry(RegistryCall *call, const char *retry_after, TbError **err
 {
         uint64_t wait = registry_retry_after_usec(retry_after);
         /* A download that got further and can go on from there does not use up its tries, within reason. */
-        bool progress = call->consumed && call->o.write && call->repeats < PROGRESS_REPEATS_MAX;
+        bool progress = call->progressed && call->repeats < PROGRESS_REPEATS_MAX;
         int r;
 
         if ((call->tries_left <= 1 && !progress) || !registry_call_may_repeat(call) ||
@@ -381,7 +382,8 @@ static int call_retry(RegistryCall *call, const char *retry_after, TbError **err
                 return 0;
         if (!progress)
                 call->tries_left--;
-        call->tried++;
+        call->tried =
+                progress ? 1 : call->tried + 1; /* what goes on is not made to wait longer and longer */
         call->repeats++;
         /* A redirect may lead elsewhere now, or its signature may have run out: begin where we began. */
         free(call->url);
@@ -595,6 +597,11 @@ RegistryHost *registry_call_host(const RegistryCall *call)
 RegistryClient *registry_call_client(const RegistryCall *call)
 {
         return call->client;
+}
+
+void registry_call_progress(RegistryCall *call)
+{
+        call->progressed = true;
 }
 
 void registry_call_resume(RegistryCall *call)

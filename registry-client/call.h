@@ -30,6 +30,7 @@ struct RegistryCall {
         bool helper_asked;   /* about this answer */
         bool refused;        /* `token` is the one that was refused */
         bool consumed;       /* the owner gave or got body bytes in this exchange */
+        bool progressed;     /* among them some that it had not got before */
         bool heard_enough;   /* we broke off the body of an error answer */
         size_t error_body_size;
         TbBuffer body;

@@ -112,6 +112,7 @@ static ssize_t take(RegistryDownload *d, const char *data, size_t size, TbError 
                 if (r < 0)
                         return r;
                 d->position += size;
+                registry_call_progress(d->call);
         }
         d->drop -= dropped;
         return 0;

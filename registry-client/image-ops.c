@@ -206,6 +206,34 @@ static int descriptor_set(
         return 0;
 }
 
+/* The manifest in an answer; it has the digest that was asked for, or, when nobody named one, that of the answer's own
+ * header, if there is one: a proxy that mixes up two answers must not go unnoticed. */
+static int read_manifest(const ImageOp *o, RegistryCall *call, RegistryManifest **ret, TbError **err)
+{
+        _cleanup_free_ char *text = ref_text(o);
+        const char *header = registry_call_header(call, "Docker-Content-Digest"), *body;
+        TbDigest expected = o->ref->digest;
+        size_t size;
+        int r = 0;
+
+        if (!tb_digest_is_set(&expected) && header && *header)
+                r = tb_digest_parse(header, &expected, err);
+        if (r == -EOPNOTSUPP) { /* another algorithm: nothing to compare with */
+                if (err)
+                        *err = tb_error_free(*err);
+                expected = (TbDigest){0};
+        } else if (r < 0) {
+                tb_error_prefix(err, "%s: Docker-Content-Digest", o->host->name);
+                return r;
+        }
+        body = registry_call_body(call, &size);
+        r = registry_manifest_parse(
+                body, size, registry_call_header(call, "Content-Type"), &expected, ret, err);
+        if (r < 0)
+                tb_error_prefix(err, "%s: %s", o->host->name, text ? text : "manifest");
+        return r;
+}
+
 /* The HEAD did not tell enough: the manifest itself was fetched. */
 static void on_resolve_get(RegistryCall *call, const TbError *err, void *userdata)
 {
@@ -213,8 +241,6 @@ static void on_resolve_get(RegistryCall *call, const TbError *err, void *userdat
         _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ char *text = NULL;
         ImageOp *o = userdata;
-        const char *body;
-        size_t size;
 
         if (err) {
                 registry_op_fail(&o->op, err);
@@ -225,14 +251,11 @@ static void on_resolve_get(RegistryCall *call, const TbError *err, void *userdat
                 return;
         }
         text = ref_text(o);
-        body = registry_call_body(call, &size);
         if (registry_call_status(call) != 200)
                 (void) registry_status_error(call, &e, "cannot resolve %s", text ? text : "manifest");
-        else if (registry_manifest_parse(body, size, registry_call_header(call, "Content-Type"),
-                         &o->ref->digest, &m, &e) < 0)
-                (void) tb_error_prefix(&e, "%s: %s", o->host->name, text ? text : "manifest");
-        else if (descriptor_set(&o->op.descriptor, registry_manifest_kind_to_media_type(m->kind), &m->digest,
-                         m->size) < 0)
+        else if (read_manifest(o, call, &m, &e) >= 0 &&
+                descriptor_set(&o->op.descriptor, registry_manifest_kind_to_media_type(m->kind), &m->digest,
+                        m->size) < 0)
                 (void) tb_error_oom(&e);
         if (e)
                 op_fail_with(o, &e);
@@ -449,20 +472,16 @@ static void on_get(RegistryCall *call, const TbError *err, void *userdata)
         _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ char *text = NULL;
         ImageOp *o = userdata;
-        const char *body;
-        size_t size;
 
         if (err) {
                 registry_op_fail(&o->op, err);
                 return;
         }
         text = ref_text(o);
-        body = registry_call_body(call, &size);
         if (registry_call_status(call) != 200)
                 (void) registry_status_error(call, &e, "cannot get manifest %s", text ? text : "?");
-        else if (registry_manifest_parse(body, size, registry_call_header(call, "Content-Type"),
-                         &o->ref->digest, &o->op.manifest, &e) < 0)
-                (void) tb_error_prefix(&e, "%s: %s", o->host->name, text ? text : "?");
+        else
+                (void) !read_manifest(o, call, &o->op.manifest, &e);
         if (e)
                 op_fail_with(o, &e);
         else

@@ -364,6 +364,8 @@ const char *registry_call_url(const RegistryCall *call); /* the last one, after 
 RegistryHost *registry_call_host(const RegistryCall *call);
 RegistryClient *registry_call_client(const RegistryCall *call);
 void registry_call_resume(RegistryCall *call);
+/* From inside write: these bytes are new, the call got further than in any try before. */
+void registry_call_progress(RegistryCall *call);
 /* From inside write or the read function: why it is going to fail. Takes ownership. */
 void registry_call_abort_reason(RegistryCall *call, TbError *err);
 /* For auth.c: the token came (authorization header value, secret) or could not be had. */

@@ -48,8 +48,8 @@ int tool_copy(Tool *t, char **args, TbError **err)
         _cleanup_(registry_place_freep) RegistryPlace *source = NULL, *target = NULL;
         _cleanup_free_ char *source_name = NULL, *target_name = NULL;
         RegistryCopyOptions o = {
-                .platform = t->n_platforms == 1 ? &t->platform : NULL,
-                .platforms = t->platforms,
+                .platform = t->n_platforms == 1 ? t->platforms : NULL,
+                .platforms = t->n_platforms > 1 ? t->platforms : NULL,
                 .n_platforms = t->n_platforms > 1 ? t->n_platforms : 0,
                 .state_dir = t->resume_dir,
                 .parallel = t->parallel,

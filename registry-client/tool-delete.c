@@ -94,6 +94,8 @@ int tool_delete(Tool *t, char **args, TbError **err)
                 return r;
         if (t->dry_run)
                 r = t->tag_only ? 0 : find_tags(t, &d, err);
+        else if (t->tag_only)
+                r = registry_delete_tag(t->client, d.ref, err);
         else {
                 /* What was looked at is what goes, also when the tag moves meanwhile. */
                 r = registry_ref_with(d.ref, NULL, &d.manifest.digest, &pinned, err);

@@ -41,13 +41,13 @@ int tool_get_image(
         _cleanup_registry_platform_ RegistryPlatform host = {0};
         int r;
 
-        if (!t->have_platform) {
+        if (t->n_platforms == 0) {
                 r = registry_platform_host(&host, err);
                 if (r < 0)
                         return r;
         }
         return registry_get_image(
-                t->client, ref, t->have_platform ? &t->platform : &host, ret, ret_index, err);
+                t->client, ref, t->n_platforms > 0 ? t->platforms : &host, ret, ret_index, err);
 }
 
 int tool_get_config(Tool *t, const RegistryRef *ref, const RegistryManifest *m, char **ret, size_t *ret_size,
@@ -67,6 +67,8 @@ typedef struct Inspection {
         RegistryRef *ref;
         RegistryManifest *top, *image; /* image: NULL when the index has none for us; may be top itself */
         json_t *config;                /* NULL = none, or not an image's */
+        RegistryReferrers referrers;
+        bool have_referrers;
 } Inspection;
 
 static void inspection_done(Inspection *i)
@@ -76,6 +78,7 @@ static void inspection_done(Inspection *i)
                 registry_manifest_free(i->image);
         registry_manifest_free(i->top);
         json_decref(i->config);
+        registry_referrers_done(&i->referrers);
 }
 
 static bool config_is_readable(const RegistryManifest *m)
@@ -96,7 +99,7 @@ static int inspect_child(Tool *t, Inspection *i, TbError **err)
         if (r < 0)
                 return r;
         r = tool_get_image(t, pinned, &i->image, NULL, &e);
-        if (r == -ENOENT && !t->have_platform)
+        if (r == -ENOENT && t->n_platforms == 0)
                 return 0;
         return r < 0 ? tb_error_move(err, &e) : 0;
 }
@@ -113,6 +116,19 @@ static int inspect_config(Tool *t, Inspection *i, TbError **err)
         if (r < 0)
                 return r;
         return tb_json_parse(data, size, CONFIG_BLOB_MAX, "image configuration", &i->config, err);
+}
+
+static int inspect_referrers(Tool *t, Inspection *i, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *pinned = NULL;
+        int r;
+
+        r = registry_ref_with(i->ref, NULL, &i->top->digest, &pinned, err);
+        if (r < 0)
+                return r;
+        /* Extra knowledge: a registry that refuses this question has still told what the image is. */
+        i->have_referrers = registry_list_referrers(t->client, pinned, NULL, &i->referrers, NULL) >= 0;
+        return 0;
 }
 
 static uint64_t image_size(const RegistryManifest *m)
@@ -175,6 +191,8 @@ static int print_inspection_json(const Inspection *i, const char *name, TbError 
                         j, "platforms", tool_descriptors_to_json(i->top->entries, i->top->n_entries));
         if (i->image)
                 (void) json_object_set_new(j, "image", image_to_json(i));
+        (void) json_object_set_new(j, "referrers",
+                i->have_referrers ? json_integer((json_int_t) i->referrers.n_entries) : json_null());
         return tool_print_json_new(j, err);
 }
 
@@ -291,6 +309,9 @@ static void print_inspection(const Inspection *i, const char *name)
                 print_image(i);
         else
                 tool_print_field("Image", "none for this machine's platform; choose one with --platform");
+        if (i->have_referrers)
+                tool_print_fieldf("Referrers", "%zu%s", i->referrers.n_entries,
+                        i->referrers.n_entries > 0 ? " (tbnode-registry referrers lists them)" : "");
 }
 
 int tool_inspect(Tool *t, char **args, TbError **err)
@@ -312,7 +333,7 @@ int tool_inspect(Tool *t, char **args, TbError **err)
                 r = inspect_child(t, &i, err);
         else
                 i.image = i.top;
-        if (r < 0 || (r = inspect_config(t, &i, err)) < 0)
+        if (r < 0 || (r = inspect_config(t, &i, err)) < 0 || (r = inspect_referrers(t, &i, err)) < 0)
                 return r;
         if (t->json)
                 return print_inspection_json(&i, name, err);

@@ -34,18 +34,26 @@ const ToolVerb tool_verbs[] = {
                 "Hub, GHCR) do not allow this. The tags of one repository: tbnode-registry tags."},
         {"tags", 1, 1, tool_tags, 0, "REPOSITORY", "tags of a repository",
                 "In the registry's order. What a tag names: tbnode-registry inspect REPOSITORY:TAG."},
+        {"referrers", 1, 1, tool_referrers, TOOL_ARTIFACT_TYPE, "IMAGE",
+                "what refers to an image: signatures, SBOMs, attestations",
+                "A tag is resolved first; of an index, what refers to the index itself. A registry that has "
+                "no\n"
+                "referrers API is asked for the tag sha256-<hex> instead."},
         {"copy", 2, 2, tool_copy, TOOL_PLATFORM | TOOL_ALL_PLATFORMS | TOOL_PARALLEL | TOOL_RESUME_DIR,
                 "SOURCE TARGET", "copy an image; all platforms unless --platform is given",
+                "SOURCE and TARGET are images, oci:DIR[:TAG] (a directory, the OCI image layout) or\n"
+                "docker-archive:FILE[:NAME] (what docker save writes and docker load reads).\n"
                 "Bytes and digests stay the same. What the target has is skipped, inside one registry "
                 "layers are\n"
-                "mounted, the rest is streamed; the target's tag is written last. With --platform, the "
-                "target names\n"
-                "that platform's image itself, not an index."},
+                "mounted, the rest is streamed; the target's tag is written last. With one --platform the "
+                "target\n"
+                "names that platform's image itself; with several, a new index of just these."},
         {"blob", 1, 1, tool_blob, TOOL_OUTPUT, "REPOSITORY@DIGEST", "a blob's bytes",
                 "To stdout as they come, so look at the exit status: 1 if they were not what the digest "
                 "says.\n"
                 "With --output, the file appears only when they were right. --json needs --output."},
-        {"delete", 1, 1, tool_delete, TOOL_DRY_RUN, "IMAGE", "delete a manifest and with it all its tags",
+        {"delete", 1, 1, tool_delete, TOOL_DRY_RUN | TOOL_TAG_ONLY, "IMAGE",
+                "delete a manifest and with it all its tags",
                 "Registries delete manifests, by digest: a tag is resolved first, and every other tag on "
                 "the same\n"
                 "manifest goes with it. --dry-run shows which. With --tag-only the tag alone goes and the "
@@ -82,9 +90,12 @@ enum {
         OPT_RESUME_DIR,
         OPT_DRY_RUN,
         OPT_OUTPUT,
+        OPT_ARTIFACT_TYPE,
+        OPT_TAG_ONLY,
         OPT_USERNAME,
         OPT_PASSWORD_STDIN,
         OPT_PLAIN_HTTP,
+        OPT_UNIX_SOCKET,
         OPT_TLS_CA,
         OPT_TLS_CERT,
         OPT_TLS_KEY,
@@ -99,19 +110,22 @@ enum {
 static const ToolOption options[_OPT_MAX] = {
         [OPT_JSON] = {"json", 0, NULL, 0, "print one JSON object and nothing else"},
         [OPT_PLATFORM] = {"platform", 0, "OS/ARCH[/VARIANT]", TOOL_PLATFORM,
-                "which image of an index (default: this machine's)"},
+                "which image of an index (default: this machine's; copy: all)"},
         [OPT_ALL_PLATFORMS] = {"all-platforms", 0, NULL, TOOL_ALL_PLATFORMS,
                 "the whole index (this is the default)"},
         [OPT_PARALLEL] = {"parallel", 0, "N", TOOL_PARALLEL, "blobs at a time, 1-16 (default 4)"},
         [OPT_RESUME_DIR] = {"resume-dir", 0, "DIR", TOOL_RESUME_DIR,
-                "keep partial blobs there, so that an interrupted copy goes on"},
+                "keep what came of broken downloads there; the next copy goes on"},
         [OPT_DRY_RUN] = {"dry-run", 0, NULL, TOOL_DRY_RUN, "say what would be done, change nothing"},
         [OPT_OUTPUT] = {"output", 'o', "FILE", TOOL_OUTPUT, "write there instead of stdout"},
+        [OPT_ARTIFACT_TYPE] = {"artifact-type", 0, "TYPE", TOOL_ARTIFACT_TYPE, "only those of this type"},
+        [OPT_TAG_ONLY] = {"tag-only", 0, NULL, TOOL_TAG_ONLY, "delete the tag and leave the manifest"},
         [OPT_USERNAME] = {"username", 'u', "USER", TOOL_USERNAME, "who logs in (default: asked for)"},
         [OPT_PASSWORD_STDIN] = {"password-stdin", 0, NULL, TOOL_PASSWORD_STDIN,
                 "read the password or token from stdin"},
         [OPT_PLAIN_HTTP] = {"plain-http", 0, "HOST", 0,
                 "speak http with this registry (loopback names: always)"},
+        [OPT_UNIX_SOCKET] = {"unix-socket", 0, "HOST=PATH", 0, "reach this registry through a unix socket"},
         [OPT_TLS_CA] = {"tls-ca", 0, "HOST=FILE", 0, "CA certificate; https also on a loopback name"},
         [OPT_TLS_CERT] = {"tls-cert", 0, "HOST=FILE", 0, "client certificate for this registry"},
         [OPT_TLS_KEY] = {"tls-key", 0, "HOST=FILE", 0, "its key"},
@@ -211,6 +225,9 @@ static int take_host_option(Tool *t, int option, const char *arg, TbError **err)
         if (r < 0)
                 return r;
         switch (option) {
+        case OPT_UNIX_SOCKET:
+                h->unix_socket = value;
+                return 0;
         case OPT_TLS_CA:
                 h->ca_file = value;
                 break;
@@ -224,24 +241,8 @@ static int take_host_option(Tool *t, int option, const char *arg, TbError **err)
                 h->insecure = true;
                 break;
         }
+        h->tls = true;
         return 0;
-}
-
-static int take_platform(Tool *t, const char *arg, TbError **err)
-{
-        RegistryPlatform *v = reallocarray(t->platforms, t->n_platforms + 1, sizeof(*v));
-        int r;
-
-        if (!v)
-                return tb_error_oom(err);
-        t->platforms = v;
-        r = registry_platform_parse(arg, v + t->n_platforms, err);
-        if (r < 0)
-                return r;
-        t->n_platforms++;
-        t->have_platform = true;
-        registry_platform_done(&t->platform);
-        return registry_platform_parse(arg, &t->platform, err);
 }
 
 static int take_option(Tool *t, int option, const char *arg, TbError **err)
@@ -251,7 +252,9 @@ static int take_option(Tool *t, int option, const char *arg, TbError **err)
                 t->json = true;
                 return 0;
         case OPT_PLATFORM:
-                return take_platform(t, arg, err);
+                if (t->n_platforms >= TOOL_PLATFORMS_MAX)
+                        return tool_usage(t, err, "more than %u platforms", TOOL_PLATFORMS_MAX);
+                return registry_platform_parse(arg, &t->platforms[t->n_platforms++], err);
         case OPT_ALL_PLATFORMS:
                 t->all_platforms = true;
                 return 0;
@@ -265,6 +268,12 @@ static int take_option(Tool *t, int option, const char *arg, TbError **err)
                 return 0;
         case OPT_OUTPUT:
                 t->output = arg;
+                return 0;
+        case OPT_ARTIFACT_TYPE:
+                t->artifact_type = arg;
+                return 0;
+        case OPT_TAG_ONLY:
+                t->tag_only = true;
                 return 0;
         case OPT_USERNAME:
                 t->user = arg;
@@ -294,11 +303,14 @@ static int apply_hosts(Tool *t, TbError **err)
                         .client_key = h->client_key,
                         .insecure = h->insecure,
                 };
-                int r;
+                int r = 0;
 
                 if (!h->client_cert != !h->client_key)
                         return tool_usage(t, err, "--tls-cert and --tls-key of %s go together", h->name);
-                r = registry_client_set_tls(t->client, h->name, &tls, err);
+                if (h->unix_socket)
+                        r = registry_client_set_unix_socket(t->client, h->name, h->unix_socket, err);
+                if (r >= 0 && h->tls)
+                        r = registry_client_set_tls(t->client, h->name, &tls, err);
                 if (r < 0) {
                         t->usage = true;
                         return r;
@@ -316,10 +328,8 @@ void tool_options_done(Tool *t)
                 free(t->hosts);
                 t->hosts = next;
         }
-        registry_platform_done(&t->platform);
         for (size_t i = 0; i < t->n_platforms; i++)
-                registry_platform_done(t->platforms + i);
-        free(t->platforms);
+                registry_platform_done(&t->platforms[i]);
 }
 
 static int find_verb(Tool *t, int argc, char **argv, TbError **err)
@@ -346,9 +356,9 @@ static int check_arguments(Tool *t, int argc, const bool *seen, TbError **err)
                         return tool_usage(t, err, "%s has no option --%s", v->name, options[i].name);
         if (argc < v->min_args || argc > v->max_args)
                 return tool_usage(t, err, "usage: tbnode-registry %s %s", v->name, v->args);
-        if (t->n_platforms > 1 && !(v->options & TOOL_PARALLEL))
+        if (t->n_platforms > 1 && v->fn != tool_copy)
                 return tool_usage(t, err, "%s takes one --platform", v->name);
-        if (t->have_platform && t->all_platforms)
+        if (t->n_platforms > 0 && t->all_platforms)
                 return tool_usage(t, err, "--platform and --all-platforms exclude each other");
         return apply_hosts(t, err);
 }

@@ -49,8 +49,8 @@ int tool_manifest(Tool *t, char **args, TbError **err)
         r = tool_parse_ref(t, args[0], &ref, err);
         if (r < 0)
                 return r;
-        r = t->have_platform ? tool_get_image(t, ref, &m, NULL, err)
-                             : registry_get_manifest(t->client, ref, &m, err);
+        r = t->n_platforms > 0 ? tool_get_image(t, ref, &m, NULL, err)
+                               : registry_get_manifest(t->client, ref, &m, err);
         if (r < 0)
                 return r;
         d = (RegistryDescriptor){

@@ -68,6 +68,12 @@ static int catch_signals(Tool *t, TbError **err)
         return 0;
 }
 
+static void on_warning(const char *host, const char *text, void *userdata)
+{
+        tool_end_progress(userdata);
+        fprintf(stderr, "tbnode-registry: %s says: %s\n", host, text);
+}
+
 static int run(Tool *t, int argc, char **argv, TbError **err)
 {
         int first, r;
@@ -75,6 +81,10 @@ static int run(Tool *t, int argc, char **argv, TbError **err)
         r = tool_parse(t, argc, argv, &first, err);
         if (r <= 0)
                 return r;
+        r = registry_protect_process(err);
+        if (r < 0)
+                return r;
+        registry_client_set_warning_handler(t->client, on_warning, t);
         r = registry_client_load_docker_config(t->client, t->docker_config, err);
         if (r < 0)
                 return r;

@@ -25,13 +25,15 @@
 
 #include "registry-client/registry.h"
 
+#define TOOL_PLATFORMS_MAX 16U
+
 typedef struct ToolVerb ToolVerb;
 
 typedef struct ToolHost { /* what --tls-ca and the like said about one host */
         struct ToolHost *next;
         char *name;
-        const char *ca_file, *client_cert, *client_key;
-        bool insecure;
+        const char *ca_file, *client_cert, *client_key, *unix_socket;
+        bool insecure, tls; /* tls: something was said about it */
 } ToolHost;
 
 typedef struct Tool {
@@ -39,11 +41,10 @@ typedef struct Tool {
         const ToolVerb *verb;
         bool usage; /* the error is the caller's: exit status 2 */
 
-        bool json, dry_run, all_platforms, password_stdin, tag_only, have_platform;
-        RegistryPlatform platform;
-        unsigned parallel;
-        RegistryPlatform *platforms; /* copy: all that were given; `platform` is the last one */
+        bool json, dry_run, all_platforms, password_stdin, tag_only;
+        RegistryPlatform platforms[TOOL_PLATFORMS_MAX]; /* more than one: copy */
         size_t n_platforms;
+        unsigned parallel;
         const char *output, *docker_config, *user, *artifact_type, *resume_dir;
         ToolHost *hosts;
 

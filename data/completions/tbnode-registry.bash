@@ -12,8 +12,8 @@ _tbnode_registry_hosts() {
 
 _tbnode_registry() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command='' options i
-    local commands='ping inspect manifest config ls tags copy blob delete login logout'
-    local everywhere='--json --plain-http --tls-ca --tls-cert --tls-key --insecure --docker-config
+    local commands='ping inspect manifest config ls tags referrers copy blob delete login logout'
+    local everywhere='--json --plain-http --unix-socket --tls-ca --tls-cert --tls-key --insecure --docker-config
         --debug --help'
 
     COMPREPLY=()
@@ -79,9 +79,10 @@ _tbnode_registry() {
     case $command in
         inspect) options='--platform' ;;
         manifest | config) options='--platform --output' ;;
-        copy) options='--platform --all-platforms --parallel' ;;
+        referrers) options='--artifact-type' ;;
+        copy) options='--platform --all-platforms --parallel --resume-dir' ;;
         blob) options='--output' ;;
-        delete) options='--dry-run' ;;
+        delete) options='--dry-run --tag-only' ;;
         login) options='--username --password-stdin' ;;
         *) options='' ;;
     esac
