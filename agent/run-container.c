@@ -13,6 +13,8 @@
 
 #define INIT "/tbnode/init"
 #define NODE_DIR_TARGET "/tbnode/run"
+/* sshd's host keys lie in a volume of the container's own (augment/client/README.md). */
+#define NODE_KEYS_TARGET "/tbnode/keys"
 
 static json_t *image_config(const json_t *inspect, const char *key)
 {
@@ -150,7 +152,7 @@ static int add_labels(const RunSpec *s, json_t *body, TbError **err)
 }
 
 /* Not binds: these fail when the source is missing, instead of making it; and take any path. */
-static int add_mounts(const RunSpec *s, json_t *host, TbError **err)
+static int add_mounts(const RunSpec *s, bool is_node, json_t *host, TbError **err)
 {
         _cleanup_json_ json_t *list = json_array();
         const json_t *mount;
@@ -166,6 +168,11 @@ static int add_mounts(const RunSpec *s, json_t *host, TbError **err)
                 if (!m || json_array_append_new(list, m) < 0)
                         return tb_error_oom(err);
         }
+        /* sshd's host keys: they stay as long as the container, and a snapshot doesn't have them. */
+        if (is_node &&
+                json_array_append_new(
+                        list, json_pack("{s:s, s:s}", "Type", "volume", "Target", NODE_KEYS_TARGET)) < 0)
+                return tb_error_oom(err);
         return json_array_size(list) > 0 && json_object_set(host, "Mounts", list) < 0 ? tb_error_oom(err)
                                                                                       : 0;
 }
@@ -193,7 +200,7 @@ static int add_host_config(
                 if (r < 0)
                         return r;
         }
-        r = add_mounts(s, h, err);
+        r = add_mounts(s, node_dir, h, err);
         if (r >= 0)
                 r = tb_json_set_string(h, "NetworkMode", control, err);
         if (r < 0)

@@ -2,9 +2,13 @@
 /*
  * sshd: dropbear, with host keys that belong to this node alone
  *
- * The keys lie in <rundir>/ssh, which can end up in an image: a snapshot of a node takes /run along. A file
- * beside them says whose they are; a node that finds keys of somebody else makes new ones. They stay over a
- * restart of the container.
+ * The keys are made at the node's first start and stay over its restarts. They must not end up in an image, which a
+ * snapshot of the node is, so the agent mounts a volume for them on /tbnode/keys: it lives as long as the container, and
+ * no commit takes it along. Without that volume they lie in <rundir>/ssh. There, a file beside them says whose they
+ * are: a node that finds keys of somebody else makes new ones.
+ *
+ * Who may log in is read at each login: /tbnode/run/authorized_keys (the agent's: as anybody), <rundir>/keys/USER (the
+ * client's: as USER).
  */
 #include <errno.h>
 #include <limits.h>
@@ -20,6 +24,7 @@
 
 #define DROPBEAR TBNODE_BIN_DIR "/dropbear"
 #define DROPBEARKEY TBNODE_BIN_DIR "/dropbearkey"
+#define VOLUME_DIR "/tbnode/keys"
 
 /* ed25519 for everybody; ecdsa for what is older. An RSA key takes seconds to make. */
 static const char *const key_types[] = {"ed25519", "ecdsa"};
@@ -91,19 +96,30 @@ static int prepare_keys(const char *directory, const char *owner)
         return 0;
 }
 
+/* Is something mounted there that can be written? */
+static bool have_volume(void)
+{
+        struct stat volume, above;
+
+        return lstat(VOLUME_DIR, &volume) == 0 && S_ISDIR(volume.st_mode) && lstat("/tbnode", &above) == 0 &&
+                volume.st_dev != above.st_dev && access(VOLUME_DIR, W_OK) == 0;
+}
+
 int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image_path)
 {
-        char directory[PATH_MAX], keys[ELEMENTSOF(key_types)][PATH_MAX], pid[PATH_MAX], port[16];
+        char directory[PATH_MAX], keys[ELEMENTSOF(key_types)][PATH_MAX], pid[PATH_MAX], port[16],
+                users[PATH_MAX];
         char owner[2 * NODE_NAME_MAX + 512], host[256] = "", path[8192], svdir[PATH_MAX];
         char *argv[] = {(char *) "dropbear", (char *) "-F", (char *) "-e", (char *) "-D",
-                (char *) TBNODE_RUN_DIR, (char *) "-P", pid, (char *) "-p", port, (char *) "-r", keys[0],
-                (char *) "-r", keys[1], NULL};
+                (char *) TBNODE_RUN_DIR, (char *) "-U", users, (char *) "-P", pid, (char *) "-p", port,
+                (char *) "-r", keys[0], (char *) "-r", keys[1], NULL};
         char *env[] = {path, svdir, NULL};
         int r;
 
         (void) gethostname(host, sizeof(host) - 1);
         snprintf(owner, sizeof(owner), "%s/%s/%s\n", conf->experiment, conf->node, host);
-        format_path(directory, sizeof(directory), "%s/ssh", rundir);
+        format_path(directory, sizeof(directory), "%s/ssh", have_volume() ? VOLUME_DIR : rundir);
+        format_path(users, sizeof(users), "%s/keys", rundir);
         (void) umask(077);
         r = prepare_keys(directory, owner);
         (void) umask(022);
@@ -112,7 +128,7 @@ int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image
 
         for (size_t i = 0; i < ELEMENTSOF(key_types); i++)
                 key_path(keys[i], directory, i);
-        format_path(pid, sizeof(pid), "%s/pid", directory);
+        format_path(pid, sizeof(pid), "%s/sshd.pid", rundir);
         snprintf(port, sizeof(port), "%u", conf->ssh_port);
         /* The image's own tools first; the payload's for what it lacks. */
         if (!image_path || !*image_path || strlen(image_path) > sizeof(path) - 64)

@@ -88,7 +88,7 @@ def build_busybox(tools, sources, work, output):
     shutil.copy(f"{tree}/LICENSE", f"{output}/busybox.license")
 
 
-DROPBEAR_FILES = ("localoptions.h", "passwd.c", "tbnode-passwd.h", "tbnode.patch")
+DROPBEAR_FILES = ("keys.c", "localoptions.h", "passwd.c", "tbnode-passwd.h", "tbnode.patch")
 
 
 def build_dropbear(tools, sources, work, output):
@@ -98,16 +98,17 @@ def build_dropbear(tools, sources, work, output):
     run(["patch", "-p1", "--no-backup-if-mismatch", "-i", f"{own}/tbnode.patch"], cwd=tree, log=log)
     for name in ("localoptions.h", "tbnode-passwd.h"):
         shutil.copy(f"{own}/{name}", tree)
-    shutil.copy(f"{own}/passwd.c", f"{tree}/tbnode-passwd.c")
+    for name in ("keys", "passwd"):
+        shutil.copy(f"{own}/{name}.c", f"{tree}/tbnode-{name}.c")
     env = tools.environment(tree)
     run(["sh", "./configure", f"--host={tools.host}", "--enable-bundled-libtom", "--disable-zlib", "--disable-pam",
          "--disable-shadow", "--disable-lastlog", "--disable-utmp", "--disable-utmpx", "--disable-wtmp", "--disable-wtmpx",
          "--disable-pututline", "--disable-pututxline", "--disable-loginfunc", "--disable-harden", "--enable-static"],
         cwd=tree, env=env, log=log)
     run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-I.", "-c", "tbnode-passwd.c",
-         "-o", "tbnode-passwd.o"], cwd=tree, env=env, log=log)
+         "tbnode-keys.c"], cwd=tree, env=env, log=log)
     run(["make", jobs(), "MULTI=1", "PROGRAMS=dropbear dropbearkey scp",
-         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam tbnode-passwd.o"], cwd=tree, env=env, log=log)
+         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam tbnode-passwd.o tbnode-keys.o"], cwd=tree, env=env, log=log)
     tools.strip(f"{tree}/dropbearmulti", f"{output}/dropbearmulti")
     shutil.copy(f"{tree}/LICENSE", f"{output}/dropbear.license")
 
@@ -129,10 +130,37 @@ def build_sftp_server(tools, sources, work, output):
     shutil.copy(f"{tree}/LICENCE", f"{output}/openssh.license")
 
 
-def build_own(tools, name, sources, version, work, output):
+# What configure would find; Debian's tree brings none.
+JANSSON_CONFIG = {"json_inline": "inline", "json_have_long_long": "1", "json_have_localeconv": "1",
+                  "json_have_atomic_builtins": "1", "json_have_sync_builtins": "1"}
+JANSSON_HAVE = ("CLOSE ENDIAN_H FCNTL_H GETPID GETTIMEOFDAY LOCALECONV OPEN READ SCHED_H SCHED_YIELD STDINT_H SYS_PARAM_H "
+                "SYS_STAT_H SYS_TIME_H SYS_TYPES_H UNISTD_H ATOMIC_BUILTINS SYNC_BUILTINS")
+
+
+def build_jansson(tools, sources, work, output):
+    """The JSON library, for tbnode-client."""
+    tree = unpack(sources, "jansson", work)
+    log = f"{work}/jansson.log"
+    with open(f"{tree}/src/jansson_config.h.in", encoding="utf-8") as f:
+        config = re.sub(r"@([a-z_]+)@", lambda m: JANSSON_CONFIG.get(m.group(1), m.group(0)), f.read())
+    with open(f"{output}/jansson_config.h", "w", encoding="utf-8") as f:
+        f.write(config)
+    names = sorted(n[:-2] for n in os.listdir(f"{tree}/src") if n.endswith(".c"))
+    with open(f"{tree}/src/jansson_private_config.h", "w", encoding="utf-8") as f:
+        f.writelines(f"#define {name} 1\n" for name in [*(f"HAVE_{n}" for n in JANSSON_HAVE.split()), "USE_URANDOM"])
+        f.write("#define INITIAL_HASHTABLE_ORDER 3\n")
+    run([*tools.cc.split(), *tools.flags(tree).split(), "-DHAVE_CONFIG_H", "-I.", f"-I{output}", "-c",
+         *(f"{n}.c" for n in names)], cwd=f"{tree}/src", env=environment(), log=log)
+    run([f"{tools.prefix}ar", "rcsD", f"{output}/libjansson.a", *(f"{n}.o" for n in names)], cwd=f"{tree}/src",
+        env=environment(), log=log)
+    shutil.copy(f"{tree}/src/jansson.h", output)
+    shutil.copy(f"{tree}/LICENSE", f"{output}/jansson.license")
+
+
+def build_own(tools, name, sources, version, jansson, work, output):
     """A program of ours: all its sources at once."""
     root = os.path.dirname(os.path.dirname(HERE))
     run([*tools.cc.split(), *tools.flag_list(root), *WARNINGS, "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing",
-         "-fno-common", "-fstack-protector-strong", f'-DTBNODE_VERSION="{version}"', f"-I{root}", "-o", f"{work}/{name}",
-         *sources, *LD_FLAGS.split()], env=environment())
+         "-fno-common", "-fstack-protector-strong", f'-DTBNODE_VERSION="{version}"', f"-I{root}", "-isystem", jansson, "-o",
+         f"{work}/{name}", *sources, f"{jansson}/libjansson.a", *LD_FLAGS.split()], env=environment())
     tools.strip(f"{work}/{name}", f"{output}/{name}")

@@ -11,7 +11,7 @@ import tempfile
 
 from kit.common import Failed, run, say, sha256_file, write_atomic
 
-PACKAGES = ("busybox", "dropbear", "musl", "openssh")
+PACKAGES = ("busybox", "dropbear", "jansson", "musl", "openssh")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
