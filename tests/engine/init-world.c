@@ -7,14 +7,18 @@
  *      kill N     dies of signal N
  *      hold       waits for a signal, prints its number, ends with 0
  *      orphan     leaves a grandchild that ends at once, then prints how many zombies there are
+ *      cat FILE   prints the file, then goes on
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -84,7 +88,8 @@ static void descriptors(void)
 static void status_lines(void)
 {
         static const char *const wanted[] = {"SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff",
-                "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Gid"};
+                "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Cpus_allowed",
+                "Mems_allowed_list", "Uid", "Gid"};
         FILE *f = fopen("/proc/self/status", "r");
         char line[512];
 
@@ -153,6 +158,59 @@ static int zombies(void)
         return n;
 }
 
+/* What prctl(2), sched(7), personality(2) and proc(5) tell and a parent could have changed. */
+static void attributes(void)
+{
+        char score[32] = "";
+        int fd = open("/proc/self/oom_score_adj", O_RDONLY), death = 0;
+
+        if (fd >= 0) {
+                (void) !read(fd, score, sizeof(score) - 1);
+                close(fd);
+        }
+        score[strcspn(score, "\n")] = '\0';
+        (void) prctl(PR_GET_PDEATHSIG, &death);
+        printf(",\"oom_score_adj\":\"%s\",\"dumpable\":%d,\"keepcaps\":%d,\"securebits\":%d,\"death_"
+               "signal\":%d",
+                score, prctl(PR_GET_DUMPABLE), prctl(PR_GET_KEEPCAPS), prctl(PR_GET_SECUREBITS), death);
+        printf(",\"personality\":%d,\"scheduler\":%d,\"timer_slack\":%d", personality(0xffffffff),
+                sched_getscheduler(0), prctl(PR_GET_TIMERSLACK));
+}
+
+/* Mount points and kinds, in the order of /proc/self/mounts. */
+static void mounts(void)
+{
+        FILE *f = fopen("/proc/self/mounts", "r");
+        char line[4096], point[1024], type[64];
+        int n = 0;
+
+        printf(",\"mounts\":[");
+        while (f && fgets(line, sizeof(line), f))
+                if (sscanf(line, "%*s %1023s %63s", point, type) == 2) {
+                        printf("%s[", n++ ? "," : "");
+                        text(point);
+                        putchar(',');
+                        text(type);
+                        putchar(']');
+                }
+        if (f)
+                fclose(f);
+        putchar(']');
+}
+
+static int print_file(const char *path)
+{
+        FILE *f = fopen(path, "r");
+        int c;
+
+        if (!f)
+                return -1;
+        while ((c = getc(f)) != EOF)
+                putchar(c);
+        fclose(f);
+        return 0;
+}
+
 /* Our grandchild ends when its parent has: the pipe tells us when. */
 static void orphan(void)
 {
@@ -202,6 +260,8 @@ int main(int argc, char **argv)
         status_lines();
         terminal();
         limits();
+        attributes();
+        mounts();
         descriptors();
         printf(",\"nice\":%d}\n", getpriority(PRIO_PROCESS, 0));
         syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
@@ -226,6 +286,8 @@ int main(int argc, char **argv)
                         fflush(stdout);
                         return 0;
                 }
+                if (!strcmp(argv[i], "cat") && i + 1 < argc && print_file(argv[i + 1]) < 0)
+                        return 97;
                 if (!strcmp(argv[i], "orphan")) {
                         orphan();
                         return 0;

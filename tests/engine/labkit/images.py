@@ -110,8 +110,9 @@ class Image:
         return name
 
 
-def _layer(content):
-    """A gzip'd tar from {path: bytes | (bytes, mode) | (bytes, mode, uid, gid) | "->target" | None (folder)}."""
+def layer(content):
+    """A tar from {path: bytes | (bytes, mode) | (bytes, mode, uid, gid) | "->target" (symlink) | "=>target" (hard link) |
+    None (folder) | (None, mode, uid, gid)}. A whiteout is a file with its name (".wh.NAME", ".wh..wh..opq")."""
     raw = io.BytesIO()
     folders = set()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -122,17 +123,20 @@ def _layer(content):
                 folders.add(path)
                 info = tarfile.TarInfo(path + "/")
                 info.type, info.mode = tarfile.DIRTYPE, 0o1777 if path == "tmp" else 0o755
+                if isinstance(content.get(path), tuple):
+                    _, info.mode, info.uid, info.gid = (*content[path], *(0o755, 0, 0)[len(content[path]) - 1:])
                 tar.addfile(info)
 
         for path in sorted(content):
             value = content[path]
             folder(os.path.dirname(path))
-            if value is None:
+            if value is None or (isinstance(value, tuple) and value[0] is None):
                 folder(path)
                 continue
             info = tarfile.TarInfo(path)
-            if isinstance(value, str) and value.startswith("->"):
-                info.type, info.linkname = tarfile.SYMTYPE, value[2:]
+            if isinstance(value, str):
+                info.type = tarfile.SYMTYPE if value.startswith("->") else tarfile.LNKTYPE
+                info.linkname = value[2:]
                 tar.addfile(info)
                 continue
             data, mode, uid, gid = (*value, *(0o644, 0, 0)[len(value) - 1:]) if isinstance(value, tuple) else (
@@ -150,14 +154,14 @@ def _put(path, data):
 
 
 def build(lab, layers, config=None, architecture="amd64", os_name="linux", name="image"):
-    """layers: dicts (see _layer) or bytes (a tar), bottom first. config: the image config's "config" object:
+    """layers: dicts (see layer) or bytes (a tar), bottom first. config: the image config's "config" object:
     {"Entrypoint": [...], "Cmd": [...], "Env": [...], "User": "app", "WorkingDir": ..., "StopSignal": ...}."""
     lab._counter += 1
     path = f"{lab.dir}/images/{lab._counter:03}-{name}"
     os.makedirs(f"{path}/blobs/sha256")
     descriptors, diff_ids = [], []
-    for layer in layers:
-        raw = layer if isinstance(layer, bytes) else _layer(layer)
+    for content in layers:
+        raw = content if isinstance(content, bytes) else layer(content)
         diff_ids.append("sha256:" + hashlib.sha256(raw).hexdigest())
         d = _put(path, gzip.compress(raw, 1, mtime=0))
         descriptors.append({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", **d})

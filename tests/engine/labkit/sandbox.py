@@ -8,6 +8,7 @@ process never enters the namespaces, so what it sees is the host; when it dies t
 
 import argparse
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import tempfile
 import time
 
 from . import debian as debian_cache
-from . import host, tap
+from . import host, packages, tap
 from .core import Lab
 
 STAGE = "TBNODE_LAB_STAGE"
@@ -38,8 +39,9 @@ def _die_with_parent():
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def main(debian=False):
-    """Call at the end of a test file. debian: images.debian() is used (made outside, where apt sources are)."""
+def main(debian=False, layers=()):
+    """Call at the end of a test file. debian: images.debian() is used (made outside, where apt sources are). layers: names
+    of packages.LAYERS, made outside, too; TBNODE_LAB_FIXTURES is then {name: path} in JSON."""
     p = argparse.ArgumentParser(description="Runs this file's tests in a laboratory of its own.")
     p.add_argument("-k", action="append", dest="patterns", metavar="PATTERN", help="only tests with this in the name")
     p.add_argument("--shell", action="store_true", help="a shell in the laboratory instead of the tests")
@@ -47,7 +49,7 @@ def main(debian=False):
     args = p.parse_args()
     if os.environ.get(STAGE) == "inside":
         sys.exit(_inside(args))
-    sys.exit(_outside(args, debian))
+    sys.exit(_outside(args, debian, layers))
 
 
 def _chrooted():
@@ -62,7 +64,7 @@ def _chrooted():
 # ---- outside --------------------------------------------------------------------------------------------------
 
 
-def _outside(args, debian):
+def _outside(args, debian, layers):
     os.environ["PATH"] = PATH
     if os.geteuid() != 0:
         _skip("needs root: it makes network, mount and pid namespaces and runs dockerd")
@@ -77,6 +79,7 @@ def _outside(args, debian):
         _skip(f"this machine does not allow new namespaces: {probe.stderr.decode().strip()}")
 
     tarball = debian_cache.tarball() if debian else ""
+    fixtures = packages.paths(layers, tarball) if layers else {}
     before = host.snapshot()
     lab_dir = tempfile.mkdtemp(prefix="tbnode-lab-", dir=os.environ.get("TBNODE_LAB_TMP", "/tmp"))
     os.chmod(lab_dir, 0o755)
@@ -85,6 +88,7 @@ def _outside(args, debian):
     for k in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "CURL_CA_BUNDLE"):
         env.pop(k, None)
     env.update({STAGE: "inside", "TBNODE_LAB_ID": lab_id, "TBNODE_LAB_DIR": lab_dir, "TBNODE_LAB_DEBIAN": tarball,
+                "TBNODE_LAB_FIXTURES": json.dumps(fixtures),
                 "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"})
 
     child = subprocess.Popen(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
