@@ -33,8 +33,9 @@ def first_line(container):
 
 
 def rest_of_log(container):
-    """What came after the world: the signal that ended it."""
-    return container.logs().out.splitlines()[1:], container.logs().err
+    """What came besides worlds: the signal that ended it."""
+    logs = container.logs()
+    return [line for line in logs.out.splitlines() if not line.startswith('{"uid"')], logs.err
 
 
 class Parts:

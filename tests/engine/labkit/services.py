@@ -365,11 +365,12 @@ def script(text):
 
 
 def _log(wanted):
-    """A log function: the lines that match, with numbers and times taken out, in order."""
+    """A log function: the lines that match, with numbers, times and signs of progress taken out, in order. Who sent a
+    signal is PID 1's secret from a program of the original, and said by some as a node's."""
     def log(container):
         r = container.logs()
         lines = [line for line in (r.out + r.err).splitlines() if re.search(wanted, line)]
-        return [re.sub(r"[0-9a-f]{8,}|[0-9]+", "N", line) for line in lines]
+        return [re.sub(r" from N\b", "", re.sub(r"[0-9a-f]{8,}|[0-9]+|\.{3,}", "N", line)) for line in lines]
     return log
 
 
@@ -409,7 +410,8 @@ def databases():
                  "ExposedPorts": {"3306/tcp": {}}, "Env": [PATH, "GOSU_VERSION=1.14", "LANG=C.UTF-8", "MARIADB_VERSION=10.11"],
                  "Labels": {"org.opencontainers.image.title": "MariaDB Database"}},
                 [Line(("-e", "MARIADB_ROOT_PASSWORD="))], options=("-e", "MARIADB_ROOT_PASSWORD=pw"),
-                ask=execute("mariadb", "-h127.0.0.1", "-uroot", "-ppw", "-Ne", "SELECT 6*7, CURRENT_USER(); SHOW DATABASES LIKE 'app'"),
+                ask=execute("sh", "-c", "exec mariadb -h\"$(hostname -i)\" -uroot -ppw -Ne \"SELECT 6*7, CURRENT_USER(); "
+                            "SHOW DATABASES LIKE 'app'\""),
                 log=_log("Normal shutdown|Shutdown complete")),
     ]
 
