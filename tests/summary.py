@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Reads meson's test logs (LABEL=FILE ...; LABEL=built for a build that is the test) and prints a table of all tests;
-the last line counts single cases.
+the last line counts single cases. What a test wants to be seen (TAP comments "# show: ...") stands above the table.
 
 A test program that reports its cases (cmocka, Python's unittest, TAP) counts case by case, any other as one. A program
 that failed without naming a failed case (crash, time-out) counts as one more failure; a log that is missing too. Exit
@@ -67,7 +67,13 @@ def failed_cases(text):
     return list(dict.fromkeys(names))
 
 
+def shown(text):
+    """Lines that a test wants to be seen: TAP comments "# show: ..."."""
+    return re.findall(r"^# show: (.*)$", text, re.M)
+
+
 def main():
+    tables = []
     rows, skips, names = [], [], {}
     passed = failed = skipped = 0
     for argument in sys.argv[1:]:
@@ -97,9 +103,14 @@ def main():
             if skip:
                 skips.append((label, e["name"], reasons(text) or ["no reason given"]))
             rows.append((label, e["name"], result, ok, bad, skip, e.get("duration", 0.0)))
+            tables.append((e["name"], shown(text)))
             names[label, e["name"]] = failed_cases(text) if bad else []
             passed, failed, skipped = passed + ok, failed + bad, skipped + skip
 
+    for name, lines in tables:
+        if lines:
+            print(f"\n{name}:")
+            print("\n".join(lines))
     print(f"\n{'run':<10} {'test':<44} {'result':<8} {'passed':>6} {'failed':>6} {'skipped':>7} {'seconds':>8}")
     for label, name, result, ok, bad, skip, seconds in rows:
         print(f"{label:<10} {name:<44} {result:<8} {ok:>6} {bad:>6} {skip:>7} {seconds:>8.1f}")

@@ -6,9 +6,10 @@
  * let its owner in all the same. So
  *
  *   - root always exists, whatever /etc/passwd says or if there is none;
- *   - an account whose shell is absent gets the payload's shell.
+ *   - an account whose shell is absent gets the payload's shell;
+ *   - so does root where its shell refuses logins: images without a shell ("distroless") have nologin there.
  *
- * An account whose shell refuses logins (nologin, false) keeps it: that is a decision of whoever made the image.
+ * Another account whose shell refuses logins (nologin, false) keeps it: that is a decision of whoever made the image.
  */
 
 #include <pwd.h>
@@ -61,7 +62,7 @@ struct passwd *__wrap_getpwnam(const char *name)
 
         /* An empty shell means /bin/sh: passwd(5). */
         wanted = pw->pw_shell[0] ? pw->pw_shell : "/bin/sh";
-        if (!refuses_login(wanted) && access(wanted, X_OK) < 0)
+        if (!tbnode_shell_is_good(wanted) && (pw->pw_uid == 0 || !refuses_login(wanted)))
                 pw->pw_shell = shell;
         return pw;
 }

@@ -42,7 +42,7 @@ class Fixture:
     ask: Optional[Callable] = None
     options: tuple = ()     # of `docker run` and `tbnode run`, which the image needs: ("-e", "X=y")
     command: tuple = ()
-    stops_in: float = 8     # seconds that its orderly end may take
+    stop_timeout: int = 15  # seconds before the engine kills it: less for programs that know no stop signal
     # Lines of its log to be compared; None: the log is not compared (a service that prints what it measures).
     log: Optional[Callable] = None
     node: bool = True       # has a test as a node

@@ -365,12 +365,12 @@ def script(text):
 
 
 def _log(wanted):
-    """A log function: the lines that match, with numbers, times and signs of progress taken out, in order. Who sent a
+    """A log function: the lines that match, from there on, with numbers taken out, in order. Who sent a
     signal is PID 1's secret from a program of the original, and said by some as a node's."""
     def log(container):
         r = container.logs()
-        lines = [line for line in (r.out + r.err).splitlines() if re.search(wanted, line)]
-        return [re.sub(r" from N\b", "", re.sub(r"[0-9a-f]{8,}|[0-9]+|\.{3,}", "N", line)) for line in lines]
+        found = [m.group() for line in (r.out + r.err).splitlines() for m in [re.search(f"({wanted}).*", line)] if m]
+        return [re.sub(r" from N\b", "", re.sub(r"[0-9a-f]{8,}|[0-9]+|\.+$", "N", text)) for text in found]
     return log
 
 
@@ -385,13 +385,13 @@ def databases():
             "usr/local/bin/docker-entrypoint.sh": script(RABBITMQ), "var/log/rabbitmq": (None, 0o1777),
             "etc/rabbitmq/conf.d/10-defaults.conf": b"loopback_users.guest = false\nlog.console = true\nlog.file = false\n"}],
                 {"Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["rabbitmq-server"], "Volumes": {"/var/lib/rabbitmq": {}},
-                 "Env": ["PATH=/opt/rabbitmq/sbin:" + PATH[5:] + ":/usr/lib/rabbitmq/bin", "RABBITMQ_DATA_DIR=/var/lib/rabbitmq",
+                 "Env": ["PATH=/usr/lib/rabbitmq/bin:" + PATH[5:], "RABBITMQ_DATA_DIR=/var/lib/rabbitmq",
                          "RABBITMQ_VERSION=3.10.8", "RABBITMQ_LOGS=-", "HOME=/var/lib/rabbitmq", "LANG=C.UTF-8",
                          "LANGUAGE=C.UTF-8", "LC_ALL=C.UTF-8", "RUNNING_UNDER_SYSTEMD=true",
                          # what a small machine wants of Erlang
                          "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 1:1 +sbwt none"],
                  "ExposedPorts": {f"{p}/tcp": {} for p in (4369, 5671, 5672, 15691, 15692, 25672)}},
-                [Line(command=("id",))], ask=ask_amqp, stops_in=30),
+                [Line(command=("id",))], ask=ask_amqp),
         Fixture("postgres", GLIBC, "postgres", ["debian", "tools", "postgres", {
             "usr/local/bin/docker-entrypoint.sh": script(POSTGRES), "docker-entrypoint-initdb.d/a.sql":
             b"CREATE TABLE t (n int); INSERT INTO t VALUES (41), (1);\n"}],
@@ -402,7 +402,7 @@ def databases():
                 [Line(("-e", "POSTGRES_PASSWORD="))], options=("-e", "POSTGRES_PASSWORD=se cret"),
                 ask=execute("psql", "-h", "127.0.0.1", "-U", "postgres", "-Atc", "SELECT sum(n), current_user FROM t",
                             options=("-e", "PGPASSWORD=se cret")),
-                log=_log("received|shut down|init process"), formats=OCI),
+                log=_log("LOG:  received|database system is shut down$|init process"), formats=OCI),
         Fixture("mariadb", GLIBC, "mariadb", ["debian", "tools", "mariadb", {
             "usr/local/bin/docker-entrypoint.sh": script(MARIADB), "etc/mysql/mariadb.conf.d/99-docker.cnf":
             b"[mysqld]\nbind-address=0.0.0.0\nskip-name-resolve\ninnodb_buffer_pool_size=16M\ninnodb_flush_method=fsync\n"}],
@@ -430,7 +430,7 @@ def java():
                              "LD_LIBRARY_PATH=/usr/local/tomcat/native-jni-lib",
                              "JAVA_HOME=/usr/lib/jvm/java-17-openjdk-amd64", "JAVA_OPTS=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
                              "GPG_KEYS=A9C5DF4D22E99998D9875A5110C01C5A2F6059E7 B", "TOMCAT_MAJOR=10"]},
-                    [Line(command=("java", "--version")), Line(command=("catalina.sh", "version"))], ask=get(8080), stops_in=15)]
+                    [Line(command=("java", "--version")), Line(command=("catalina.sh", "version"))], ask=get(8080))]
 
 
 def web():
@@ -504,7 +504,7 @@ def languages():
         server("php", {"Entrypoint": ["docker-php-entrypoint"], "Cmd": ["php", "-a"], "WorkingDir": "/var/www/html", "User": "www-data"},
                app={"usr/local/bin/docker-php-entrypoint": script(PLAIN % "php"), "var/www/html/index.php":
                     b"<?php if ($_SERVER['REQUEST_URI'] != '/') http_response_code(404); echo 'uid ', posix_getuid(), \"\\n\";"},
-               command=("-S", "0.0.0.0:8000", "index.php"), program="php -S",
+               command=("-S", "0.0.0.0:8000", "index.php"), program="php -S", stop_timeout=2,
                lines=[Line(command=("-r", "echo 6 * 7, getcwd(); exit(5);"))]),
     ]
 
