@@ -456,7 +456,7 @@ def web():
             "usr/local/bin/docker-entrypoint.sh": script(HAPROXY), "usr/local/etc/haproxy/haproxy.cfg": HAPROXY_CFG}],
                 {"Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"],
                  "User": "haproxy", "WorkingDir": "/var/lib/haproxy", "StopSignal": "SIGUSR1", "Env": [PATH, "HAPROXY_VERSION=2.6.12"]},
-                [Line(command=("-v",)), Line(command=("id",))], ask=get(8080), log=_log("Stopp|stopp|exit")),
+                [Line(command=("-v",)), Line(command=("id",))], ask=get(8080), log=_log("stopped|[Ee]xit")),
         Fixture("php-fpm", GLIBC, "php-fpm", ["debian", "php", {
             "usr/local/bin/docker-php-entrypoint": script(PLAIN % "php"), "usr/local/etc/php-fpm.conf": FPM_CONF,
             "usr/local/bin/php-fpm": script("#!/bin/sh\nexec php-fpm8.2 -F -y /usr/local/etc/php-fpm.conf \"$@\"\n"),
