@@ -54,7 +54,7 @@ const CliVerb cli_verbs[] = {
                 cli_shape},
         {"firewall", "firewall show [NODE] | set NODE STYLE",
                 "Show or change the firewall style (open, basic, closed)", NULL, cli_firewall},
-        {"declare", "declare NODE FILE | declare --show NODE",
+        {"declare", "declare NODE FILE | --show NODE",
                 "Say what a node is to be: accounts, hosts, routes, programs, ...",
                 "  FILE is a JSON object (docs/node-protocol.md), - is standard input. It takes the place "
                 "of what "

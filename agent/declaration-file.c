@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent/declaration-file.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +14,7 @@
 #define SUFFIX ".json"
 #define FILE_MAX (4 * DECLARATION_MAX) /* indented */
 
-static char *dir_path(const Manager *m)
+char *declaration_file_dir(const Manager *m)
 {
         return tb_asprintf("%s/declarations", m->config.state_dir);
 }
@@ -62,7 +61,7 @@ int declaration_file_load(const Manager *m, const char *key, json_t **ret, TbErr
 
 int declaration_file_save(const Manager *m, const char *key, const json_t *declaration, TbError **err)
 {
-        _cleanup_free_ char *path = file_path(m, key), *dir = dir_path(m), *text = NULL;
+        _cleanup_free_ char *path = file_path(m, key), *dir = declaration_file_dir(m), *text = NULL;
         _cleanup_json_ json_t *j = NULL;
         int r;
 
@@ -93,21 +92,4 @@ void declaration_file_remove(const Manager *m, const char *key)
 
         if (path && unlink(path) < 0 && errno != ENOENT)
                 log_warning("cannot remove %s: %s", path, strerror(errno));
-}
-
-void declaration_file_sweep(
-        const Manager *m, bool (*is_known)(const char *key, void *userdata), void *userdata)
-{
-        _cleanup_free_ char *path = dir_path(m);
-        _cleanup_closedir_ DIR *dir = path ? opendir(path) : NULL;
-
-        if (!dir)
-                return; /* nothing was ever declared here */
-        for (const struct dirent *e; (e = readdir(dir));) {
-                const char *end = tb_endswith(e->d_name, SUFFIX);
-                _cleanup_free_ char *key = end ? strndup(e->d_name, (size_t) (end - e->d_name)) : NULL;
-
-                if (key && key[0] != '.' && !is_known(key, userdata))
-                        declaration_file_remove(m, key);
-        }
 }

@@ -12,12 +12,11 @@
 
 #define DECLARATION_FILE_VERSION 1
 
+/* The directory; NULL when out of memory. */
+char *declaration_file_dir(const Manager *m);
 /* 1 = *ret (checked, the caller's); 0 = there is none. */
 int declaration_file_load(const Manager *m, const char *key, json_t **ret, TbError **err) _warn_unused_;
 /* Durable when it returns. NULL removes the file. */
 int declaration_file_save(const Manager *m, const char *key, const json_t *declaration, TbError **err)
         _warn_unused_;
 void declaration_file_remove(const Manager *m, const char *key);
-/* Calls `is_known` for every key that has a file, and removes the file when it says no. */
-void declaration_file_sweep(
-        const Manager *m, bool (*is_known)(const char *key, void *userdata), void *userdata);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent/node-client.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -216,9 +217,8 @@ typedef struct Sweep {
         const json_t *containers;
 } Sweep;
 
-static bool is_known(const char *key, void *userdata)
+static bool is_known(const char *key, const Sweep *s)
 {
-        const Sweep *s = userdata;
         const json_t *c;
         size_t i;
 
@@ -230,11 +230,29 @@ static bool is_known(const char *key, void *userdata)
         return false;
 }
 
+/* Takes the path (NULL: nothing happens). */
+static void sweep_dir(char *path, Sweep *s)
+{
+        _cleanup_free_ char *taken = path;
+        _cleanup_closedir_ DIR *dir = path ? opendir(path) : NULL;
+
+        if (!dir)
+                return; /* nothing was ever kept here */
+        for (const struct dirent *e; (e = readdir(dir));) {
+                const char *end = tb_endswith(e->d_name, ".json");
+                _cleanup_free_ char *key = end ? strndup(e->d_name, (size_t) (end - e->d_name)) : NULL;
+
+                if (key && key[0] != '.' && !is_known(key, s) && unlinkat(dirfd(dir), e->d_name, 0) < 0)
+                        log_warning("cannot remove %s/%s: %s", path, e->d_name, strerror(errno));
+        }
+}
+
 void node_client_sweep(Manager *m, const json_t *containers)
 {
         Sweep s = {.manager = m, .containers = containers};
 
-        declaration_file_sweep(m, is_known, &s);
+        sweep_dir(declaration_file_dir(m), &s);
+        sweep_dir(tb_asprintf("%s/clients", m->config.run_dir), &s);
 }
 
 int node_client_prepare(Manager *m, const char *key, const json_t *declaration, TbError **err)

@@ -151,6 +151,8 @@ static int bind_in(const char *dir, int fd, TbError **err)
 {
         _cleanup_close_ int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
         struct sockaddr_un address = {.sun_family = AF_UNIX};
+        mode_t mask;
+        int r;
 
         if (dir_fd < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot open %s", dir);
@@ -158,12 +160,12 @@ static int bind_in(const char *dir, int fd, TbError **err)
                 return tb_error_set_errno(
                         err, TB_ERROR_SYSTEM, -errno, "cannot remove %s/" SOCKET_NAME, dir);
         (void) snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" SOCKET_NAME, dir_fd);
-        if (bind(fd, (const struct sockaddr *) &address, sizeof(address)) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot make %s/" SOCKET_NAME, dir);
-        /* Every user of the node may ask; who it is, is seen. */
-        if (fchmodat(dir_fd, SOCKET_NAME, 0666, 0) < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_SYSTEM, -errno, "cannot change the mode of %s/" SOCKET_NAME, dir);
+        /* Every user of the node may ask; who it is, is seen. Not by chmod(2): what the name means then is another question. */
+        mask = umask(0111);
+        r = bind(fd, (const struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
+        (void) umask(mask);
+        if (r < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot make %s/" SOCKET_NAME, dir);
         return 0;
 }
 

@@ -24,10 +24,11 @@
  *
  * Styles (emulab.md c.6, with what FwSite names):
  *   open    no filter; pinned source addresses hold
- *   basic   in: replies, ssh from anywhere, ICMP, everything from gateways; out: replies, DNS, NTP, ICMP,
- * gateways closed  in: replies, ICMP echo and ssh from gateways and servers only, everything from those;
- * out: replies, DNS, NTP The last rule of basic and closed drops, in both directions. The host's own ssh to
- * the node always works.
+ *   basic   in: replies, ssh from anywhere, ICMP, everything from gateways;
+ *           out: replies, DNS, NTP, ICMP, gateways, the agent's own port
+ *   closed  in: replies, ICMP echo and ssh from gateways and servers only, everything from those;
+ *           out: replies, DNS, NTP, the agent's own port
+ * The last rule of basic and closed drops, in both directions. The host's own ssh to the node always works.
  */
 
 typedef enum FwStyle {

@@ -193,6 +193,33 @@ class Declare(Base):
         with Connection("e.a") as c:
             self.assertNotIn("accounts", c.ask("declaration"))
 
+    def test_what_is_gone_while_no_agent_runs(self):
+        for name in ("gone", "stays"):
+            run(name)
+            declare(name, DECLARATION)
+            with Connection(name) as c:
+                self.assertTrue(c.ask("state", state="up")["ok"])
+        L.tbnoded.stop()
+        L.docker("rm", "-f", "gone")
+        L.docker("rename", "stays", "renamed")
+        L.tbnoded.start(config={"start-timeout": "20s"})
+        with Connection("stays") as c:
+            self.assertEqual("joe", c.ask("declaration")["creator"])
+        kept = [os.listdir(d) for d in (NODES, "/var/lib/tbnode/declarations", "/run/tbnode/clients")]
+        self.assertEqual([["stays"], ["stays.json"], ["stays.json"]], kept)
+        # what cannot be read is said, and not taken for nothing
+        L.tbnoded.stop()
+        with open("/var/lib/tbnode/declarations/stays.json", "r+", encoding="utf-8") as f:
+            f.write("[[[[")
+        L.tbnoded.start(config={"start-timeout": "20s"})
+        with Connection("stays") as c:
+            self.assertEqual("unavailable", c.ask("declaration")["error"]["code"])
+        self.assertEqual("", tmcd_unix("stays", "VERSION=40 creator "))
+        self.assertIn("declare it anew", L.tbnode("declare", "--show", "renamed").err)
+        self.assertIn("declare it anew", L.tbnode("inspect", "renamed").out)
+        self.assertEqual(0, declare("renamed", {"creator": "mary"}).rc)
+        self.assertEqual("CREATOR=mary SWAPPER=mary\n", tmcd_unix("stays", "VERSION=40 creator "))
+
     def test_bad_declarations_name_the_place(self):
         run("aa")
         for d, *words in (
