@@ -13,6 +13,8 @@
 #include "common/units.h"
 #include "registry-client/internal.h"
 
+#define RESUMES_MAX 50U
+
 /* ---- has ---- */
 
 int registry_blob_head(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
@@ -288,7 +290,9 @@ typedef struct PutOp {
         const char *data; /* NULL = from fd */
         int fd;
         uint64_t size, position;
-        unsigned attempt;
+        unsigned attempt, resumes;
+        uint64_t reached; /* what the session had when the last attempt began */
+        char *session;    /* to go on with; NULL = a new one */
         sd_event_source *timer;
 } PutOp;
 
@@ -297,6 +301,7 @@ static void put_destroy(RegistryOp *op)
         PutOp *o = (PutOp *) op;
 
         registry_upload_free(o->upload);
+        free(o->session);
         sd_event_source_disable_unref(o->timer);
 }
 
@@ -329,6 +334,19 @@ static ssize_t put_read(TbHttpRequest *request, void *buf, size_t size, void *us
         return n;
 }
 
+static int put_seek(uint64_t position, void *userdata, TbError **err)
+{
+        PutOp *o = userdata;
+
+        o->position = position;
+        return 0;
+}
+
+static bool put_is_small(const PutOp *o)
+{
+        return o->data && o->size <= REGISTRY_UPLOAD_SMALL;
+}
+
 static int on_put_again(sd_event_source *s, uint64_t usec, void *userdata)
 {
         _cleanup_error_ TbError *e = NULL;
@@ -348,8 +366,13 @@ static void on_put_event(RegistryUpload *u, RegistryUploadEvent event, const TbE
 
         switch (event) {
         case REGISTRY_UPLOAD_OPENED:
-                o->position = 0;
-                if (o->data && o->size <= REGISTRY_UPLOAD_SMALL)
+                o->position = registry_upload_offset(u);
+                if (o->position > o->reached && o->attempt > 0 && ++o->resumes < RESUMES_MAX)
+                        o->attempt--; /* one that got further does not count */
+                o->reached = o->position;
+                if (o->position == o->size && o->size > 0)
+                        r = registry_upload_send_small(u, NULL, 0, &e);
+                else if (put_is_small(o))
                         r = registry_upload_send_small(u, o->data, (size_t) o->size, &e);
                 else
                         r = registry_upload_send(u, put_read, &e);
@@ -366,6 +389,8 @@ static void on_put_event(RegistryUpload *u, RegistryUploadEvent event, const TbE
         if (err->retryable && ++o->attempt < o->op.client->tries) {
                 uint64_t wait = registry_client_backoff(o->op.client, o->attempt, 0);
 
+                free(o->session);
+                o->session = put_is_small(o) ? NULL : registry_upload_take_session(u);
                 o->op.client->stats.retries++;
                 r = sd_event_add_time_relative(
                         o->op.client->event, &o->timer, CLOCK_MONOTONIC, wait, 1000, on_put_again, o);
@@ -380,12 +405,20 @@ static int put_start(PutOp *o, TbError **err)
         RegistryUploadOptions options = {
                 .repository = o->repository,
                 .digest = o->digest,
+                .session = o->session,
+                .size = o->size,
+                .resumable = !put_is_small(o),
+                .seek = put_seek,
                 .event = on_put_event,
                 .userdata = o,
         };
+        int r;
 
         o->upload = registry_upload_free(o->upload);
-        return registry_upload_start(o->op.client, &options, &o->upload, err);
+        r = registry_upload_start(o->op.client, &options, &o->upload, err);
+        free(o->session);
+        o->session = NULL;
+        return r;
 }
 
 int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,

@@ -221,6 +221,11 @@ int registry_client_set_unix_socket(RegistryClient *c, const char *host, const c
         return r;
 }
 
+void registry_client_set_upload_chunk(RegistryClient *c, uint64_t bytes)
+{
+        c->upload_chunk = bytes > 0 ? MAX2(bytes, (uint64_t) REGISTRY_CHUNK_MIN) : 0;
+}
+
 void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds)
 {
         c->stall_sec = seconds < 1 ? 1 : MIN2(seconds, (uint64_t) STALL_MAX_SEC);

@@ -261,6 +261,7 @@ struct RegistryClient {
         RegistryWarningFn warning;
         void *warning_userdata;
         uint64_t stall_sec;
+        uint64_t upload_chunk; /* 0 = uploads are one stream */
         RegistryToken *tokens;
         size_t n_tokens;
         RegistryClosing *closing; /* upload sessions being closed in the background */
@@ -502,9 +503,13 @@ typedef struct RegistryUploadOptions {
         TbDigest digest;
         const char *mount_from; /* repository to mount from, or NULL */
         const char *session;    /* go on with this session if it is still there (copied), or NULL */
-        uint64_t size;          /* of the blob; needed with `session` and `resumable` */
+        uint64_t
+                size; /* of the blob, 0 = not known; needed with `session` and `resumable`, and for pieces */
         /* When it fails so that trying again may help, the session is left for registry_upload_take_session(). */
         bool resumable;
+        /* The next `read` gives what stands at `position`; NULL = the bytes can be had only once. With it, an upload goes on
+         * by itself after a token that ran out and after a piece that was too large or was taken in part. */
+        int (*seek)(uint64_t position, void *userdata, TbError **err);
         /* The callback may free the upload. */
         void (*event)(RegistryUpload *u, RegistryUploadEvent event, const TbError *err, void *userdata);
         void *userdata;
@@ -526,6 +531,7 @@ int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err) _w
 int registry_upload_send_small(RegistryUpload *u, const void *data, size_t size, TbError **err)
         _warn_unused_;
 #define REGISTRY_UPLOAD_SMALL (128U * 1024)
+#define REGISTRY_CHUNK_MIN (64U * 1024)
 void registry_upload_resume(RegistryUpload *u);
 /* Closes an open session at the registry, in the background. */
 RegistryUpload *registry_upload_free(RegistryUpload *u);

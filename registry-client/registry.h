@@ -313,6 +313,11 @@ int registry_client_set_user_agent(RegistryClient *c, const char *agent, TbError
 /* Gets a line for what happens inside (tries that failed): for debugging. `line` is borrowed and holds no secret. */
 typedef void (*RegistryDebugFn)(const char *line, void *userdata);
 void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *userdata);
+/* Uploads in pieces of so many bytes instead of one stream (distribution-spec "Pushing a blob in chunks"), for registries
+ * behind something that limits the size of a request; at least 64 KiB, more when the registry asks for it
+ * (OCI-Chunk-Min-Length). 0 (the default) = one stream; uploads of files and buffers then go over to pieces by themselves
+ * when they are refused as too large (413). */
+void registry_client_set_upload_chunk(RegistryClient *c, uint64_t bytes);
 /* A transfer that moves nothing for so long is broken off and tried again (default 60 s; uploads get three
  * times as long, as a registry may have to hash or move a blob before it answers). Whole seconds, 1 ... 3600. */
 void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds);

@@ -15,10 +15,14 @@
  *  (POST) OPENING ----+-> mounted
  *
  * ASKING: a session from before tells in Range how much it has ("0-499": 500 bytes). "0-0" can mean no byte or one
- * (docker-registry says it of an empty session): it is taken as none, and should there be one, the PATCH is refused with
- * 416, which ends the session. A session that is gone or makes no sense is replaced by a new one. docker-registry 2.x
+ * (docker-registry says it of an empty session), and bytes in the wrong place would be noticed only at the end: such a
+ * session is replaced by a new one, as is one that is gone or makes no sense; what is lost is one byte. docker-registry 2.x
  * drops a session whose PATCH broke off as soon as somebody asks about it (the offset in its signed Location is older
  * than its data), so there, uploads begin anew. Registries that follow distribution-spec "Pushing a blob in chunks" go on.
+ *
+ * Pieces: with a size and a chunk, SENDING is a row of PATCHes with Content-Length and Content-Range. That is what gets
+ * through where the size of a request is limited (nginx: 1 MB unless told otherwise); an owner that can seek goes over to
+ * it when a stream is refused as too large, by way of ASKING, and with half the size when a piece is.
  */
 
 #include <stdlib.h>
@@ -32,6 +36,9 @@
 #define OPEN_TIMEOUT_USEC (60 * USEC_PER_SEC)
 /* The other side may have to move and hash the blob before it answers. */
 #define SEND_STALL_FACTOR 3U
+#define CHUNK_AFTER_413 (1024U * 1024) /* what nginx takes by default */
+#define CHUNK_MAX (1024ULL * 1024 * 1024)
+#define REASKS_MAX 16U
 
 struct RegistryUpload {
         RegistryClient *client;
@@ -42,6 +49,10 @@ struct RegistryUpload {
         RegistryCall *call;
         char *location;    /* of the open session; NULL = none */
         uint64_t offset;   /* what it has */
+        uint64_t chunk;    /* 0 = one stream */
+        uint64_t piece;    /* bytes of the PATCH under way; 0 = all that come */
+        TbHttpReadFn read; /* NULL = sending has not begun */
+        unsigned reasks;
         bool call_is_open; /* the call under way may open a session */
         char *push_scope;
 };
@@ -111,6 +122,9 @@ static int take_location(RegistryUpload *u, RegistryCall *call, TbError **err)
         return r;
 }
 
+static void take_chunk_min(RegistryUpload *u, const RegistryCall *call);
+static void session_ready(RegistryUpload *u);
+
 static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
 {
         _cleanup_error_ TbError *e = NULL;
@@ -136,8 +150,10 @@ static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
                                 "%s: opened an upload without telling its Location", u->host->name);
                 if (r < 0)
                         upload_failed(u, e);
-                else
-                        u->o.event(u, REGISTRY_UPLOAD_OPENED, NULL, u->o.userdata);
+                else {
+                        take_chunk_min(u, call);
+                        session_ready(u);
+                }
                 return;
         }
         /* Some registries answer a mount that they do not like (or whose source we may not read) with an error. */
@@ -152,22 +168,39 @@ static void on_opened(RegistryCall *call, const TbError *err, void *userdata)
         upload_failed(u, e);
 }
 
-/* How many bytes a session has: 1 = *ret is set, 0 = it says nothing that could be used. */
-static int parse_range(const char *header, uint64_t size, uint64_t *ret)
+/* OCI-Chunk-Min-Length: smaller pieces would be refused. */
+static void take_chunk_min(RegistryUpload *u, const RegistryCall *call)
 {
-        _cleanup_free_ char *copy = NULL;
-        const char *last;
+        const char *header = registry_call_header(call, "OCI-Chunk-Min-Length");
+        uint64_t min;
+
+        if (u->chunk == 0 || !header || tb_parse_u64(header, 0, INT64_MAX, &min, NULL) < 0)
+                return;
+        u->chunk = min > CHUNK_MAX ? 0 : MAX2(u->chunk, min);
+}
+
+static int send_on(RegistryUpload *u, TbError **err);
+
+/* A session is there: the owner is to send, or goes on with what he was sending. */
+static void session_ready(RegistryUpload *u)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        if (!u->read)
+                u->o.event(u, REGISTRY_UPLOAD_OPENED, NULL, u->o.userdata);
+        else if (u->o.seek(u->offset, u->o.userdata, &e) < 0 || send_on(u, &e) < 0)
+                upload_failed(u, e);
+}
+
+/* How many bytes a session has: 1 = u->offset is set, 0 = it says nothing that could be relied on. */
+static int take_range(RegistryUpload *u, const RegistryCall *call)
+{
+        const char *header = registry_call_header(call, "Range");
         uint64_t n;
 
-        if (!header) {
-                *ret = 0;
-                return 1;
-        }
-        last = tb_startswith(header, "bytes=");
-        last = tb_startswith(last ? last : header, "0-");
-        if (!last || tb_parse_u64(last, 0, UINT64_MAX - 1, &n, NULL) < 0 || n >= MAX2(size, (uint64_t) 1))
+        if (!header || registry_upload_range_parse(header, &n) < 0 || n > u->o.size)
                 return 0;
-        *ret = n > 0 ? n + 1 : 0;
+        u->offset = n;
         return 1;
 }
 
@@ -182,10 +215,9 @@ static void on_asked(RegistryCall *call, const TbError *err, void *userdata)
                 upload_failed(u, e);
                 return;
         }
-        if ((status == 204 || status == 200 || status == 202) &&
-                parse_range(registry_call_header(call, "Range"), u->o.size, &u->offset) > 0 &&
+        if ((status == 204 || status == 200 || status == 202) && take_range(u, call) > 0 &&
                 take_location(u, call, NULL) >= 0) {
-                u->o.event(u, REGISTRY_UPLOAD_OPENED, NULL, u->o.userdata);
+                session_ready(u);
                 return;
         }
         u->call = registry_call_free(u->call);
@@ -198,17 +230,25 @@ static void on_asked(RegistryCall *call, const TbError *err, void *userdata)
                 upload_failed(u, e);
 }
 
-/* A URL from an earlier time, of an earlier process perhaps: as trustworthy as a Location that the registry sends. */
-static int ask_session(RegistryUpload *u, const char *url, TbError **err)
+static int ask(RegistryUpload *u, TbError **err)
 {
         RegistryCallOptions o = {
                 .host = u->host,
                 .method = "GET",
+                .url = u->location,
                 .scopes = {u->push_scope},
                 .timeout_usec = OPEN_TIMEOUT_USEC,
                 .done = on_asked,
                 .userdata = u,
         };
+
+        u->call = registry_call_free(u->call);
+        return registry_call_start(u->client, &o, &u->call, err);
+}
+
+/* A URL from an earlier time, of an earlier process perhaps: as trustworthy as a Location that the registry sends. */
+static int ask_session(RegistryUpload *u, const char *url, TbError **err)
+{
         _cleanup_free_ char *home = registry_host_url(u->host, "%s", "");
 
         if (!home)
@@ -218,8 +258,7 @@ static int ask_session(RegistryUpload *u, const char *url, TbError **err)
         u->location = strdup(url);
         if (!u->location)
                 return tb_error_oom(err);
-        o.url = u->location;
-        return registry_call_start(u->client, &o, &u->call, err);
+        return ask(u, err);
 }
 
 static int open_session(RegistryUpload *u, TbError **err)
@@ -273,6 +312,7 @@ int registry_upload_start(
                 return tb_error_oom(err);
         u->client = c;
         u->o = *options;
+        u->chunk = options->size > 0 && options->size < UINT64_MAX ? c->upload_chunk : 0;
         r = registry_ref_new(options->repository->host, options->repository->repository, NULL,
                 &options->digest, &u->ref, err);
         if (r < 0)
@@ -333,20 +373,10 @@ static void on_committed(RegistryCall *call, const TbError *err, void *userdata)
         u->o.event(u, REGISTRY_UPLOAD_DONE, NULL, u->o.userdata);
 }
 
-static int start_call(RegistryUpload *u, RegistryCallOptions *o, TbError **err)
+static int start_call(RegistryUpload *u, RegistryCallOptions *o, const char *range, TbError **err)
 {
-        _cleanup_free_ char *range = NULL;
-        const char *headers[] = {"Content-Type: application/octet-stream", NULL, NULL};
+        const char *const headers[] = {"Content-Type: application/octet-stream", range, NULL};
 
-        if (u->offset > 0 &&
-                o->read) { /* distribution-spec "Pushing a blob in chunks": both ends, inclusive */
-                range = tb_asprintf("Content-Range: %llu-%llu", (unsigned long long) u->offset,
-                        (unsigned long long) u->o.size - 1);
-                if (!range)
-                        return tb_error_oom(err);
-                headers[1] = range;
-                o->read_size = u->o.size - u->offset;
-        }
         o->host = u->host;
         o->headers = headers;
         o->scopes[0] = u->push_scope;
@@ -368,7 +398,50 @@ int registry_upload_send_small(RegistryUpload *u, const void *data, size_t size,
         if (r < 0)
                 return r;
         o.url = url;
-        return start_call(u, &o, err);
+        return start_call(u, &o, NULL, err);
+}
+
+/* A piece or a stream was taken: 1 = goes on, negative = it was not what should be there now. */
+static int after_piece(RegistryUpload *u, RegistryCall *call, TbError **err)
+{
+        const char *header = registry_call_header(call, "Range");
+        uint64_t have = 0, want = u->offset + u->piece;
+        int r;
+
+        r = take_location(u, call, err);
+        if (r < 0)
+                return r;
+        if (u->piece == 0)
+                return registry_upload_send_small(u, NULL, 0, err);
+        u->offset = want;
+        if (header) {
+                r = registry_upload_range_parse(header, &have);
+                if (r == -EAGAIN)
+                        have = 1; /* "0-0": all of a piece of one byte, or next to nothing of a longer one */
+                if (r == -EPROTO || have > want || (have < want && !u->o.seek) ||
+                        ++u->reasks > REASKS_MAX * 1024)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO,
+                                "%s: was given a piece of a blob up to byte %llu and says it has %llu",
+                                u->host->name, (unsigned long long) want, (unsigned long long) have);
+                if (have < want)
+                        return ask(u, err);
+        }
+        return u->offset < u->o.size ? send_on(u, err) : registry_upload_send_small(u, NULL, 0, err);
+}
+
+/* 1 = goes on in smaller pieces, 0 = the refusal stands. */
+static int too_large(RegistryUpload *u, unsigned status, TbError **err)
+{
+        uint64_t smaller = u->piece > 0 ? u->piece / 2 : CHUNK_AFTER_413;
+        int r;
+
+        /* 411: a stream has no Content-Length */
+        if ((status != 413 && (status != 411 || u->piece > 0)) || !u->o.seek || u->o.size == 0 ||
+                smaller < REGISTRY_CHUNK_MIN || ++u->reasks > REASKS_MAX)
+                return 0;
+        u->chunk = smaller;
+        r = ask(u, err);
+        return r < 0 ? r : 1;
 }
 
 static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
@@ -376,6 +449,7 @@ static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
         _cleanup_error_ TbError *e = NULL;
         RegistryUpload *u = userdata;
         unsigned status;
+        int r;
 
         if (err) {
                 e = tb_error_copy(err);
@@ -383,26 +457,59 @@ static void on_sent(RegistryCall *call, const TbError *err, void *userdata)
                 return;
         }
         status = registry_call_status(call);
-        if (status != 202 && status != 201 && status != 204)
-                (void) registry_status_error(
-                        call, &e, "cannot upload blob %s to %s", u->o.digest.text, u->ref->repository);
-        else if (take_location(u, call, &e) >= 0 && registry_upload_send_small(u, NULL, 0, &e) >= 0)
-                return;
-        upload_failed(u, e);
+        if (status == 202 || status == 201 || status == 204)
+                r = after_piece(u, call, &e);
+        else {
+                r = too_large(u, status, &e);
+                if (r == 0)
+                        r = registry_status_error(call, &e, "cannot upload blob %s to %s", u->o.digest.text,
+                                u->ref->repository);
+        }
+        if (r < 0)
+                upload_failed(u, e);
 }
 
-int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err)
+/* The token ran out, or the registry sent us elsewhere, before it took anything of this PATCH. */
+static int on_again(RegistryCall *call, char ***headers, void *userdata, TbError **err)
+{
+        RegistryUpload *u = userdata;
+
+        return u->o.seek(u->offset, u->o.userdata, err);
+}
+
+/* The next PATCH, from u->offset on. */
+static int send_on(RegistryUpload *u, TbError **err)
 {
         RegistryCallOptions o = {
                 .method = "PATCH",
                 .url = u->location,
-                .read = read,
+                .read = u->read,
                 .read_userdata = u->o.userdata,
                 .read_size = UINT64_MAX,
+                .again = u->o.seek ? on_again : NULL,
                 .done = on_sent,
         };
+        _cleanup_free_ char *range = NULL;
 
-        return start_call(u, &o, err);
+        u->piece = 0;
+        if (u->chunk > 0)
+                u->piece = MIN2(u->chunk, u->o.size - u->offset);
+        else if (u->offset > 0)
+                u->piece = u->o.size - u->offset;
+        if (u->piece > 0) { /* distribution-spec "Pushing a blob in chunks": both ends, inclusive */
+                o.read_size = u->piece;
+                range = tb_asprintf("Content-Range: %llu-%llu", (unsigned long long) u->offset,
+                        (unsigned long long) (u->offset + u->piece - 1));
+                if (!range)
+                        return tb_error_oom(err);
+        }
+        return start_call(u, &o, range, err);
+}
+
+int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err)
+{
+        u->read = read;
+        return send_on(u, err);
 }
 
 uint64_t registry_upload_offset(const RegistryUpload *u)

@@ -181,8 +181,8 @@ static void test_put_again(void **state)
 
         f->target_script = first_put_fails;
         assert_int_equal(put(f, NULL), 0);
-        assert_int_equal(server_count(f->target, "POST", UPLOADS), 2);   /* a new session */
-        assert_int_equal(server_count(f->target, "DELETE", UPLOADS), 1); /* the old one closed */
+        assert_int_equal(server_count(f->target, "GET", UPLOADS), 1);  /* the old session: is gone */
+        assert_int_equal(server_count(f->target, "POST", UPLOADS), 2); /* a new one */
         assert_int_equal(server_received(f->target, "PATCH", UPLOADS), 2 * BLOB_SIZE);
 }
 
