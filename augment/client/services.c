@@ -32,6 +32,7 @@ static const char *const service_table[] = {
         [SERVICE_MAIN] = "main",
         [SERVICE_SSHD] = "sshd",
         [SERVICE_SYSLOG] = "syslog",
+        [SERVICE_CLIENT] = "client",
 };
 static_assert(ELEMENTSOF(service_table) == _SERVICE_MAX, "one name for each Service");
 
@@ -48,11 +49,13 @@ int service_from_string(const char *s)
         return _SERVICE_INVALID;
 }
 
-/* main always; syslog only if nobody has /dev/log (it may be mounted from the host). */
+/* main always; syslog only if nobody has /dev/log (it may be mounted from the host); client if the image's level has it. */
 static bool service_wanted(Service s)
 {
         struct stat st;
 
+        if (s == SERVICE_CLIENT)
+                return access(TBNODE_CLIENT_PATH, X_OK) == 0;
         return s != SERVICE_SYSLOG || lstat("/dev/log", &st) < 0;
 }
 
@@ -86,7 +89,8 @@ static int lay_out_service(const char *rundir, Service s)
 
 static int lay_out_at(const char *parent, const char *rundir)
 {
-        static const char *const stale[] = {"service", "main.status", STOPPING_FILE};
+        static const char *const stale[] = {
+                "service", "main.status", STOPPING_FILE, "client", "keys", "environment"};
         char path[PATH_MAX];
         int r;
 
@@ -206,6 +210,8 @@ static int run_service(Service service, const ServiceContext *c, const NodeConf 
                 return service_run_sshd(c->rundir, conf, image_path(c->spec_fd));
         if (service == SERVICE_SYSLOG)
                 return service_run_syslog(c->rundir);
+        if (service == SERVICE_CLIENT)
+                return service_run_client(c->rundir, c->spec_fd);
         return EXIT_INIT_FAILED;
 }
 

@@ -28,6 +28,7 @@ typedef enum Service {
         SERVICE_MAIN,
         SERVICE_SSHD,
         SERVICE_SYSLOG,
+        SERVICE_CLIENT, /* level core and up: where its program is */
         _SERVICE_MAX,
         _SERVICE_INVALID = -EINVAL,
 } Service;
@@ -79,3 +80,4 @@ int service_finish_main(const ServiceContext *c, OnExit on_exit, char **argv) _w
 int service_stop_main(const ServiceContext *c) _warn_unused_;
 int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image_path) _warn_unused_;
 int service_run_syslog(const char *rundir) _warn_unused_;
+int service_run_client(const char *rundir, int spec_fd) _warn_unused_;

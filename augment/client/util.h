@@ -15,6 +15,7 @@
 #define TBNODE_INIT_PATH "/tbnode/init"
 #define TBNODE_BIN_DIR "/tbnode/bin"
 #define TBNODE_RUN_DIR "/tbnode/run"
+#define TBNODE_CLIENT_PATH TBNODE_BIN_DIR "/tbnode-client"
 
 /* Exit statuses that are init's own; the same ones docker run uses. */
 enum {
