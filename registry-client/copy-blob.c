@@ -51,7 +51,6 @@ struct RegistryCopyBlob {
         bool from_spool; /* the feed is the spool's */
         bool spool_used; /* in this attempt */
         bool verified;   /* all bytes came and were right */
-        bool tap_begun;  /* in this attempt */
         bool pulling_paused, pushing_paused;
         bool mount_tried;
         unsigned repeats;
@@ -65,6 +64,7 @@ struct RegistryCopyBlob {
         char *mount_from; /* found in this client's memory */
 
         CopyRing ring;
+        CopyTap tap;
 };
 
 static void stop_source(RegistryCopyBlob *b)
@@ -89,6 +89,7 @@ RegistryCopyBlob *registry_copy_blob_free(RegistryCopyBlob *b)
         registry_share_end(b->client, b->share, false);
         sd_event_source_disable_unref(b->timer);
         copy_trail_done(&b->trail);
+        copy_tap_restart(&b->tap);
         free(b->session);
         free(b->mount_from);
         copy_ring_done(&b->ring);
@@ -112,31 +113,7 @@ static void blob_done(RegistryCopyBlob *b, const TbError *err)
         b->o.done(b, b->how, err, b->o.userdata); /* may free it */
 }
 
-static int tap_result(int r)
-{
-        return r == -EAGAIN ? -EIO : r; /* would read as "pause" */
-}
-
 /* ---- streaming ---- */
-
-static int tap_begin(RegistryCopyBlob *b, TbError **err)
-{
-        if (b->tap_begun)
-                return 0;
-        b->tap_begun = true;
-        if (!b->o.tap || !b->o.tap->begin)
-                return 0;
-        return tap_result(b->o.tap->begin(b->o.blob, b->o.tap->userdata, err));
-}
-
-static int to_tap(RegistryCopyBlob *b, const void *data, size_t size, TbError **err)
-{
-        int r = tap_begin(b, err);
-
-        if (r < 0 || !b->o.tap || !b->o.tap->data)
-                return r;
-        return tap_result(b->o.tap->data(b->o.blob, data, size, b->o.tap->userdata, err));
-}
 
 /* What the upload still lacks of this piece goes into the ring. */
 static int to_ring(RegistryCopyBlob *b, const char *data, size_t size, size_t skip, TbError **err)
@@ -178,7 +155,7 @@ static ssize_t push(const void *data, size_t size, void *userdata, TbError **err
                 b->pushing_paused = true;
                 return TB_HTTP_PAUSE;
         }
-        r = to_tap(b, data, size, err);
+        r = copy_tap_data(&b->tap, data, size, err);
         if (r >= 0 && wanted && b->o.to)
                 r = b->o.to->ops->write(b->writer, data, size, err);
         if (r >= 0 && to_upload)
@@ -233,14 +210,8 @@ static int send_when_ready(RegistryCopyBlob *b, TbError **err)
 static void finish(RegistryCopyBlob *b, RegistryCopyHow seen)
 {
         _cleanup_error_ TbError *e = NULL;
-        int r = 0;
+        int r = copy_tap_end(&b->tap, seen, &e);
 
-        if (seen == REGISTRY_COPY_STREAMED)
-                r = tap_begin(b, &e); /* an empty layer had no data to begin with */
-        if (r >= 0 && b->o.tap && b->o.tap->end)
-                r = b->o.tap->end(b->o.blob, seen, b->o.tap->userdata, &e);
-        if (r < 0 && !e)
-                (void) tb_error_set_errno(&e, TB_ERROR_BUG, r, "the copy's tap failed without saying why");
         blob_done(b, r < 0 ? e : NULL);
 }
 
@@ -448,7 +419,8 @@ static int try_again(RegistryCopyBlob *b)
         stop_source(b);
         b->upload = registry_upload_free(b->upload);
         b->writer = registry_store_writer_free(b->writer);
-        b->opened = b->sending = b->verified = b->tap_begun = b->spool_used = false;
+        b->opened = b->sending = b->verified = b->spool_used = false;
+        copy_tap_restart(&b->tap);
         b->pulling_paused = b->pushing_paused = false;
         copy_ring_empty(&b->ring);
         b->upload_from = b->resumed = 0;
@@ -671,6 +643,7 @@ int registry_copy_blob_start(
                 return tb_error_oom(err);
         b->client = c;
         b->o = *options;
+        b->tap = (CopyTap){.tap = options->tap, .layer = options->blob};
         r = begin(b, err);
         if (r < 0)
                 return r;

@@ -34,6 +34,20 @@ RegistryCopyBlob *registry_copy_blob_free(RegistryCopyBlob *b);
 /* Bytes that came from the state directory. */
 uint64_t registry_copy_blob_resumed(const RegistryCopyBlob *b);
 
+/* ---- copy-tap.c ---- */
+
+typedef struct CopyTap {
+        const RegistryCopyTap *tap; /* NULL = none */
+        const RegistryDescriptor *layer;
+        bool begun;
+        struct TbDecompressor *decompressor;
+} CopyTap;
+int copy_tap_data(CopyTap *t, const void *data, size_t size, TbError **err) _warn_unused_;
+/* STREAMED: all bytes were right. */
+int copy_tap_end(CopyTap *t, RegistryCopyHow how, TbError **err) _warn_unused_;
+/* The layer comes again from its beginning; also releases what it holds. */
+void copy_tap_restart(CopyTap *t);
+
 /* ---- copy-parts.c ---- */
 
 typedef struct CopyRing {

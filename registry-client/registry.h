@@ -548,7 +548,7 @@ typedef struct RegistryCopyProgress {
 } RegistryCopyProgress;
 
 /*
- * Sees the compressed bytes of layers while they stream through. For a layer: begin, data..., end. `begin`
+ * Sees the bytes of layers, as they are or unpacked, while they stream through. For a layer: begin, data..., end. `begin`
  * comes again for the same layer when its transfer had to start over: forget what came before. `end` comes
  * once per distinct layer blob: with STREAMED all bytes were seen and the digest was right; with MOUNTED or
  * EXISTED none were seen (read them with registry_read_blob() from the target). Several layers stream at a
@@ -561,6 +561,9 @@ typedef struct RegistryCopyTap {
                 TbError **err);
         int (*end)(const RegistryDescriptor *layer, RegistryCopyHow how, void *userdata, TbError **err);
         void *userdata;
+        /* `data` gets the layer's tar stream: gzip and zstd are unpacked (found out from the bytes). A layer that cannot
+         * be unpacked, or only to more than 64 GiB, fails the copy. */
+        bool unpacked;
 } RegistryCopyTap;
 
 typedef struct RegistryCopyOptions {
@@ -621,7 +624,8 @@ int registry_copy(RegistryClient *c, const RegistryRef *source, const RegistryRe
  * The same between any two places. Bytes and digests are kept wherever the form allows it:
  *
  *  - to an OCI layout: manifests and blobs as they are. Its index.json names the image last; another image of that
- *    name loses it. Other tools may use the directory meanwhile as long as they lock it (flock) as umoci does.
+ *    name loses it. Copies of this library may write to one layout at the same time (flock on the directory). An image of
+ *    Docker's media types keeps them, and with them its digest; skopeo and umoci do not look for those in a layout.
  *  - to a docker-archive (which must not exist yet, and appears when it is complete): one image; of an index the one
  *    for options->platform, else for this machine. Layers are unpacked from gzip or zstd and checked against the
  *    configuration's diff_ids; the configuration is kept, so the image has the same ID in the engine.

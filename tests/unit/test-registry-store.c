@@ -16,7 +16,7 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/strv.h"
-#include "registry-client/store.h"
+#include "registry-client/copy.h"
 
 #undef assert_error
 
@@ -436,6 +436,66 @@ static void test_layout_hostile(void **state)
         assert_int_equal(tb_rm_rf(dir, NULL), 0);
 }
 
+/* ---- the tap's unpacking ---- */
+
+typedef struct Seen {
+        TbBuffer data;
+        unsigned begins, ends;
+} Seen;
+
+static int on_begin(const RegistryDescriptor *layer, void *userdata, TbError **err)
+{
+        Seen *seen = userdata;
+
+        seen->begins++;
+        tb_buffer_done(&seen->data);
+        seen->data = TB_BUFFER_INIT(0);
+        return 0;
+}
+
+static int on_data(
+        const RegistryDescriptor *layer, const void *data, size_t size, void *userdata, TbError **err)
+{
+        return tb_buffer_append(&((Seen *) userdata)->data, data, size, err);
+}
+
+static int on_end(const RegistryDescriptor *layer, RegistryCopyHow how, void *userdata, TbError **err)
+{
+        ((Seen *) userdata)->ends++;
+        return 0;
+}
+
+static void test_tap_unpacks(void **state)
+{
+        static const char packed[] = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xcb\x48\xcd\xc9\xc9\x57\x28"
+                                     "\x49\x2c\x00\x00\x89\xd4\xd2\x6e\x09\x00\x00\x00";
+        const size_t size = sizeof(packed) - 1;
+        Seen seen = {0};
+        const RegistryCopyTap tap = {
+                .begin = on_begin, .data = on_data, .end = on_end, .userdata = &seen, .unpacked = true};
+        const RegistryDescriptor layer = {.size = size};
+        CopyTap t = {.tap = &tap, .layer = &layer};
+        _cleanup_error_ TbError *e = NULL;
+
+        /* it breaks off, comes again from the beginning in single bytes, and is complete */
+        assert_int_equal(copy_tap_data(&t, packed, size / 2, NULL), 0);
+        copy_tap_restart(&t);
+        for (size_t i = 0; i < size; i++)
+                assert_int_equal(copy_tap_data(&t, packed + i, 1, NULL), 0);
+        assert_int_equal(copy_tap_end(&t, REGISTRY_COPY_STREAMED, NULL), 0);
+        assert_int_equal(seen.begins, 2);
+        assert_int_equal(seen.ends, 1);
+        assert_int_equal(seen.data.size, 9);
+        assert_memory_equal(seen.data.data, "hello tap", 9);
+        /* a layer that ends too early is not whole, although its digest was right */
+        copy_tap_restart(&t);
+        assert_int_equal(copy_tap_data(&t, packed, size - 1, NULL), 0);
+        assert_int_equal(copy_tap_end(&t, REGISTRY_COPY_STREAMED, &e), -EBADMSG);
+        assert_int_equal(seen.ends, 1);
+        copy_tap_restart(&t);
+        tb_buffer_done(&seen.data);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -449,6 +509,7 @@ int main(void)
                 cmocka_unit_test(test_tar_writes_large_sizes),
                 cmocka_unit_test(test_layout_index),
                 cmocka_unit_test(test_layout_hostile),
+                cmocka_unit_test(test_tap_unpacks),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
