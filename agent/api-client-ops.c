@@ -2,6 +2,7 @@
 
 /* Operations on the inside of nodes: what is declared for them, and their programs. */
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/api-ops.h"
@@ -11,6 +12,9 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
+
+/* How long the client may take to say what became of an order: TERM, 5 s, KILL, and a bit. */
+#define REPORT_USEC (10 * UINT64_C(1000000))
 
 /* The node with its client's part, which a container that never ran may not have yet. */
 static int request_client(ApiRequest *r, Node **ret)
@@ -115,10 +119,95 @@ void op_programs(ApiRequest *r)
                         json_object_get(n->client->status, "startup")));
 }
 
+/* An order to the client, until it reports what became of it. */
+typedef struct ProgramOrder {
+        ApiRequest *request;
+        ProgramWatch *watch;
+        sd_event_source *timer;
+        char *node, *program, *action;
+} ProgramOrder;
+
+static void order_free(ProgramOrder *o)
+{
+        node_client_unwatch(o->watch);
+        sd_event_source_disable_unref(o->timer);
+        free(o->node);
+        free(o->program);
+        free(o->action);
+        free(o);
+}
+
+static void on_gone(ApiRequest *r, void *userdata)
+{
+        order_free(userdata);
+}
+
+static void order_answer(ProgramOrder *o, const json_t *outcome)
+{
+        api_reply(o->request, 200,
+                json_pack("{s:s, s:s, s:s, s:O?}", "node", o->node, "program", o->program, "action",
+                        o->action, "reported", (json_t *) outcome));
+        order_free(o);
+}
+
+static void on_report(const json_t *outcome, void *userdata)
+{
+        ProgramOrder *o = userdata;
+
+        o->watch = NULL;
+        order_answer(o, outcome);
+}
+
+static int on_silence(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        order_answer(userdata, NULL);
+        return 0;
+}
+
+static int order_new(
+        ApiRequest *r, Node *n, const char *program, const char *action, ProgramOrder **ret, TbError **err)
+{
+        ProgramOrder *o = calloc(1, sizeof(*o));
+
+        if (o)
+                *o = (ProgramOrder){.request = r,
+                        .node = strdup(node_display_name(n)),
+                        .program = strdup(program),
+                        .action = strdup(action)};
+        if (!o || !o->node || !o->program || !o->action ||
+                node_client_watch(n, program, on_report, o, &o->watch, NULL) < 0 ||
+                sd_event_add_time_relative(
+                        n->manager->event, &o->timer, CLOCK_MONOTONIC, REPORT_USEC, 0, on_silence, o) < 0) {
+                if (o)
+                        order_free(o);
+                return tb_error_oom(err);
+        }
+        *ret = o;
+        return 0;
+}
+
+/* A signal of one's own choice may end the program or not: its answer is that it was sent. */
+static void do_program(ApiRequest *r, Node *n, const char *action, unsigned signal)
+{
+        const char *name = api_request_argument(r, 1);
+        _cleanup_error_ TbError *err = NULL;
+        ProgramOrder *o = NULL;
+
+        if (order_new(r, n, name, action, &o, &err) < 0 ||
+                node_client_program(n, name, action, signal, &err) < 0) {
+                if (o)
+                        order_free(o);
+                api_reply_error(r, err);
+        } else if (signal > 0)
+                order_answer(o, NULL);
+        else
+                api_request_on_gone(r, on_gone, o);
+}
+
 void op_program(ApiRequest *r)
 {
         static const char *const members[] = {"action", "signal", NULL};
-        const char *name = api_request_argument(r, 1), *action = NULL;
+        const char *action = NULL;
         const json_t *body = api_request_body(r);
         _cleanup_error_ TbError *err = NULL;
         uint64_t signal = 0;
@@ -128,19 +217,13 @@ void op_program(ApiRequest *r)
                 return;
         if (request_body_check_members(body, members, &err) < 0 ||
                 api_blame_caller(tb_json_get_string(body, "action", &action, &err), &err) < 0 ||
-                api_blame_caller(tb_json_get_u64(body, "signal", &signal, &err), &err) < 0) {
+                api_blame_caller(tb_json_get_u64(body, "signal", &signal, &err), &err) < 0 ||
+                (signal > 64 &&
+                        tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL,
+                                "a signal's number is between 1 and 64") < 0))
                 api_reply_error(r, err);
-                return;
-        }
-        if (signal > 64)
-                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL, "a signal's number is between 1 and 64");
-        else if (node_client_program(n, name, action ?: "", (unsigned) signal, &err) >= 0) {
-                api_reply(r, 200,
-                        json_pack("{s:s, s:s, s:s}", "node", node_display_name(n), "program", name, "action",
-                                action));
-                return;
-        }
-        api_reply_error(r, err);
+        else
+                do_program(r, n, action ?: "", (unsigned) signal);
 }
 
 void op_startup(ApiRequest *r)

@@ -181,7 +181,9 @@ int cli_program(Cli *c, int argc, char **argv)
         _cleanup_json_ json_t *body = json_object(), *answer = NULL;
         _cleanup_free_ char *suffix = NULL, *path = NULL, *name = NULL;
         TbError *err = NULL;
+        const json_t *reported;
         unsigned number = 0;
+        char state[64];
         int opt, r;
 
         while ((opt = getopt_long(argc, argv, "hs:", options, NULL)) >= 0)
@@ -206,9 +208,16 @@ int cli_program(Cli *c, int argc, char **argv)
         r = finish(c, r, answer, err);
         if (r >= 0)
                 return r;
-        printf("%s: %s was told to %s %s; tbnode programs %s shows what became of it\n",
-                cli_text(answer, "node", ""), "its client", cli_text(answer, "action", ""),
-                cli_text(answer, "program", ""), argv[optind]);
+        reported = json_object_get(answer, "reported");
+        outcome(reported, state, sizeof(state));
+        if (!json_is_object(reported))
+                printf("%s: its client was told to %s %s; tbnode programs %s shows what becomes of it\n",
+                        cli_text(answer, "node", ""), cli_text(answer, "action", ""),
+                        cli_text(answer, "program", ""), argv[optind]);
+        else
+                printf("%s: %s %s%s%s\n", cli_text(answer, "node", ""), cli_text(answer, "program", ""),
+                        state, cli_text(reported, "reason", NULL) ? ": " : "",
+                        cli_text(reported, "reason", ""));
         return CLI_OK;
 }
 

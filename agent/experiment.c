@@ -80,12 +80,33 @@ static bool add_hosts(const Node *n, json_t *hosts)
         return true;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+        return strcmp(
+                node_display_name(*(const Node *const *) a), node_display_name(*(const Node *const *) b));
+}
+
+/* Its nodes by name, ended by NULL: answers do not depend on what ids Docker thought of. NULL when out of memory. */
+static const Node **members(const Node *n)
+{
+        const Node **list = calloc(n->manager->n_nodes + 1, sizeof(*list));
+        size_t k = 0;
+
+        for (size_t i = 0; list && i < n->manager->n_nodes; i++)
+                if (experiment_same(n, n->manager->nodes[i]) && !n->manager->nodes[i]->destroyed)
+                        list[k++] = n->manager->nodes[i];
+        if (k > 1)
+                qsort(list, k, sizeof(*list), compare_names);
+        return list;
+}
+
 json_t *experiment_hosts(const Node *n, const json_t *declared)
 {
-        _cleanup_json_ json_t *hosts = json_array();
+        _cleanup_free_ const Node **list = members(n);
+        _cleanup_json_ json_t *hosts = list ? json_array() : NULL;
 
-        for (size_t i = 0; hosts && i < n->manager->n_nodes; i++)
-                if (experiment_same(n, n->manager->nodes[i]) && !add_hosts(n->manager->nodes[i], hosts))
+        for (size_t i = 0; hosts && list[i]; i++)
+                if (!add_hosts(list[i], hosts))
                         return NULL;
         if (!hosts || (declared && json_array_extend(hosts, (json_t *) declared) < 0))
                 return NULL;
@@ -117,14 +138,13 @@ json_t *experiment_interfaces(const Node *n)
 
 json_t *experiment_nodes(const Node *n)
 {
-        _cleanup_json_ json_t *list = json_array();
+        _cleanup_free_ const Node **nodes = members(n);
+        _cleanup_json_ json_t *list = nodes ? json_array() : NULL;
 
-        for (size_t i = 0; list && i < n->manager->n_nodes; i++) {
-                const Node *other = n->manager->nodes[i];
+        for (size_t i = 0; list && nodes[i]; i++) {
+                const Node *other = nodes[i];
                 json_t *startup, *j;
 
-                if (!experiment_same(n, other) || other->destroyed)
-                        continue;
                 startup = other->client ? json_object_get(other->client->status, "startup") : NULL;
                 j = json_pack("{s:s, s:s, s:s?, s:b, s:O?}", "node", node_display_name(other), "state",
                         node_state_to_string(other->state), "client", node_client_state(other), "ready",

@@ -155,6 +155,7 @@ NodeClient *node_client_free(NodeClient *c)
                         save_now(c);
         }
         node_socket_free(c->socket);
+        node_report_tell(c, NULL, NULL);
         json_decref(c->declaration);
         json_decref(c->status);
         tb_error_free(c->error);
@@ -204,6 +205,7 @@ void node_client_run_ended(Node *n)
         if (!c)
                 return;
         node_socket_pause(c->socket);
+        node_report_tell(c, NULL, NULL);
         if (n->destroyed)
                 return;
         c->run_start_time = 0;

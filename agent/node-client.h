@@ -22,6 +22,7 @@
 
 typedef struct NodeSocket NodeSocket;
 typedef struct NodeConnection NodeConnection;
+typedef struct ProgramWatch ProgramWatch;
 
 typedef struct NodeClient {
         Node *node;
@@ -34,6 +35,7 @@ typedef struct NodeClient {
         uint64_t run_start_time; /* the run of the container that `status` is about; 0 = none */
         json_t *status;          /* what the client reported: see node_client_status_to_json() */
         NodeSocket *socket;
+        ProgramWatch *watches; /* who wants to hear of programs */
         sd_event_source *save;
 } NodeClient;
 
@@ -82,6 +84,13 @@ void node_client_report_ready(Node *n);
 int node_client_program(Node *n, const char *program, const char *action, unsigned signal, TbError **err)
         _warn_unused_;
 int node_client_startup(Node *n, TbError **err) _warn_unused_;
+/* Tells, once, what the client reports next about a program: `outcome` (borrowed) has state, status, reason and pid; NULL: the
+ * node's run has ended. The watch is gone when this is called. */
+typedef void (*ProgramWatchFn)(const json_t *outcome, void *userdata);
+int node_client_watch(Node *n, const char *program, ProgramWatchFn fn, void *userdata, ProgramWatch **ret,
+        TbError **err) _warn_unused_;
+/* NULL is fine. */
+ProgramWatch *node_client_unwatch(ProgramWatch *w);
 /* What it is answered has changed: counts up and tells it. */
 void node_client_changed(Node *n);
 

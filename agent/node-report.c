@@ -199,7 +199,66 @@ int node_client_report_program(Node *n, const json_t *report, TbError **err)
                         (void) json_object_set_new(fields, "program", json_string(name));
                 node_report_event(n, "program-status", fields);
         }
+        node_report_tell(n->client, name, outcome);
         return 0;
+}
+
+/* ---- Who waits for a report ---------------------------------------------------------------------------------------- */
+
+struct ProgramWatch {
+        NodeClient *client;
+        ProgramWatch *next;
+        char *program;
+        ProgramWatchFn fn;
+        void *userdata;
+};
+
+int node_client_watch(
+        Node *n, const char *program, ProgramWatchFn fn, void *userdata, ProgramWatch **ret, TbError **err)
+{
+        ProgramWatch *w = calloc(1, sizeof(*w));
+
+        if (!w || !(w->program = strdup(program))) {
+                free(w);
+                return tb_error_oom(err);
+        }
+        w->client = n->client;
+        w->fn = fn;
+        w->userdata = userdata;
+        w->next = n->client->watches;
+        n->client->watches = w;
+        *ret = w;
+        return 0;
+}
+
+ProgramWatch *node_client_unwatch(ProgramWatch *w)
+{
+        if (!w)
+                return NULL;
+        for (ProgramWatch **p = &w->client->watches; *p; p = &(*p)->next)
+                if (*p == w) {
+                        *p = w->next;
+                        break;
+                }
+        free(w->program);
+        free(w);
+        return NULL;
+}
+
+/* From the start again after each: whoever is told may have unwatched others. */
+void node_report_tell(NodeClient *c, const char *program, const json_t *outcome)
+{
+        for (ProgramWatch *w = c->watches; w;) {
+                if (!program || tb_streq(w->program, program)) {
+                        ProgramWatchFn fn = w->fn;
+                        void *userdata = w->userdata;
+
+                        node_client_unwatch(w);
+                        fn(outcome, userdata);
+                        w = c->watches;
+                } else
+                        w = w->next;
+        }
 }
 
 void node_client_report_ready(Node *n)

@@ -10,5 +10,7 @@
 void node_report_event(Node *n, const char *event, json_t *fields);
 /* What was reported about programs that are not declared any more. */
 void node_report_forget_programs(Node *n);
+/* Whoever watches this program (NULL: any) is told. */
+void node_report_tell(NodeClient *c, const char *program, const json_t *outcome);
 /* Soon. */
 void node_client_save(NodeClient *c);

@@ -4,6 +4,7 @@
 own socket, TMCD over TCP, barriers, reports; over restarts of the agent, and with nodes that misbehave."""
 
 import ast
+import concurrent.futures
 import contextlib
 import ipaddress
 import json
@@ -376,8 +377,15 @@ class Requests(Base):
         self.assertIn("not connected", r.err)
         with Connection("aa") as c:
             self.assertTrue(c.ask("attach")["ok"])
-            self.assertEqual(0, L.tbnode("program", "aa", "start", "prog0").rc)
-            self.assertEqual({"event": "program", "name": "prog0", "action": "start"}, c.line())
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                told = pool.submit(L.tbnode, "program", "aa", "start", "prog0")
+                self.assertEqual({"event": "program", "name": "prog0", "action": "start"}, c.line())
+                self.assertTrue(c.ask("program", name="prog0", state="running", pid=5)["ok"])
+                self.assertEqual("aa: prog0 running\n", told.result().out)
+                told = pool.submit(L.tbnode, "program", "aa", "stop", "prog0")
+                self.assertEqual("stop", c.line()["action"])
+                self.assertTrue(c.ask("program", name="prog0", state="signaled", status=15)["ok"])
+                self.assertEqual("aa: prog0 signaled 15\n", told.result().out)
             self.assertEqual(0, L.tbnode("program", "--signal", "USR1", "aa", "kill", "prog0").rc)
             self.assertEqual({"event": "program", "name": "prog0", "action": "kill", "signal": 10}, c.line())
             self.assertIn("no program 'x'", L.tbnode("program", "aa", "stop", "x").err)
