@@ -139,10 +139,19 @@ static int check_rootfs(ImageConfig *c, TbError **err)
         if (r < 0)
                 return r;
         /* The empty image (FROM scratch with metadata only) has "diff_ids": null or []. */
-        json_array_foreach (diff_ids, i, value)
+        c->diff_ids = calloc(json_array_size(diff_ids) + 1, sizeof(*c->diff_ids));
+        if (!c->diff_ids)
+                return tb_error_oom(err);
+        json_array_foreach (diff_ids, i, value) {
                 if (!json_is_string(value))
                         return tb_error_set(
                                 err, TB_ERROR_REMOTE, -EINVAL, "rootfs.diff_ids[%zu] is not a string", i);
+                r = tb_digest_parse(json_string_value(value), &c->diff_ids[i], err);
+                if (r < 0) {
+                        tb_error_prefix(err, "rootfs.diff_ids[%zu]", i);
+                        return r;
+                }
+        }
         c->n_diff_ids = json_array_size(diff_ids);
         r = tb_json_get_array(c->document, "history", &history, err);
         if (r < 0)
@@ -219,6 +228,7 @@ ImageConfig *image_config_free(ImageConfig *c)
         tb_strv_free(c->env);
         tb_strv_free(c->on_build);
         tb_strv_free(c->volumes);
+        free(c->diff_ids);
         free(c);
         return NULL;
 }

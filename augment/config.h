@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "common/digest.h"
 #include "common/error.h"
 
 /*
@@ -32,6 +33,7 @@ typedef struct ImageConfig {
         char **on_build;
         char **volumes;       /* the keys of Volumes */
         bool has_healthcheck; /* Healthcheck.Test is there and not empty */
+        TbDigest *diff_ids;   /* of the unpacked layers, bottom first */
         size_t n_diff_ids;
 } ImageConfig;
 

@@ -182,6 +182,7 @@ ImageFacts *image_facts_free(ImageFacts *f)
         tb_strv_free(f->entrypoint);
         free(f->user);
         free(f->volume);
+        image_files_free(f->files);
         free(f);
         return NULL;
 }
@@ -243,6 +244,17 @@ int image_facts_to_json(const ImageFacts *f, const ImageConfig *config, json_t *
         if (r < 0)
                 return r;
 
+        if (f->files) {
+                r = image_files_to_json(f->files, &part, err);
+                if (r < 0)
+                        return r;
+        } else {
+                part = json_null();
+        }
+        r = tb_json_set_new(obj, "files", part, err);
+        if (r < 0)
+                return r;
+
         part = f->augmented ? json_object() : json_null();
         if (!part)
                 return tb_error_oom(err);
@@ -278,6 +290,12 @@ int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLev
                         "; use --level none, or build the image without that VOLUME",
                         shown ? shown : "?");
         }
+        if (f->files && f->files->has_root && !f->augmented)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EEXIST,
+                        "the image has something at " AUGMENT_ROOT
+                        " already, which is where the testbed's software goes; use --level none, or build "
+                        "the image "
+                        "without it");
         /* One layer per level. */
         if (f->n_layers + (size_t) level > IMAGE_LAYERS_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -E2BIG,

@@ -6,6 +6,7 @@
 
 #include "augment/augment.h"
 #include "augment/config.h"
+#include "augment/image-files.h"
 #include "common/error.h"
 
 /*
@@ -17,12 +18,13 @@
  *         { "version": 1, "platform": "linux/amd64",
  *           "config": { "entrypoint": [...]|null, "cmd": [...]|null, "user", "working_dir", "stop_signal",
  *                       "home": bool, "volumes": [...], "healthcheck": bool, "on_build": n, "layers": n },
- *           "augmented": null | { "level", "version", "payload" } }
+ *           "augmented": null | { "level", "version", "payload" },
+ *           "files": null | { ... } }                          image-files.h; null when they weren't looked at
  *
  * A reader ignores members it doesn't know and recomputes facts of another version.
  */
 
-#define IMAGE_FACTS_VERSION 1
+#define IMAGE_FACTS_VERSION 2
 
 /* The private directory in the image, and the first process in it; design.md 4.6. */
 #define AUGMENT_ROOT "/tbnode"
@@ -58,6 +60,8 @@ typedef struct ImageFacts {
         char *user;        /* NULL = root */
         bool keep_home;    /* Env has a HOME of its own */
         char *volume;      /* a VOLUME that covers AUGMENT_ROOT, or lies in it; NULL = none */
+
+        ImageFiles *files; /* what the layers say; set by who has looked at them, NULL = nobody has */
 } ImageFacts;
 
 int image_facts_collect(const ImageConfig *config, ImageFacts **ret, TbError **err) _warn_unused_;
@@ -71,7 +75,7 @@ int image_facts_to_json(const ImageFacts *f, const ImageConfig *config, json_t *
 /* The decision table of augmentation: true = use the image as it is. Raise, never lower; `update` does it again. */
 bool image_facts_use_as_is(const ImageFacts *f, AugmentLevel wanted, bool update);
 
-/* What makes an image impossible to augment to a level: -ELOOP for a volume in our place, -E2BIG for too many layers,
- * -EOPNOTSUPP for ONBUILD triggers with the docker builder (it would run them). */
+/* What makes an image impossible to augment to a level: -ELOOP for a volume in our place, -EEXIST for files there, -E2BIG
+ * for too many layers, -EOPNOTSUPP for ONBUILD triggers with the docker builder (it would run them). */
 int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLevel level,
         AugmentBuilder builder, TbError **err) _warn_unused_;

@@ -9,7 +9,7 @@
 #include "common/strv.h"
 
 #define SYMLINKS_MAX 40 /* path_resolution(7) */
-#define DATA_MAX (64U << 20)
+#define DATA_MAX (8U << 20)
 #define NODE_NONE UINT32_MAX
 #define SLOT_FREE 0U
 #define SLOT_DELETED UINT32_MAX
@@ -341,13 +341,14 @@ uint32_t file_tree_count(const FileTree *t)
 
 /* ---- Data ---- */
 
-int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
+static int add_data(FileTree *t, const void *data, size_t size, TbError **err)
 {
         FileData *all;
         char *copy;
 
         if (size > DATA_MAX - t->data_bytes)
-                return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has too much that describes it");
+                return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG,
+                        "its files that describe it are larger than %u MiB", DATA_MAX >> 20);
         all = reallocarray(t->data, (size_t) t->n_data + 1, sizeof(*all));
         if (!all)
                 return tb_error_oom(err);
@@ -360,6 +361,15 @@ int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size
         copy[size] = 0;
         t->data[t->n_data++] = (FileData){.data = copy, .size = size};
         t->data_bytes += size;
+        return 0;
+}
+
+int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
+{
+        int r = add_data(t, data, size, err);
+
+        if (r < 0)
+                return r;
         t->nodes[node].ref = t->n_data;
         return 0;
 }
@@ -583,24 +593,16 @@ static void hide_all_of_root(FileTree *t)
                         remove_node(t, i);
 }
 
-/* Takes the data from `upper`, so that hard links share it here, too. */
-static int move_data(FileTree *t, FileTree *upper, uint32_t *ret_base, TbError **err)
+/* Data n of `upper` becomes data *ret_base + n, so that hard links share it here, too. */
+static int copy_data(FileTree *t, const FileTree *upper, uint32_t *ret_base, TbError **err)
 {
-        FileData *all;
-
         *ret_base = t->n_data;
-        if (upper->n_data == 0)
-                return 0;
-        if (upper->data_bytes > DATA_MAX - t->data_bytes)
-                return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has too much that describes it");
-        all = reallocarray(t->data, (size_t) t->n_data + upper->n_data, sizeof(*all));
-        if (!all)
-                return tb_error_oom(err);
-        t->data = all;
-        memcpy(t->data + t->n_data, upper->data, upper->n_data * sizeof(*all));
-        t->n_data += upper->n_data;
-        t->data_bytes += upper->data_bytes;
-        upper->n_data = 0;
+        for (uint32_t i = 0; i < upper->n_data; i++) {
+                int r = add_data(t, upper->data[i].data, upper->data[i].size, err);
+
+                if (r < 0)
+                        return r;
+        }
         return 0;
 }
 
@@ -640,7 +642,7 @@ static int apply_node(
         return 0;
 }
 
-int file_tree_apply(FileTree *t, FileTree *upper, TbError **err)
+int file_tree_apply(FileTree *t, const FileTree *upper, TbError **err)
 {
         _cleanup_free_ uint32_t *map = calloc(upper->n_nodes, sizeof(*map));
         uint32_t data_base;
@@ -648,7 +650,7 @@ int file_tree_apply(FileTree *t, FileTree *upper, TbError **err)
 
         if (!map)
                 return tb_error_oom(err);
-        r = move_data(t, upper, &data_base, err);
+        r = copy_data(t, upper, &data_base, err);
         if (r < 0)
                 return r;
         if (upper->nodes[FILE_TREE_ROOT].opaque)

@@ -56,8 +56,8 @@ TB_DEFINE_CLEANUP(FileTree *, file_tree_free)
 int file_tree_add(FileTree *t, const char *path, FileType type, const char *link, bool hard, uint32_t mode,
         uint32_t *ret_node, TbError **err) _warn_unused_;
 
-/* Puts `upper` over the tree. `upper` is of no use afterwards but to be freed. */
-int file_tree_apply(FileTree *t, FileTree *upper, TbError **err) _warn_unused_;
+/* Puts `upper` over the tree. */
+int file_tree_apply(FileTree *t, const FileTree *upper, TbError **err) _warn_unused_;
 
 /* The node that a path leads to, through symlinks as in a chroot. 0, or -ENOENT, -ENOTDIR, -ELOOP (no error object: a
  * question, not a failure). `follow`: also a symlink at the end. */
@@ -73,7 +73,7 @@ const char *file_tree_name(const FileTree *t, uint32_t node);
 /* The absolute path, without symlinks. The caller owns it; NULL when out of memory. */
 char *file_tree_path(const FileTree *t, uint32_t node);
 
-/* Data that the caller keeps with a regular file (copied); all names of a hard-linked file have it. -E2BIG beyond 64 MiB in
+/* Data that the caller keeps with a regular file (copied); all names of a hard-linked file have it. -E2BIG beyond 8 MiB in
  * all. */
 int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
         _warn_unused_;

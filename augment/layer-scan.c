@@ -179,7 +179,7 @@ int layer_scan_finish(LayerScan *s, const TbDigest *diff_id, TbError **err)
         return 0;
 }
 
-FileTree *layer_scan_tree(LayerScan *s)
+const FileTree *layer_scan_tree(const LayerScan *s)
 {
         return s->tree;
 }

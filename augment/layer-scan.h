@@ -41,8 +41,8 @@ int layer_scan_new(const LayerLimits *limits, LayerScan **ret, TbError **err) _w
 int layer_scan_feed(LayerScan *s, const void *data, size_t size, TbError **err) _warn_unused_;
 /* The layer is over. -EBADMSG when it was cut, or when its unpacked digest isn't `diff_id` (NULL = not known). */
 int layer_scan_finish(LayerScan *s, const TbDigest *diff_id, TbError **err) _warn_unused_;
-/* After layer_scan_finish(): the files, to be applied to those of lower layers; the scan keeps owning the tree. */
-FileTree *layer_scan_tree(LayerScan *s);
+/* After layer_scan_finish(): the files, to be applied to those of lower layers. Borrowed. */
+const FileTree *layer_scan_tree(const LayerScan *s);
 /* Unpacked bytes so far. */
 uint64_t layer_scan_unpacked(const LayerScan *s);
 LayerScan *layer_scan_free(LayerScan *s);

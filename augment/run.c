@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "augment/base-files.h"
 #include "augment/build-native.h"
 #include "augment/cache.h"
 #include "augment/dockerfile.h"
@@ -29,13 +30,15 @@ typedef struct Run {
         bool mirrored;          /* the base was found in the testbed's registry */
         ImageConfig *config;
         ImageFacts *facts;
-        Recipe *recipe; /* NULL = use the image as it is */
+        BaseFiles *scan; /* the layers, while the base is mirrored; NULL = not yet, or no more */
+        Recipe *recipe;  /* NULL = use the image as it is */
         AugmentResult result;
 } Run;
 
 static void run_done(Run *run)
 {
         recipe_free(run->recipe);
+        base_files_free(run->scan);
         image_facts_free(run->facts);
         image_config_free(run->config);
         registry_manifest_free(run->base);
@@ -194,25 +197,74 @@ static int read_config(Run *run, TbError **err)
                 return tb_error_set(err, TB_ERROR_CONFIG, -ENOENT,
                         "the image is for %s, not for %s; use --platform %s", run->facts->platform,
                         run->request->platform, run->facts->platform);
-        return image_facts_to_json(run->facts, run->config, &run->result.facts, err);
+        return 0;
 }
 
-/* Decides, and makes the recipe: all that can be refused is refused here. */
-static int plan(Run *run, TbError **err)
+/* What is to be done, as far as the configuration tells: what it refuses is refused before anything moves. */
+static int decide(Run *run, TbError **err)
 {
-        RecipeInput input;
-        int r;
-
         run->result.base_digest = run->base->digest;
         run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
         if (run->result.as_is)
                 return 0;
+        return image_facts_check(run->facts, run->config, run->request->level, run->request->builder, err);
+}
+
+/* Where the facts about the base's files are kept: not in a repository that is somebody else's. */
+static int files_ref(const Run *run, RegistryRef **ret, TbError **err)
+{
+        const AugmentNames *n = &run->names;
+
+        return registry_ref_new(n->registry_host,
+                n->base_is_local ? n->target_repository : n->mirror_repository, NULL, &run->base->digest,
+                ret, err);
+}
+
+/*
+ * What the files say: from beside the mirror, else from the layers, which have streamed by or are read now. A recipe
+ * needs it to be sure that nothing is in its way; to print a Dockerfile it is only looked at when it is in it.
+ */
+static int collect_files(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *kept = NULL, *layers = NULL;
+        int r;
+
+        if (!run->scan && (run->result.as_is || run->op == AUGMENT_OP_DOCKERFILE))
+                return 0;
+        r = files_ref(run, &kept, err);
+        if (r < 0)
+                return r;
+        if (!run->scan &&
+                (r = base_files_load(run->client, kept, &run->base->digest, &run->facts->files, err)) != 0)
+                return r < 0 ? r : 0;
+        if (!run->scan && (r = base_files_new(run->base, run->config, &run->scan, err)) < 0)
+                return r;
+        r = run->names.base_is_local ? registry_ref_with(run->source, NULL, &run->base->digest, &layers, err)
+                                     : mirror_ref(run, &layers, err);
+        if (r < 0 ||
+                (r = base_files_finish(run->scan, run->client, layers, &run->result.bytes.downloaded,
+                         &run->facts->files, err)) < 0)
+                return r;
+        run->scan = base_files_free(run->scan);
+        if (run->names.base_is_local && run->result.as_is)
+                return 0;
+        return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
+}
+
+/* Makes the recipe. */
+static int plan(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *name = NULL;
+        _cleanup_free_ char *text = NULL;
+        RecipeInput input;
+        int r;
+
+        r = image_facts_to_json(run->facts, run->config, &run->result.facts, err);
+        if (r < 0 || run->result.as_is)
+                return r;
         r = image_facts_check(run->facts, run->config, run->request->level, run->request->builder, err);
         if (r < 0)
                 return r;
-        _cleanup_(registry_ref_freep) RegistryRef *name = NULL;
-        _cleanup_free_ char *text = NULL;
-
         if (run->source->tag) {
                 r = registry_ref_with(run->source, run->source->tag, NULL, &name, err);
                 if (r < 0)
@@ -273,13 +325,17 @@ static int copy_base(Run *run, TbError **err)
 {
         _cleanup_registry_copy_result_ RegistryCopyResult copied = {};
         _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
-        const RegistryCopyOptions options = {
+        RegistryCopyOptions options = {
                 .repair = run->repair,
                 .progress = on_copy_progress,
                 .progress_userdata = run,
         };
         int r;
 
+        r = base_files_new(run->base, run->config, &run->scan, err);
+        if (r < 0)
+                return r;
+        options.tap = base_files_tap(run->scan);
         if ((r = registry_ref_with(run->source, NULL, &run->base->digest, &source, err)) < 0 ||
                 (r = mirror_ref(run, &target, err)) < 0 ||
                 (r = registry_copy(run->client, source, target, &options, &copied, err)) < 0)
@@ -353,24 +409,32 @@ static int run_base(Run *run, TbError **err)
         int r;
 
         run_stage(run, "facts");
-        if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = plan(run, err)) < 0)
+        if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
                 return r;
         run->result.timings.facts = tb_now_us() - started;
-        if (run->op == AUGMENT_OP_DOCKERFILE)
-                return 0;
+
+        if (run->op != AUGMENT_OP_DOCKERFILE) {
+                started = tb_now_us();
+                run_stage(run, "mirror");
+                r = mirror(run, err);
+                run->result.timings.mirror = tb_now_us() - started;
+                if (r < 0)
+                        return r;
+        }
 
         started = tb_now_us();
-        run_stage(run, "mirror");
-        r = mirror(run, err);
-        run->result.timings.mirror = tb_now_us() - started;
-        if (r < 0 || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))
+        if ((r = collect_files(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
+        run->result.timings.facts += tb_now_us() - started;
+        if (run->op == AUGMENT_OP_DOCKERFILE || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))
+                return 0;
         return push(run, err);
 }
 
 static void forget_base(Run *run)
 {
         run->recipe = recipe_free(run->recipe);
+        run->scan = base_files_free(run->scan);
         run->facts = image_facts_free(run->facts);
         run->config = image_config_free(run->config);
         run->base = registry_manifest_free(run->base);
