@@ -135,13 +135,9 @@ static int parse_gate(const char *value, void *userdata, TbError **err)
 static int parse_level(const char *value, void *userdata, TbError **err)
 {
         AugmentLevel level = augment_level_from_string(value);
-        int r;
 
         if (level < 0)
-                return bad_value(value, "a level; use none, basic or core", err);
-        r = augment_level_check(level, err);
-        if (r < 0)
-                return r;
+                return bad_value(value, "a level; use none, basic, core, buildenv or full", err);
         *(AugmentLevel *) userdata = level;
         return 0;
 }

@@ -78,7 +78,6 @@ static int take_declaration(const json_t *body, RunSpec *s, TbError **err)
         if (declaration_needs_client(s->declare) && s->augment.level < AUGMENT_LEVEL_CORE) {
                 s->augment.level = AUGMENT_LEVEL_CORE;
                 s->level_raised = true;
-                return augment_level_check(s->augment.level, err);
         }
         return 0;
 }

@@ -41,8 +41,6 @@ typedef enum AugmentLevel {
 
 const char *augment_level_to_string(AugmentLevel level);
 AugmentLevel augment_level_from_string(const char *s);
-/* -EOPNOTSUPP for a level that this build has no payload for; the message names those it has. */
-int augment_level_check(AugmentLevel level, TbError **err) _warn_unused_;
 
 typedef enum AugmentBuilder {
         AUGMENT_BUILDER_NATIVE, /* registry to registry, no daemon */

@@ -66,6 +66,11 @@ static int apply_step(ImageConfig *config, const RecipeStep *step, TbError **err
         switch (step->op) {
         case RECIPE_ADD:
                 return apply_layer(config, step->layer, err);
+        case RECIPE_USER:
+                return tb_json_set_string(obj, "User", step->args[0], err);
+        case RECIPE_RUN:
+                return tb_error_set(err, TB_ERROR_BUG, -EOPNOTSUPP,
+                        "a RUN instruction needs an engine; the native builder was given one");
         case RECIPE_LABEL:
                 return apply_labels(obj, step->args, err);
         case RECIPE_ENTRYPOINT:

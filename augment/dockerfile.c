@@ -95,6 +95,24 @@ static bool may_begin_line(uint32_t c)
         return c != '#' && c != ' ' && c != '\t';
 }
 
+/* A script: each line of it on a line of its own. The first must begin with no blank; comments vanish in a Dockerfile's
+ * continuation lines, so there must be none. */
+static int append_json_script(TbBuffer *b, const char *s, TbError **err)
+{
+        int r = tb_buffer_append_str(b, "\"", err);
+
+        while (r >= 0 && *s) {
+                size_t size;
+                uint32_t c = decode_utf8((const unsigned char *) s, &size);
+
+                r = append_json_char(b, c, s, size, false, err);
+                s += size;
+                if (r >= 0 && c == '\n' && *s)
+                        r = tb_buffer_append_str(b, "\\\n", err);
+        }
+        return r < 0 ? r : tb_buffer_append_str(b, "\"", err);
+}
+
 static int append_json_string(TbBuffer *b, const char *s, TbError **err)
 {
         size_t line = b->size, size;
@@ -116,6 +134,21 @@ static int append_json_string(TbBuffer *b, const char *s, TbError **err)
                 r = append_json_char(b, c, s, size, full, err);
         }
         return r < 0 ? r : tb_buffer_append_str(b, "\"", err);
+}
+
+/* ["/bin/sh", "-euc", script]: the array form, because in the other one the image's SHELL would read it. */
+static int append_run(TbBuffer *b, char *const *v, TbError **err)
+{
+        int r = tb_buffer_append_str(b, "RUN [", err);
+
+        for (size_t i = 0; r >= 0 && v[i]; i++) {
+                bool script = strchr(v[i], '\n');
+
+                r = tb_buffer_append_str(b, i == 0 ? "" : script ? ", \\\n" : ", ", err);
+                if (r >= 0)
+                        r = script ? append_json_script(b, v[i], err) : append_json_string(b, v[i], err);
+        }
+        return r < 0 ? r : tb_buffer_append_str(b, "]", err);
 }
 
 static int append_json_array(TbBuffer *b, char *const *v, TbError **err)
@@ -145,7 +178,7 @@ static int append_word(TbBuffer *b, const char *s, TbError **err)
         for (; r >= 0 && *s; s++) {
                 if ((unsigned char) *s < 0x20 || *s == 0x7f)
                         return tb_error_set(err, TB_ERROR_BUG, -EINVAL,
-                                "a control character can't be written in a LABEL instruction");
+                                "a control character can't be written in a LABEL or USER instruction");
                 if (strchr("\"\\$", *s))
                         r = tb_buffer_append_str(b, "\\", err);
                 if (r >= 0)
@@ -178,6 +211,11 @@ int dockerfile_render_step(const RecipeStep *step, TbBuffer *b, TbError **err)
         switch (step->op) {
         case RECIPE_ADD:
                 return tb_buffer_printf(b, err, "ADD %s /", step->layer->file);
+        case RECIPE_USER:
+                r = tb_buffer_append_str(b, "USER ", err);
+                return r < 0 ? r : append_word(b, step->args[0], err);
+        case RECIPE_RUN:
+                return append_run(b, step->args, err);
         case RECIPE_LABEL:
                 return append_labels(b, step->args, err);
         case RECIPE_ENTRYPOINT:

@@ -10,8 +10,8 @@
  * from a context that holds the payload layers it adds; the build argument BASE names another place to take the base
  * from.
  *
- * Quoting (https://docs.docker.com/reference/dockerfile/, moby's instruction parser): ENTRYPOINT, CMD and HEALTHCHECK
- * are written as JSON arrays, in which nothing is expanded; everything but printable text is a \u escape. LABEL and
+ * Quoting (https://docs.docker.com/reference/dockerfile/, moby's instruction parser): ENTRYPOINT, CMD and RUN are
+ * written as JSON arrays, in which nothing is expanded; everything but printable text is a \u escape. LABEL and
  * USER values are quoted words, in which $, " and \ are escaped, since variables are expanded there. A line of the
  * parser holds at most 64 KiB, so long arrays are broken by continuation lines, also inside of strings.
  */

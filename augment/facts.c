@@ -296,7 +296,7 @@ int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLev
                         " already, which is where the testbed's software goes; use --level none, or build "
                         "the image "
                         "without it");
-        /* One layer per level. */
+        /* One layer per level, at most. */
         if (f->n_layers + (size_t) level > IMAGE_LAYERS_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -E2BIG,
                         "the image has %zu layers, level %s adds %u, and no engine runs more than %u; "
@@ -308,6 +308,12 @@ int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLev
                         "the image was augmented by another version of tbnode, whose entrypoint this one "
                         "cannot "
                         "read; augment its base image instead");
+        if (builder == AUGMENT_BUILDER_NATIVE && level >= AUGMENT_LEVEL_BUILDENV)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
+                        "level %s installs the distribution's packages, which only an engine can do; use "
+                        "--builder "
+                        "docker, or --level core",
+                        augment_level_to_string(level));
         if (builder == AUGMENT_BUILDER_DOCKER && config->on_build)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
                         "the image has %zu ONBUILD triggers, which docker build would run now; use "

@@ -76,6 +76,7 @@ int image_facts_to_json(const ImageFacts *f, const ImageConfig *config, json_t *
 bool image_facts_use_as_is(const ImageFacts *f, AugmentLevel wanted, bool update);
 
 /* What makes an image impossible to augment to a level: -ELOOP for a volume in our place, -EEXIST for files there, -E2BIG
- * for too many layers, -EOPNOTSUPP for ONBUILD triggers with the docker builder (it would run them). */
+ * for too many layers, -EOPNOTSUPP for ONBUILD triggers with the docker builder (it would run them), and for
+ * packages with the native one. */
 int image_facts_check(const ImageFacts *f, const ImageConfig *config, AugmentLevel level,
         AugmentBuilder builder, TbError **err) _warn_unused_;

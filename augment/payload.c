@@ -227,7 +227,8 @@ int payload_layers(Payload *p, AugmentLevel level, PayloadLayers *ret, TbError *
 {
         PayloadLayers layers = {};
 
-        for (int l = AUGMENT_LEVEL_BASIC; l <= (int) level; l++) {
+        /* Above core there are the distribution's packages, no software of ours. */
+        for (int l = AUGMENT_LEVEL_BASIC; l <= (int) level && l <= AUGMENT_LEVEL_CORE; l++) {
                 layers.layer[layers.n] = payload_find(p, (AugmentLevel) l);
                 if (!layers.layer[layers.n])
                         return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,

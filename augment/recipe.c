@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "augment/packages.h"
 #include "augment/recipe.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 
-/* ADD, LABEL, ENTRYPOINT, CMD: each at most once, ADD once per payload layer. */
+/* ADD once per payload layer, USER twice, the others at most once. */
 #define STEPS_MAX 16u
 
 static RecipeStep *add_step(Recipe *r, RecipeOp op, const char *why)
@@ -57,6 +58,44 @@ static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
                         ->layer = layer;
         }
         return k;
+}
+
+/* What the distribution's package tool is to do, as root, whoever the image's user is. */
+static int add_packages(Recipe *r, const RecipeInput *in, TbError **err)
+{
+        _cleanup_free_ char *script = NULL;
+        RecipeStep *s;
+        int k;
+
+        if (in->level < AUGMENT_LEVEL_BUILDENV)
+                return 0;
+        if (!in->facts->files)
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "nobody has looked at the image's files");
+        k = augment_packages_script(in->facts->files, in->level, &script, err);
+        if (k < 0)
+                return k;
+        if (in->config->user) {
+                s = add_step(r, RECIPE_USER, "Packages are installed by root.");
+                k = tb_strv_append(&s->args, "0", err);
+                if (k < 0)
+                        return k;
+        }
+        s = add_step(r, RECIPE_RUN,
+                in->level == AUGMENT_LEVEL_FULL ? "Level full: a compiler and its friends, servers and "
+                                                  "tools, from the distribution's own "
+                                                  "packages.\nWhat a release does not have is left out."
+                                                : "Level buildenv: a compiler and its friends, from the "
+                                                  "distribution's own packages.\nWhat a "
+                                                  "release does not have is left out.");
+        r->has_run = true;
+        if ((k = tb_strv_append(&s->args, "/bin/sh", err)) < 0 ||
+                (k = tb_strv_append(&s->args, "-euc", err)) < 0 ||
+                (k = tb_strv_consume(&s->args, TAKE_PTR(script), err)) < 0)
+                return k;
+        if (!in->config->user)
+                return 0;
+        s = add_step(r, RECIPE_USER, "The image's own user again.");
+        return tb_strv_append(&s->args, in->config->user, err);
 }
 
 static int add_labels(Recipe *r, const RecipeInput *in, TbError **err)
@@ -128,8 +167,9 @@ int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err)
         if (!r->base_name || !r->platform || !r->steps)
                 return tb_error_oom(err);
 
-        if ((k = add_payload(r, input, err)) < 0 || (k = add_labels(r, input, err)) < 0 ||
-                (k = add_entrypoint(r, input, err)) < 0 || (k = add_cmd(r, input, err)) < 0)
+        if ((k = add_payload(r, input, err)) < 0 || (k = add_packages(r, input, err)) < 0 ||
+                (k = add_labels(r, input, err)) < 0 || (k = add_entrypoint(r, input, err)) < 0 ||
+                (k = add_cmd(r, input, err)) < 0)
                 return k;
         *ret = TAKE_PTR(r);
         return 0;

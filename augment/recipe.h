@@ -20,6 +20,8 @@
 
 typedef enum RecipeOp {
         RECIPE_ADD,        /* a payload layer, unpacked at / */
+        RECIPE_USER,       /* args[0]: who runs what follows */
+        RECIPE_RUN,        /* argv; only a docker build can do that */
         RECIPE_LABEL,      /* name, value, name, value, ... */
         RECIPE_ENTRYPOINT, /* argv */
         RECIPE_CMD,        /* argv, may be empty */
@@ -40,6 +42,7 @@ typedef struct Recipe {
         char *platform;
         AugmentLevel level;
         bool has_on_build; /* the base has triggers that a docker build runs */
+        bool has_run;      /* there are RUN steps */
         RecipeStep *steps;
         size_t n_steps;
 } Recipe;
@@ -53,7 +56,8 @@ typedef struct RecipeInput {
         TbDigest base_digest;
 } RecipeInput;
 
-/* The image must have passed image_facts_check(). */
+/* The image must have passed image_facts_check(); for buildenv and full its files must have been looked at. -EOPNOTSUPP: a
+ * distribution that there are no packages for. */
 int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err) _warn_unused_;
 Recipe *recipe_free(Recipe *r);
 TB_DEFINE_CLEANUP(Recipe *, recipe_free)

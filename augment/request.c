@@ -80,15 +80,6 @@ AugmentOp augment_op_from_string(const char *s)
         return from_string(op_names, ELEMENTSOF(op_names), s);
 }
 
-int augment_level_check(AugmentLevel level, TbError **err)
-{
-        if (level >= AUGMENT_LEVEL_NONE && level <= AUGMENT_LEVEL_CORE)
-                return 0;
-        return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
-                "level %s is not in this build, which has the levels none, basic and core; use --level core",
-                augment_level_to_string(level));
-}
-
 void augment_request_done(AugmentRequest *r)
 {
         free(r->image);
@@ -153,8 +144,7 @@ int augment_request_check(AugmentRequest *r, TbError **err)
         if (r->level < 0 || r->level >= _AUGMENT_LEVEL_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "unknown level; use none, basic, core, buildenv or full");
-        if ((k = augment_level_check(r->level, err)) < 0 ||
-                (k = registry_ref_parse(r->image, &ref, err)) < 0 ||
+        if ((k = registry_ref_parse(r->image, &ref, err)) < 0 ||
                 (k = augment_registry_parse(r->registry, &host, &plain_http, err)) < 0 ||
                 (r->project && (k = check_project(r->project, err)) < 0))
                 return k;

@@ -200,14 +200,23 @@ static int read_config(Run *run, TbError **err)
         return 0;
 }
 
+/* A Dockerfile alone is whoever's who builds it. */
+static int check(const Run *run, TbError **err)
+{
+        AugmentBuilder builder = run->request->builder;
+
+        if (run->op == AUGMENT_OP_DOCKERFILE)
+                builder = run->request->level >= AUGMENT_LEVEL_BUILDENV ? AUGMENT_BUILDER_DOCKER
+                                                                        : AUGMENT_BUILDER_NATIVE;
+        return image_facts_check(run->facts, run->config, run->request->level, builder, err);
+}
+
 /* What is to be done, as far as the configuration tells: what it refuses is refused before anything moves. */
 static int decide(Run *run, TbError **err)
 {
         run->result.base_digest = run->base->digest;
         run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
-        if (run->result.as_is)
-                return 0;
-        return image_facts_check(run->facts, run->config, run->request->level, run->request->builder, err);
+        return run->result.as_is ? 0 : check(run, err);
 }
 
 /* Where the facts about the base's files are kept: not in a repository that is somebody else's. */
@@ -227,26 +236,30 @@ static int files_ref(const Run *run, RegistryRef **ret, TbError **err)
 static int collect_files(Run *run, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *kept = NULL, *layers = NULL;
+        bool only_text = run->op == AUGMENT_OP_DOCKERFILE;
         int r;
 
-        if (!run->scan && (run->result.as_is || run->op == AUGMENT_OP_DOCKERFILE))
+        if (!run->scan && (run->result.as_is || (only_text && run->request->level < AUGMENT_LEVEL_BUILDENV)))
                 return 0;
         r = files_ref(run, &kept, err);
         if (r < 0)
                 return r;
-        if (!run->scan &&
-                (r = base_files_load(run->client, kept, &run->base->digest, &run->facts->files, err)) != 0)
-                return r < 0 ? r : 0;
-        if (!run->scan && (r = base_files_new(run->base, run->config, &run->scan, err)) < 0)
-                return r;
-        r = run->names.base_is_local ? registry_ref_with(run->source, NULL, &run->base->digest, &layers, err)
-                                     : mirror_ref(run, &layers, err);
+        if (!run->scan) {
+                r = base_files_load(run->client, kept, &run->base->digest, &run->facts->files, err);
+                if (r != 0)
+                        return r < 0 ? r : 0;
+                r = base_files_new(run->base, run->config, &run->scan, err);
+                if (r < 0)
+                        return r;
+        }
+        r = run->mirrored ? mirror_ref(run, &layers, err)
+                          : registry_ref_with(run->source, NULL, &run->base->digest, &layers, err);
         if (r < 0 ||
                 (r = base_files_finish(run->scan, run->client, layers, &run->result.bytes.downloaded,
                          &run->facts->files, err)) < 0)
                 return r;
         run->scan = base_files_free(run->scan);
-        if (run->names.base_is_local && run->result.as_is)
+        if (only_text || (run->names.base_is_local && run->result.as_is))
                 return 0;
         return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
 }
@@ -262,7 +275,7 @@ static int plan(Run *run, TbError **err)
         r = image_facts_to_json(run->facts, run->config, &run->result.facts, err);
         if (r < 0 || run->result.as_is)
                 return r;
-        r = image_facts_check(run->facts, run->config, run->request->level, run->request->builder, err);
+        r = check(run, err);
         if (r < 0)
                 return r;
         if (run->source->tag) {
