@@ -13,7 +13,7 @@
 #include "common/strv.h"
 
 #define AUGMENT_OPTIONS                                                              \
-        "  --level LEVEL      none, basic or core: how much is added to the image\n" \
+        "  --level LEVEL      none, basic, core, buildenv or full: how much is added\n" \
         "  --builder BUILDER  native or docker\n"                                    \
         "  --platform OS/ARCH the image's platform, like linux/arm64\n"              \
         "  --project NAME     keep the images for this project\n"                    \
