@@ -192,6 +192,15 @@ static void test_refusals(void **state)
         assert_error(image_facts_check(onbuild.facts, onbuild.config, AUGMENT_LEVEL_BASIC,
                              AUGMENT_BUILDER_DOCKER, &err),
                 -EOPNOTSUPP, err);
+        assert_error(image_facts_check(onbuild.facts, onbuild.config, AUGMENT_LEVEL_BUILDENV,
+                             AUGMENT_BUILDER_NATIVE, &err),
+                -EOPNOTSUPP, err);
+        near.facts->files = calloc(1, sizeof(*near.facts->files));
+        assert_non_null(near.facts->files);
+        near.facts->files->has_root = true;
+        assert_error(image_facts_check(
+                             near.facts, near.config, AUGMENT_LEVEL_BASIC, AUGMENT_BUILDER_NATIVE, &err),
+                -EEXIST, err);
         onbuild.facts->n_layers = IMAGE_LAYERS_MAX;
         assert_error(image_facts_check(onbuild.facts, onbuild.config, AUGMENT_LEVEL_BASIC,
                              AUGMENT_BUILDER_NATIVE, &err),

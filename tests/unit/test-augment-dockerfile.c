@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/test.h"
 
@@ -89,6 +91,32 @@ static void test_golden_core(void **state)
         check_golden(&f, "-core");
 }
 
+/* Levels with packages: the image's SHELL doesn't read the script, and its user comes back. */
+static void test_golden_packages(void **state)
+{
+        static const struct {
+                ImagePackages packages;
+                AugmentLevel level;
+                const char *suffix;
+        } cases[] = {
+                {IMAGE_PACKAGES_APT, AUGMENT_LEVEL_BUILDENV, "-buildenv-apt"},
+                {IMAGE_PACKAGES_APK, AUGMENT_LEVEL_FULL, "-full-apk"},
+                {IMAGE_PACKAGES_YUM, AUGMENT_LEVEL_FULL, "-full-yum"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_fixture_ Fixture f = {};
+
+                fixture_load(&f, "memcached");
+                f.facts->files = calloc(1, sizeof(*f.facts->files));
+                assert_non_null(f.facts->files);
+                f.facts->files->packages = cases[i].packages;
+                fixture_make_recipe_at(&f, cases[i].level);
+                assert_true(f.recipe->has_run);
+                check_golden(&f, cases[i].suffix);
+        }
+}
+
 /* Joins continuation lines as the parsers of docker do (see dockerfile.c) and returns the instruction's rest. */
 static char *read_instruction(const char *text, const char *name)
 {
@@ -164,6 +192,88 @@ static void test_values_survive(void **state)
         }
 }
 
+/* A directory with programs that only write down how they were called. */
+static char *make_fakes(const char *const *names)
+{
+        char *dir = strdup("/tmp/tbnode-packages-XXXXXX");
+        _cleanup_error_ TbError *err = NULL;
+
+        assert_non_null(dir);
+        assert_non_null(mkdtemp(dir));
+        for (; *names; names++) {
+                _cleanup_free_ char *path = tb_asprintf("%s/%s", dir, *names);
+                _cleanup_free_ char *text = tb_asprintf(
+                        "#!/bin/sh\necho \"%s $*\" >>%s/calls\n"
+                        "case \"$*\" in *--version*) echo 4.14.0 ;; *policy*) echo '  Candidate: "
+                        "1' ;; *search*) echo found ;; esac\n",
+                        *names, dir);
+
+                assert_true(path && text);
+                assert_ok(tb_file_write_atomic(path, text, strlen(text), 0755, &err), err);
+        }
+        return dir;
+}
+
+/* The scripts are shell that runs: as the Dockerfile's text has them, with fakes of all that would change the machine. */
+static void test_scripts_run(void **state)
+{
+        static const char *const fakes[] = {
+                "apt-get", "apt-cache", "apk", "dnf", "rm", "cp", "mv", "sed", NULL};
+        static const struct {
+                ImagePackages packages;
+                const char *wanted;
+        } cases[] = {
+                {IMAGE_PACKAGES_APT, "apt-get install -y --no-install-recommends ca-certificates gcc"},
+                {IMAGE_PACKAGES_APK, "apk add ca-certificates gcc"},
+                {IMAGE_PACKAGES_DNF, "dnf -y install ca-certificates gcc"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *dir = make_fakes(fakes), *calls = NULL, *line = NULL, *path = NULL,
+                                    *log = NULL;
+                _cleanup_free_ char *text = NULL;
+                _cleanup_json_ json_t *array = NULL;
+                _cleanup_error_ TbError *err = NULL;
+                _cleanup_fixture_ Fixture f = {};
+                size_t size;
+                pid_t pid;
+                int status;
+
+                fixture_load(&f, "memcached");
+                f.facts->files = calloc(1, sizeof(*f.facts->files));
+                assert_non_null(f.facts->files);
+                f.facts->files->packages = cases[i].packages;
+                fixture_make_recipe_at(&f, AUGMENT_LEVEL_FULL);
+                assert_ok(dockerfile_render(f.recipe, &text, &err), err);
+                line = read_instruction(text, "RUN");
+                assert_non_null(line);
+                assert_ok(tb_json_parse(strchr(line, '['), strlen(strchr(line, '[')), 1 << 20, "RUN", &array,
+                                  &err),
+                        err);
+                assert_int_equal(json_array_size(array), 3);
+
+                path = tb_asprintf("PATH=%s:/usr/bin:/bin", dir);
+                log = tb_asprintf("%s/calls", dir);
+                assert_true(path && log);
+                pid = fork();
+                assert_true(pid >= 0);
+                if (pid == 0) {
+                        char *argv[] = {(char *) "sh", (char *) "-euc",
+                                (char *) json_string_value(json_array_get(array, 2)), NULL};
+                        char *env[] = {path, NULL};
+
+                        execve(json_string_value(json_array_get(array, 0)), argv, env);
+                        _exit(127);
+                }
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(status, 0);
+                assert_ok(tb_file_read(log, 1 << 20, &calls, &size, &err), err);
+                if (!strstr(calls, cases[i].wanted))
+                        fail_msg("no '%s' in\n%s", cases[i].wanted, calls);
+                assert_ok(tb_rm_rf(dir, &err), err);
+        }
+}
+
 static void test_deterministic(void **state)
 {
         _cleanup_fixture_ Fixture a = {}, b = {};
@@ -199,6 +309,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_golden),
                 cmocka_unit_test(test_golden_core),
+                cmocka_unit_test(test_golden_packages),
+                cmocka_unit_test(test_scripts_run),
                 cmocka_unit_test(test_values_survive),
                 cmocka_unit_test(test_deterministic),
                 cmocka_unit_test(test_label_quoting),
