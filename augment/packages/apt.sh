@@ -1,11 +1,10 @@
 # Debian, Ubuntu and their like. Where the mirrors no longer have the release, the distribution's archive has it; the
 # image's own lists of mirrors are put back in the end.
 export DEBIAN_FRONTEND=noninteractive
-rm -rf /etc/apt.tbnode
-cp -a /etc/apt /etc/apt.tbnode
 if ! apt-get update; then
     for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
         [ -f "$f" ] || continue
+        cp -p "$f" "$f.tbnode"
         sed -i -E \
             -e 's#https?://(deb|security|httpredir|ftp[.a-z0-9]*)[.]debian[.]org/(debian-security|debian)#http://archive.debian.org/\2#g' \
             -e 's#https?://[-.a-z0-9]*([.]archive|archive|security|ports)[.]ubuntu[.]com#http://old-releases.ubuntu.com#g' \
@@ -21,7 +20,8 @@ for p in @WANTED@; do
     fi
 done
 apt-get install -y --no-install-recommends @NEEDED@ $wanted
-rm -rf /etc/apt
-mv /etc/apt.tbnode /etc/apt
+for f in /etc/apt/sources.list.tbnode /etc/apt/sources.list.d/*.tbnode; do
+    [ ! -f "$f" ] || mv "$f" "${f%.tbnode}"
+done
 apt-get clean
 rm -rf /var/lib/apt/lists/*

@@ -6,10 +6,10 @@ for t in dnf microdnf yum; do
         tool=$t
     fi
 done
-rm -rf /etc/yum.repos.tbnode
-cp -a /etc/yum.repos.d /etc/yum.repos.tbnode
 if ! "$tool" -y makecache; then
     for f in /etc/yum.repos.d/*.repo; do
+        [ -f "$f" ] || continue
+        cp -p "$f" "$f.tbnode"
         sed -i -E \
             -e 's/^(mirrorlist|metalink)=/#&/' \
             -e 's/^# *baseurl=/baseurl=/' \
@@ -29,5 +29,7 @@ for p in @WANTED@; do
     "$tool" -y install "$p" || echo "not in this release: $p"
 done
 "$tool" clean all
-rm -rf /etc/yum.repos.d /var/cache/yum /var/cache/dnf
-mv /etc/yum.repos.tbnode /etc/yum.repos.d
+rm -rf /var/cache/yum /var/cache/dnf
+for f in /etc/yum.repos.d/*.tbnode; do
+    [ ! -f "$f" ] || mv "$f" "${f%.tbnode}"
+done
