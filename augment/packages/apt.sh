@@ -15,7 +15,7 @@ if ! apt-get update; then
 fi
 wanted=
 for p in @WANTED@; do
-    if [ -n "$(apt-cache -q policy "$p" 2>/dev/null | grep 'Candidate: [0-9]')" ]; then
+    if apt-cache -q policy "$p" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
         wanted="$wanted $p"
     fi
 done

@@ -34,7 +34,7 @@ if ! apt-get update; then\n\
 fi\n\
 wanted=\n\
 for p in libtool-bin libtool libboost-dev python3 python3-dev python python-dev perl file; do\n\
-    if [ -n \"$(apt-cache -q policy \"$p\" 2>/dev/null | grep 'Candidate: [0-9]')\" ]; then\n\
+    if apt-cache -q policy \"$p\" 2>/dev/null | grep -q 'Candidate: [0-9]'; then\n\
         wanted=\"$wanted $p\"\n\
     fi\n\
 done\n\
