@@ -5,10 +5,12 @@ the second request is a hit, and what fails leaves nothing."""
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
 import stat
+import tarfile
 import unittest
 
 import lab
@@ -339,6 +341,73 @@ class Decisions(unittest.TestCase):
         self.assertEqual(L.docker("run", "--rm", image).json()["args"], ["/probe", "x"])
 
 
+class Facts(unittest.TestCase):
+    LAYERS = [
+        {"etc/os-release": "->../usr/lib/os-release", "usr/lib/os-release": b'NAME="X"\nID=ubuntu\nVERSION_ID="20.04"\n',
+         "bin": "->usr/bin", "usr/bin/sh": "->/etc/alternatives/sh", "usr/bin/dash": (b"", 0o755),
+         "etc/alternatives/sh": "->/bin/dash", "usr/sbin/sshd": (b"", 0o755), "opt/old/x": b"", **lab.images.ETC},
+        {"usr/lib/os-release": b'ID=debian\nID_LIKE=x\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', "opt/.wh.old": b"",
+         "usr/bin/apt-get": (b"", 0o755), "usr/sbin/.wh.sshd": b"",
+         "usr/lib64/ld-linux-x86-64.so.2": (b"", 0o755), "lib64": "->usr/lib64"},
+        {"usr/bin/probe": b"", "usr/bin/bash": (b"", 0o755), "etc/alternatives/sh": "->/bin/bash"},
+    ]
+
+    def push_layers(self, name, layers, **options):
+        lab.images.build(L, layers, {"Cmd": ["/probe"]}, **options).push(L.hub, f"library/{name}:1")
+
+    def test_of_three_layers(self):
+        self.push_layers("facts", self.LAYERS)
+        f = D("augment", "facts:1")["result"]["facts"]["files"]
+        want = {"distro": "debian", "version": "12", "distro_like": "x", "codename": "bookworm", "libc": "glibc",
+                "packages": "apt", "shell": "/usr/bin/bash", "bash": True, "sshd": None, "usrmerge": True,
+                "passwd": True, "shadow": False, "init": None, "tbnode_directory": False}
+        self.assertEqual({k: f[k] for k in want}, want)
+        self.assertIn("/lib64", f["links"])
+        self.assertIn("f-" + L.hub.manifest("library/facts", "1")[1].removeprefix("sha256:")[:40],
+                      L.local.tags("mirror/docker.io/library/facts"))
+
+    def test_are_looked_up_once(self):
+        """With the base mirrored no layer is read again, not even from the mirror."""
+        self.push_layers("facts-once", self.LAYERS)
+        first = D("augment", "facts-once:1", level="none")["result"]
+        seen, served = len(L.hub.accesses()), len(L.local.accesses())
+        second = D("augment", "facts-once:1", fresh=True)["result"]
+        self.assertFalse([a for a in L.hub.accesses()[seen:] if "/blobs/" in str(a)])
+        layers = [x["digest"] for x in L.hub.manifest("library/facts-once", "1")[0]["layers"]]
+        self.assertFalse([a for a in L.local.accesses()[served:] if "GET" in str(a) and any(x in str(a) for x in layers)])
+        self.assertEqual(first["facts"]["files"], second["facts"]["files"])
+
+    def test_of_layers_that_were_there(self):
+        """The layers were mirrored for another image: they are read from the testbed's registry."""
+        self.push_layers("facts-shared", self.LAYERS)
+        D("augment", "facts-shared:1")
+        lab.images.build(L, self.LAYERS, {"Cmd": ["/other"]}).push(L.hub, "library/facts-shared:2")
+        f = D("augment", "facts-shared:2")["result"]["facts"]["files"]
+        self.assertEqual((f["distro"], f["shell"]), ("debian", "/usr/bin/bash"))
+
+    def test_of_a_layer_that_is_there_twice(self):
+        self.push_layers("facts-twice", [self.LAYERS[0], self.LAYERS[1], self.LAYERS[0]])
+        f = D("augment", "facts-twice:1")["result"]["facts"]["files"]
+        self.assertEqual((f["distro"], f["version"]), ("ubuntu", "20.04"))
+        self.assertEqual(f["sshd"], "/usr/sbin/sshd")
+
+
+def tar_of(*members):
+    """A tar of (name, type, link name or bytes), as hostile as its names are."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind, value in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(value)
+                tar.addfile(info, io.BytesIO(value))
+            else:
+                info.linkname = value
+                tar.addfile(info)
+    return raw.getvalue()
+
+
 class Failures(unittest.TestCase):
     def fails(self, *args, contains, **options):
         """One clear line, and every tag as it was."""
@@ -357,7 +426,8 @@ class Failures(unittest.TestCase):
 
     def test_bad_requests(self):
         self.fails("UPPER//x", contains="UPPER")
-        self.fails("plain:1", level="core", contains="levels none and basic")
+        self.fails("plain:1", level="full", contains="use --builder docker")
+        self.fails("plain:1", level="buildenv", contains="without a package tool", commands=("docker",))
         self.fails("plain:1", platform="linux/arm64", contains="no payload for arm64")
         self.fails("plain:1", platform="windows/amd64", contains="linux")
         self.fails("plain:1", project="../x", contains="project")
@@ -394,6 +464,32 @@ class Failures(unittest.TestCase):
     def test_volume_in_our_place(self):
         push("collision", {"Cmd": ["x"], "Volumes": {"/tbnode/run/": {}}})
         self.fails("collision:1", contains="VOLUME /tbnode/run", commands=("augment", "docker"))
+
+    def test_hostile_layers(self):
+        file = tarfile.REGTYPE
+        good = tar_of(("etc/x", file, b"1"))
+        sparse = bytearray(tar_of(("x", file, b"")))
+        sparse[156:157] = b"S"
+        sparse[148:156] = b"%06o\0 " % (sum(sparse[:148]) + sum(sparse[156:512]) + 8 * 32)
+        for name, layer, why in (
+                ("absolute", tar_of(("/etc/x", file, b"")), "absolute path"),
+                ("dotdot", tar_of(("a/../../x", file, b"")), "leads out of the image"),
+                ("twice", tar_of(("x", file, b"1"), ("./x", file, b"2")), "is there twice"),
+                ("below-file", tar_of(("x", file, b"1"), ("x/y", file, b"2")), "no directory"),
+                ("loop", tar_of(("x", tarfile.SYMTYPE, "x"), ("x/y", file, b"2")), "leads nowhere"),
+                ("cut", good[:600], "ends too early"), ("garbage", b"no tar at all" * 100, "broken"),
+                ("sparse", bytes(sparse), "sparse"),
+                ("ours", tar_of(("tbnode/init", file, b"x")), "has something at /tbnode already")):
+            with self.subTest(name):
+                lab.images.build(L, [good, layer], {"Cmd": ["x"]}).push(L.hub, f"library/hostile-{name}:1")
+                r = D("augment", f"hostile-{name}:1")
+                self.assertIn(why, r["error"]["message"])
+                self.assertNotIn(f"augmented/docker.io/library/hostile-{name}", str(L.local.all_tags()))
+
+    def test_wrong_diff_id(self):
+        image = lab.images.build(L, [{"x": b"1"}], {"Cmd": ["x"]}, diff_ids=["sha256:" + 64 * "0"])
+        image.push(L.hub, "library/wrong-diff:1")
+        self.fails("wrong-diff:1", contains="the image's configuration says")
 
     def test_broken_configuration(self):
         push("bad-config", {"Cmd": "not a list"})

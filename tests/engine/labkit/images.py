@@ -153,20 +153,21 @@ def _put(path, data):
     return {"digest": f"sha256:{digest}", "size": len(data)}
 
 
-def build(lab, layers, config=None, architecture="amd64", os_name="linux", name="image"):
+def build(lab, layers, config=None, architecture="amd64", os_name="linux", name="image", diff_ids=None):
     """layers: dicts (see layer) or bytes (a tar), bottom first. config: the image config's "config" object:
-    {"Entrypoint": [...], "Cmd": [...], "Env": [...], "User": "app", "WorkingDir": ..., "StopSignal": ...}."""
+    {"Entrypoint": [...], "Cmd": [...], "Env": [...], "User": "app", "WorkingDir": ..., "StopSignal": ...}. diff_ids: others
+    than the layers have."""
     lab._counter += 1
     path = f"{lab.dir}/images/{lab._counter:03}-{name}"
     os.makedirs(f"{path}/blobs/sha256")
-    descriptors, diff_ids = [], []
+    descriptors, seen = [], []
     for content in layers:
         raw = content if isinstance(content, bytes) else layer(content)
-        diff_ids.append("sha256:" + hashlib.sha256(raw).hexdigest())
+        seen.append("sha256:" + hashlib.sha256(raw).hexdigest())
         d = _put(path, gzip.compress(raw, 1, mtime=0))
         descriptors.append({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", **d})
     image = {"architecture": architecture, "os": os_name, "created": "2024-01-01T00:00:00Z", "config": config or {},
-             "rootfs": {"type": "layers", "diff_ids": diff_ids},
+             "rootfs": {"type": "layers", "diff_ids": diff_ids or seen},
              "history": [{"created_by": f"layer {i}"} for i in range(len(layers))]}
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
