@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "augment/packages-scripts.h" /* made from augment/packages/ */
 #include "augment/packages.h"
+#include "augment/packages/scripts.h"
 #include "common/buffer.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -24,7 +24,7 @@ static const PackageFamily apt = {
                 "libtool-bin libtool libboost-dev python3 python3-dev python python-dev perl file"},
         .full = {"openssh-server rsyslog iproute2 iputils-ping net-tools less",
                 "bridge-utils vlan logrotate tcpdump traceroute rsync nano psmisc tcsh zsh ksh libwww-perl"},
-        .script = apt_script,
+        .script = packages_script_apt,
 };
 
 static const PackageFamily apk = {
@@ -34,7 +34,7 @@ static const PackageFamily apk = {
                 "perl file bash"},
         .full = {"openssh rsyslog iproute2 iputils net-tools less",
                 "bridge-utils bridge vlan logrotate tcpdump rsync nano psmisc tcsh zsh shadow"},
-        .script = apk_script,
+        .script = packages_script_apk,
 };
 
 static const PackageFamily rpm = {
@@ -44,7 +44,7 @@ static const PackageFamily rpm = {
         .full = {"openssh-server rsyslog iproute iputils less",
                 "net-tools bridge-utils logrotate tcpdump traceroute rsync nano psmisc tcsh zsh ksh "
                 "perl-libwww-perl"},
-        .script = rpm_script,
+        .script = packages_script_rpm,
 };
 
 static const PackageFamily *find_family(const ImageFiles *f)

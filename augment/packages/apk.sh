@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Alpine. Its mirrors keep every release.
 apk update
 wanted=

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Debian, Ubuntu and their like. Where the mirrors no longer have the release, the distribution's archive has it; the
 # image's own lists of mirrors are put back in the end.
 export DEBIAN_FRONTEND=noninteractive

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
 # Fedora, CentOS, AlmaLinux, Rocky, Oracle and Amazon Linux: dnf, microdnf or yum. Where the mirrors no longer have the
 # release, the distribution's archive has it; the image's own repositories are put back in the end.
 tool=
