@@ -23,7 +23,7 @@ int tool_ping(Tool *t, char **args, TbError **err)
 
         r = registry_ping(t->client, args[0], err);
         if (r < 0) {
-                t->usage = r == -EINVAL; /* no host name */
+                t->usage = !tool_is_host(args[0]);
                 return r;
         }
         ms = (double) (tb_now_us() - start) / 1000;

@@ -57,7 +57,7 @@ int tool_ls(Tool *t, char **args, TbError **err)
         }
         r = registry_list_repositories(t->client, host, &names, err);
         if (r < 0) {
-                t->usage = r == -EINVAL;
+                t->usage = !tool_is_host(host);
                 return r;
         }
         if (prefix && *prefix)

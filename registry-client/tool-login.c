@@ -110,15 +110,15 @@ static int ask(const char *prompt, bool echo, char **ret, TbError **err)
         if (!echo)
                 quiet.c_lflag &= ~(tcflag_t) ECHO;
         quiet.c_lflag |= ICANON | ISIG;
-        r = tb_write_all(tty, prompt, strlen(prompt), err);
-        if (r < 0)
-                return r;
+        /* First the terminal, then the question: what is typed before the echo is off is thrown away. */
         if (tcsetattr(tty, TCSAFLUSH, &quiet) < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot set up the terminal");
-        r = wait_for_line(tty, err);
+        r = tb_write_all(tty, prompt, strlen(prompt), err);
+        if (r >= 0)
+                r = wait_for_line(tty, err);
         if (r >= 0)
                 r = read_secret(tty, true, ret, err);
-        (void) tcsetattr(tty, TCSAFLUSH, &before);
+        (void) tcsetattr(tty, TCSADRAIN, &before);
         if ((!echo || r < 0) && tb_write_all(tty, "\n", 1, NULL) < 0)
                 return r; /* the line break matters less than what happened */
         return r;
@@ -127,7 +127,6 @@ static int ask(const char *prompt, bool echo, char **ret, TbError **err)
 /* The name that config.json and the client agree on. */
 static int take_host(Tool *t, const char *arg, char **ret, TbError **err)
 {
-        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
         const char *host = arg ? arg : DEFAULT_HOST, *rest;
         char *copy;
 
@@ -147,7 +146,7 @@ static int take_host(Tool *t, const char *arg, char **ret, TbError **err)
                 if (!copy)
                         return tb_error_oom(err);
         } else if ((*rest && !tb_streq(rest, "/") && !tb_streq(rest, "/v1/") && !tb_streq(rest, "/v2/")) ||
-                registry_ref_new(copy, "x", NULL, NULL, &ref, NULL) < 0) {
+                !tool_is_host(copy)) {
                 _cleanup_free_ char *shown = tb_escape(arg, 80);
 
                 free(copy);

@@ -40,6 +40,13 @@ int tool_parse_ref(Tool *t, const char *arg, RegistryRef **ret, TbError **err)
         return r;
 }
 
+bool tool_is_host(const char *arg)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+
+        return registry_ref_new(arg, "x", NULL, NULL, &ref, NULL) >= 0;
+}
+
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
         Tool *t = userdata;
@@ -76,6 +83,7 @@ static void on_warning(const char *host, const char *text, void *userdata)
 
 static int run(Tool *t, int argc, char **argv, TbError **err)
 {
+        _cleanup_error_ TbError *e = NULL;
         int first, r;
 
         r = tool_parse(t, argc, argv, &first, err);
@@ -85,9 +93,10 @@ static int run(Tool *t, int argc, char **argv, TbError **err)
         if (r < 0)
                 return r;
         registry_client_set_warning_handler(t->client, on_warning, t);
-        r = registry_client_load_docker_config(t->client, t->docker_config, err);
-        if (r < 0)
-                return r;
+        r = registry_client_load_docker_config(t->client, t->docker_config, &e);
+        /* login makes the file that was named, and logout has nothing to do without it. */
+        if (r < 0 && !(r == -ENOENT && (t->verb->fn == tool_login || t->verb->fn == tool_logout)))
+                return tb_error_move(err, &e);
         r = catch_signals(t, err);
         if (r < 0)
                 return r;

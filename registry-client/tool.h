@@ -81,6 +81,8 @@ enum { /* the options that only some verbs take */
 int tool_main(int argc, char **argv);
 /* What the caller wrote is wrong: exit status 2. Returns -EINVAL. */
 int tool_usage(Tool *t, TbError **err, const char *fmt, ...) _printf_(3, 4);
+/* HOST or HOST:PORT, nothing else. */
+bool tool_is_host(const char *arg);
 /* A name that the caller wrote. */
 int tool_parse_ref(Tool *t, const char *arg, RegistryRef **ret, TbError **err) _warn_unused_;
 
