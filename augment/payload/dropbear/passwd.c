@@ -7,7 +7,8 @@
  *
  *   - root always exists, whatever /etc/passwd says or if there is none;
  *   - an account whose shell is absent gets the payload's shell;
- *   - so does root where its shell refuses logins: images without a shell ("distroless") have nologin there.
+ *   - so does root where its shell refuses logins: images without a shell ("distroless") have nologin there;
+ *   - a home of root's that is absent is /.
  *
  * Another account whose shell refuses logins (nologin, false) keeps it: that is a decision of whoever made the image.
  */
@@ -64,5 +65,7 @@ struct passwd *__wrap_getpwnam(const char *name)
         wanted = pw->pw_shell[0] ? pw->pw_shell : "/bin/sh";
         if (!tbnode_shell_is_good(wanted) && (pw->pw_uid == 0 || !refuses_login(wanted)))
                 pw->pw_shell = shell;
+        if (pw->pw_uid == 0 && access(pw->pw_dir, X_OK) < 0)
+                pw->pw_dir = top;
         return pw;
 }
