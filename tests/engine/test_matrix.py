@@ -95,7 +95,7 @@ def compare_line(fixture, line, original, image):
 
 def compare_config(fixture, original, image):
     """docker inspect: everything of the image's configuration, but for what is documented."""
-    a, b = (json.loads(L.docker("image", "inspect", i).out)[0] for i in (original, image))
+    a, b = (L.dockerd.request("GET", f"/images/{i}/json")[1] for i in (original, image))
     ca, cb = a["Config"], b["Config"]
     entry_a, entry_b = ca.pop("Entrypoint") or [], cb.pop("Entrypoint") or []
     if entry_b[-len(entry_a):] != entry_a and entry_a:

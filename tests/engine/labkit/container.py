@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A container that runs in the background, for tests that ask it something."""
 
-import json
+import http.client
+import struct
 import time
+import urllib.parse
 
 from . import procworld
-from .process import LabError, wait_for
+from .engine import raw_request
+from .process import LabError, Result, wait_for
 
 
 class Container:
+    """What only looks goes through the engine's API: a `docker` per look would be most of a test's work."""
+
     def __init__(self, lab, name):
         self.lab, self.name = lab, name
         self._ip = None
@@ -18,12 +23,22 @@ class Container:
         """docker run -d."""
         return cls(lab, lab.docker("run", "-d", *options, image, *command).out.strip())
 
+    def _get(self, what, **query):
+        path = f"/containers/{self.name}/{what}?{urllib.parse.urlencode(query)}"
+        status, answer = self.lab.dockerd.request("GET", path)
+        if status != http.client.OK:
+            raise LabError(f"{path}: HTTP {status} {answer}")
+        return answer
+
     def inspect(self):
-        return json.loads(self.lab.docker("inspect", self.name).out)[0]
+        return self._get("json")
 
     @property
     def pid(self):
-        return self.lab.container_pid(self.name)
+        pid = self.inspect()["State"]["Pid"]
+        if pid <= 0:
+            raise LabError(f"container {self.name} does not run")
+        return pid
 
     @property
     def main(self):
@@ -46,11 +61,21 @@ class Container:
         return self.lab.docker("exec", *options, self.name, *argv, check=False, **more)
 
     def logs(self):
-        return self.lab.docker("logs", self.name)
+        """docker logs, as a Result; the container has no terminal (frames: Engine API, "Stream format")."""
+        path = f"/containers/{self.name}/logs?stdout=1&stderr=1"
+        status, data = raw_request("GET", path)
+        if status != http.client.OK:
+            raise LabError(f"{path}: HTTP {status} {data!r}")
+        streams = {1: b"", 2: b""}
+        while data:
+            kind, size = struct.unpack(">B3xI", data[:8])
+            streams[kind] += data[8:8 + size]
+            data = data[8 + size:]
+        return Result(["docker", "logs", self.name], 0, *(streams[k].decode(errors="replace") for k in (1, 2)), 0)
 
     def diff(self):
         """What it changed in its root, as `docker diff` has it."""
-        return sorted(self.lab.docker("diff", self.name).out.splitlines())
+        return sorted(f"{'CAD'[change['Kind']]} {change['Path']}" for change in self._get("changes") or [])
 
     def health(self):
         """(status, [(exit code, output) of the first check]) once there is a verdict; None without a check."""

@@ -18,6 +18,17 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(SOCKET)
 
 
+def raw_request(method, path, timeout=60):
+    """One API request without a body: (status, bytes)."""
+    c = _UnixConnection("docker", timeout=timeout)
+    try:
+        c.request(method, path)
+        answer = c.getresponse()
+        return answer.status, answer.read()
+    finally:
+        c.close()
+
+
 class Engine(Service):
     def __init__(self, lab):
         super().__init__("dockerd", f"{lab.dir}/logs/dockerd.log")
