@@ -8,6 +8,7 @@
 #include "agent/manager.h"
 #include "common/log.h"
 #include "common/strv.h"
+#include "registry-client/registry.h"
 
 /* Exit status as for tbnode: 0 done, 1 failed, 2 wrong usage. */
 
@@ -84,7 +85,9 @@ int main(int argc, char *argv[])
                 printf("%s: good\n", path ?: AGENT_CONFIG_FILE);
                 return EXIT_SUCCESS;
         }
-        if (manager_new(&config, &m, &err) < 0 || manager_run(m, &err) < 0) {
+        /* It holds credentials of registries. */
+        if (registry_protect_process(&err) < 0 || manager_new(&config, &m, &err) < 0 ||
+                manager_run(m, &err) < 0) {
                 log_error("%s", tb_error_message(err));
                 return EXIT_FAILURE;
         }
