@@ -149,6 +149,10 @@ def leftovers():
     return L.docker("ps", "-aq").out.split() + L.traces() + files
 
 
+def agent_descriptors():
+    return len(os.listdir(f"/proc/{L.tbnoded.pid}/fd"))
+
+
 class Base(unittest.TestCase):
     def tearDown(self):
         names = [n["container"] for n in L.tbnode("ps", "--json").json()["nodes"]]
@@ -431,15 +435,17 @@ class Requests(Base):
             self.assertEqual({"id": 2, "ok": True, "count": 3}, b.line())
             # again, by name and number; another number is refused; a time-out leaves it
             a.send("sync", name="two", count=2, id=1)
+            self.assertEqual(5, a.ask("readycount", id=5)["id"])  # so it has entered
             self.assertEqual("invalid", b.ask("sync", name="two", count=3)["error"]["code"])
             self.assertEqual("timeout", b.ask("sync", name="late", count=2, timeout=1)["error"]["code"])
             self.assertEqual(2, b.ask("sync", name="two")["count"])
             self.assertEqual(2, a.line()["count"])
             # closing leaves
+            descriptors = agent_descriptors()
             with Connection("e.c") as gone:
                 gone.send("sync", name="two", count=2)
                 gone.ask("readycount")
-            time.sleep(0.2)
+            lab.wait_for(lambda: agent_descriptors() <= descriptors, 10, "the agent to see it go")
             a.send("sync", name="two", count=2)
             self.assertEqual(2, b.ask("sync", name="two", count=2)["count"])
             self.assertEqual(2, a.line()["count"])
@@ -658,11 +664,11 @@ class Hostile(Base):
                 self.assertTrue(c.ask("readycount")["ok"])
             self.assertLess(time.monotonic() - start, 5)
         self.assertEqual(0, L.tbnode("ps").rc)
-        fds = len(os.listdir(f"/proc/{L.tbnoded.pid}/fd"))
+        fds = agent_descriptors()
         self.assertLess(fds, 150)
         for s in sockets:
             s.close()
-        lab.wait_for(lambda: len(os.listdir(f"/proc/{L.tbnoded.pid}/fd")) < fds, 10, "the descriptors to be closed")
+        lab.wait_for(lambda: agent_descriptors() < fds, 10, "the descriptors to be closed")
 
         def answered():
             with contextlib.suppress(OSError), Connection("e.bad") as c:
@@ -673,7 +679,7 @@ class Hostile(Base):
     def test_ten_thousand_connects(self):
         run("bad")
         path = f"{NODES}/bad/agent.sock"
-        before = len(os.listdir(f"/proc/{L.tbnoded.pid}/fd"))
+        before = agent_descriptors()
         refused = 0
         for _ in range(10000):
             with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as s:
@@ -684,7 +690,7 @@ class Hostile(Base):
                     refused += 1
         self.assertGreater(refused, 5000)
         self.assertEqual(0, L.tbnode("ps").rc)
-        lab.wait_for(lambda: len(os.listdir(f"/proc/{L.tbnoded.pid}/fd")) <= before + 2, 20, "no descriptor to be left")
+        lab.wait_for(lambda: agent_descriptors() <= before + 2, 20, "no descriptor to be left")
 
     def test_tcp_flood(self):
         run("bad", "--experiment", "e")
@@ -698,7 +704,7 @@ class Hostile(Base):
             p.stdout.readline()
             for _ in range(3):
                 self.assertEqual(["good\n"] * 5, tmcd_tcp("e.good", *["VERSION=40 nodeid "] * 5))
-            self.assertLess(len(os.listdir(f"/proc/{L.tbnoded.pid}/fd")), 150)
+            self.assertLess(agent_descriptors(), 150)
             p.kill()
         self.assertEqual(0, L.tbnode("ps").rc)
 
