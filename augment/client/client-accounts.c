@@ -263,6 +263,9 @@ static void apply_group(Edit *e, const json_t *group)
         char text[128];
         size_t line;
 
+        /* Of two by the same name the first counts. */
+        if (account_name_is_valid(name) && find_declared(e->groups, name) != group)
+                return;
         if (!account_name_is_valid(name) || member_number(group, "gid", ID_MAX, &gid) < 0) {
                 problem(e->problems, "a declared group has no good name or no gid");
                 return;
@@ -388,6 +391,8 @@ static void apply_user(Edit *e, const json_t *user)
         uint32_t found = 0;
         size_t line;
 
+        if (account_name_is_valid(name) && find_declared(e->users, name) != user)
+                return;
         if (!user_is_good(e, user, &uid, &gid) || uid == 0)
                 return;
         line = table_find(t, name);
@@ -431,7 +436,7 @@ static void apply_memberships(Edit *e, const json_t *user)
         const json_t *group;
         size_t i;
 
-        if (!accounts_has_user(e->a, user, NULL))
+        if (find_declared(e->users, name) != user || !accounts_has_user(e->a, user, NULL))
                 return;
         json_array_foreach (json_object_get(user, "groups"), i, group)
                 if (json_is_string(group) && account_name_is_valid(json_string_value(group)))

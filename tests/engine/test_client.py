@@ -22,10 +22,12 @@ ACCOUNTS = {"groups": [{"name": "proj", "gid": 6001}],
 
 
 def setUpModule():
-    global L, KEY
+    global L, KEY, JOES
     L = lab.Lab.get()
     KEY = f"{L.dir}/key"
-    L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
+    JOES = f"{L.dir}/joes-key"
+    for path in (KEY, JOES):
+        L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path])
     L.tbnoded.start(config={"start-timeout": "30s"})
     lab.images.debian(L).push(L.hub, "library/debian:12")
     lab.images.busybox(L).push(L.hub, "library/busybox:1.36")
@@ -80,7 +82,7 @@ class Nodes(unittest.TestCase):
             L.tbnode("rm", *names, check=True)
 
     def test_accounts_in_every_family(self):
-        with open(f"{KEY}.pub", encoding="utf-8") as f:
+        with open(f"{JOES}.pub", encoding="utf-8") as f:
             key = f.read().strip()
         accounts = json.loads(json.dumps(ACCOUNTS))
         accounts["users"][0]["keys"] = [key]
@@ -106,8 +108,9 @@ class Nodes(unittest.TestCase):
                 self.assertEqual("joe\nproj\n/home/joe\na b /home/joe joe\n", content(name, "/run/tbnode/startup.log"))
                 self.assertEqual("exited 3\n", ask(name, "startstatus").out)
                 # ssh as that user, with the key that only he has declared
-                r = L.tbnode("ssh", "-l", "joe", "-i", KEY, name, "id -u")
-                self.assertEqual((0, "20001\n"), (r.rc, r.out), r)
+                for user, uid in (("joe", "20001\n"), ("root", "0\n")):
+                    r = L.tbnode("ssh", "-l", user, "-i", JOES, name, "id -u")
+                    self.assertEqual((0, uid), (r.rc, r.out), r)
                 # nothing twice; then all of it gone
                 before = content(name, "/etc/passwd"), content(name, "/etc/group"), content(name, "/etc/hosts")
                 inside(name, "/tbnode/bin/sv", "-w", "10", "restart", "/run/tbnode/service/client")
@@ -117,6 +120,7 @@ class Nodes(unittest.TestCase):
                 lab.wait_for(lambda: "joe:" not in content(name, "/etc/passwd"), 10, "the account to go")
                 lab.wait_for(lambda: "proj" not in content(name, "/etc/group"), 10, "the group to go")
                 self.assertEqual("", inside(name, "/tbnode/bin/ls", "/run/tbnode/keys").out)
+                self.assertEqual(255, L.tbnode("ssh", "-i", JOES, name, "true").rc)
 
     def test_startup_runs_once_per_start_of_the_container(self):
         d = {"startup": {"command": "echo run >> /count; sleep 1000", "user": "root"}}
