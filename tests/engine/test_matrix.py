@@ -183,6 +183,8 @@ def run_node(fixture, level, row):
         if not ends:
             node_main(fixture, container, row)
         row["node-ssh"] = node_ssh(name)
+        if level == "core":
+            row["client"] = node_client(name)
         if ends:
             expected = run_line(fixture.reference, fixture, Line(command=command)).rc
             main = lab.wait_for(lambda: status_of_main(name, "exited"), 15, "the status of main")
@@ -220,6 +222,18 @@ def node_ssh(name):
     r = ssh(name, "/tbnode/bin/sv status sshd")
     if "run: sshd:" not in r.out:
         raise Difference(f"sv status sshd: {r}")
+    return True
+
+
+def node_client(name):
+    """Level core: the client has set the node up and said so, and people in the node can ask it."""
+    state = lambda: L.tbnode("inspect", "--json", name).json().get("client_state")  # noqa: E731
+    try:
+        lab.wait_for(lambda: state() == "up", 20, "the client to be up")
+    except lab.LabError as e:
+        raise Difference(f"{e}: its state is {state()}") from e
+    r = ssh(name, "/tbnode/bin/tmcc nodeid")
+    same("tmcc nodeid", (0, name), (r.rc, r.out.strip()))
     return True
 
 
@@ -320,8 +334,10 @@ class Outcome:
         plain = mark(not failed("config", "inspect", "line", "run", "docker"))
         answers = "-" if not f.ask else mark(not failed("run"))
         if not f.node:
-            return plain, answers, "-", "-", "-"
-        return plain, answers, mark("node-ssh" in self.row), mark("main" in self.row), mark("node-stop" in self.row)
+            return plain, answers, "-", "-", "-", "-"
+        client = mark("client" in self.row) if levels()[-1] == "core" else "-"
+        return (plain, answers, mark("node-ssh" in self.row), client, mark("main" in self.row),
+                mark("node-stop" in self.row))
 
     @property
     def works(self):
@@ -380,13 +396,14 @@ def tearDownModule():
 
 
 def table(outcomes):
-    lines = [f"{'image':<22} {'family':<22} {'program':<12} {'plain':<6} {'answers':<8} {'ssh':<4} {'main':<5} {'stop':<5} {'s':>5} verdict"]
+    lines = [f"{'image':<22} {'family':<22} {'program':<12} {'plain':<6} {'answers':<8} {'ssh':<4} {'client':<6} {'main':<5} {'stop':<5} {'s':>5} verdict"]
     for o in sorted(outcomes, key=lambda o: (o.fixture.family, o.fixture.name)):
-        plain, answers, ssh_, main, stop = o.cells()
+        plain, answers, ssh_, client, main, stop = o.cells()
         verdict = "works" if o.works else "missing: " + ", ".join(sorted(o.failures))
-        lines.append(f"{o.fixture.name:<22} {o.fixture.family:<22} {o.fixture.program:<12} {plain:<6} {answers:<8} {ssh_:<4} "
+        lines.append(f"{o.fixture.name:<22} {o.fixture.family:<22} {o.fixture.program:<12} {plain:<6} {answers:<8} {ssh_:<4} {client:<6} "
                      f"{main:<5} {stop:<5} {o.total:>5.0f} {verdict}")
     good = sum(o.works for o in outcomes)
+    lines.append(f"levels: {', '.join(levels())}; as a node at level {levels()[-1]}")
     lines.append(f"images tried: {len(OUTCOMES)}, fully working: {good}, "
                  f"as a node: {sum('node-stop' in o.row for o in outcomes)} of {sum(o.fixture.node for o in outcomes)}, "
                  f"not: {', '.join(o.fixture.name for o in outcomes if not o.works) or 'none'}")
