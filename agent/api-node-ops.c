@@ -244,13 +244,23 @@ static void on_log_inspect(
 
 void op_logs(ApiRequest *r)
 {
-        const char *tail = api_request_query(r, "tail"), *follow = api_request_query(r, "follow");
+        const char *tail = api_request_query(r, "tail"), *follow = api_request_query(r, "follow"),
+                   *source = api_request_query(r, "source");
         _cleanup_error_ TbError *err = NULL;
         char path[128];
         uint32_t lines;
         NodeOp *o;
 
         if (tail && tb_parse_u32(tail, 0, 1000000, &lines, &err) < 0) {
+                api_reply_error(r, err);
+                return;
+        }
+        if (tb_streq(source, "syslog")) {
+                op_logs_syslog(r, tail ? lines : SIZE_MAX, tb_streq(follow, "1"));
+                return;
+        }
+        if (source && !tb_streq(source, "output")) {
+                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL, "\"source\" is to be output or syslog");
                 api_reply_error(r, err);
                 return;
         }

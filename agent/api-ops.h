@@ -16,6 +16,8 @@ void op_stop(ApiRequest *r);
 void op_start(ApiRequest *r);
 void op_remove(ApiRequest *r);
 void op_logs(ApiRequest *r);
+/* The part of op_logs for source=syslog: the last `lines` lines, then what comes. */
+void op_logs_syslog(ApiRequest *r, size_t lines, bool follows);
 /* api-augment-ops.c */
 void op_augment(ApiRequest *r);
 void op_dockerfile(ApiRequest *r);

@@ -74,7 +74,8 @@ const CliVerb cli_verbs[] = {
                 "  -l, --login USER   instead of root\n"
                 "  -i, --identity KEY private key file\n",
                 cli_ssh},
-        {"logs", "logs [--follow] [--tail N] NODE", "Output of a node's container",
+        {"logs", "logs [--syslog] [--follow] [--tail N] NODE", "Output of a node's container",
+                "  -s, --syslog       what its programs sent to /dev/log instead\n"
                 "  -f, --follow       go on with what comes\n"
                 "  -n, --tail N       the last N lines only\n",
                 cli_logs},

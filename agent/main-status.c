@@ -33,9 +33,8 @@ static int open_inside(int root, const char *path)
         return fd < 0 ? -errno : (int) fd;
 }
 
-int main_status_read(const ProcessIdentity *identity, char **ret, TbError **err)
+int container_root_open(const ProcessIdentity *identity, TbError **err)
 {
-        static const char *const paths[] = {"run/tbnode/main.status", "dev/.tbnode/main.status"};
         _cleanup_close_ int root = -EBADF;
         ProcessIdentity now;
         char path[40];
@@ -47,6 +46,16 @@ int main_status_read(const ProcessIdentity *identity, char **ret, TbError **err)
         /* The pid was not reused before the open: then what was opened is the container's. */
         if (process_identity_read(identity->pid, &now, NULL) < 0 || !process_identity_equal(identity, &now))
                 return tb_error_set(err, TB_ERROR_SYSTEM, -ESRCH, "the container's process is gone");
+        return TAKE_FD(root);
+}
+
+int main_status_read(const ProcessIdentity *identity, char **ret, TbError **err)
+{
+        static const char *const paths[] = {"run/tbnode/main.status", "dev/.tbnode/main.status"};
+        _cleanup_close_ int root = container_root_open(identity, err);
+
+        if (root < 0)
+                return root;
         for (size_t i = 0; i < ELEMENTSOF(paths); i++) {
                 _cleanup_close_ int fd = open_inside(root, paths[i]);
                 char text[STATUS_TEXT_MAX];

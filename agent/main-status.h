@@ -4,6 +4,9 @@
 #include "agent/facts.h"
 #include "common/error.h"
 
+/* The root directory of a container, by its process: an O_PATH descriptor for openat2(2). -ESRCH: it is gone. */
+int container_root_open(const ProcessIdentity *identity, TbError **err) _warn_unused_;
+
 /*
  * How the main program of a node ended, as /tbnode/init wrote it down inside the container: "exited N" or
  * "signaled N" in /run/tbnode/main.status or /dev/.tbnode/main.status. The container's file system is the user's: it is

@@ -57,6 +57,40 @@ class Base(unittest.TestCase):
 
 
 class Run(Base):
+    def test_system_log(self):
+        run("--name", "web", IMAGE, "sleep", "1000")
+        ssh = lambda command: L.tbnode("ssh", "-i", KEY, "web", command)
+        self.assertEqual(0, ssh("logger -t probe first; logger -t probe second").rc)
+        lab.wait_for(lambda: "probe: second" in L.tbnode("logs", "--syslog", "web").out, 10, "the log")
+        self.assertIn("probe: first", L.tbnode("logs", "--syslog", "web").out)
+        last = L.tbnode("logs", "--syslog", "--tail", "1", "web").out
+        self.assertEqual(1, len(last.splitlines()))
+        follow = subprocess.Popen([f"{L.build}/agent/tbnode", "logs", "--syslog", "--follow", "--tail", "0", "web"],
+                                  stdout=subprocess.PIPE, text=True)
+        # More than the files hold: they change places under the reader. It gets the last line too.
+        self.assertEqual(0, ssh("for i in $(seq 9000); do echo a line of some length, number $i; done | logger -t many").rc)
+        self.assertEqual(0, ssh("logger -t probe over").rc)
+        for line in follow.stdout:
+            if "probe: over" in line:
+                break
+        else:
+            self.fail("the stream ended before the last line")
+        # The log of a node that was stopped is not there, and who follows is told the end.
+        L.tbnode("stop", "web", check=True)
+        self.assertEqual(0, follow.wait(20))
+        follow.stdout.close()
+        self.one_line(L.tbnode("logs", "--syslog", "web"), 1, "web", "not running")
+
+    def test_no_host_key_in_a_snapshot(self):
+        run("--name", "web", IMAGE, "sleep", "1000")
+        self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "ls /tbnode/keys/ssh/host_key_ed25519").rc)
+        container = L.tbnode("inspect", "--json", "web").json()["container"]
+        L.docker("commit", container, "snapshot:1")
+        found = L.docker("run", "--rm", "--entrypoint", "/tbnode/bin/find", "snapshot:1", "/", "-xdev", "-name", "host_key*").out
+        self.assertEqual("", found)
+        L.tbnode("rm", "web", check=True)
+        self.assertEqual([], L.docker("volume", "ls", "-q").out.split())
+
     def test_node_with_link_and_ssh(self):
         a = run("--name", "web", "--experiment", "exp", "--network", "lan0", "--shape", "rate 10mbit", IMAGE, "sleep",
                 "1000").json()

@@ -125,7 +125,10 @@ def build_sftp_server(tools, sources, work, output):
          "--without-hardening", "--without-stackprotect", "--disable-lastlog", "--disable-utmp", "--disable-utmpx",
          "--disable-wtmp", "--disable-wtmpx", "--disable-libutil", "--disable-security-key", "--disable-pkcs11"],
         cwd=tree, env=env, log=log)
-    run(["make", jobs(), "sftp-server"], cwd=tree, env=env, log=log)
+    run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-c",
+         f"{HERE}/openssh/passwd.c", "-o", "tbnode-passwd.o"], cwd=tree, env=env, log=log)
+    run(["make", jobs(), "sftp-server", f"LDFLAGS=-L. -Lopenbsd-compat/ {LD_FLAGS} -Wl,--wrap=getpwuid tbnode-passwd.o"],
+        cwd=tree, env=env, log=log)
     tools.strip(f"{tree}/sftp-server", f"{output}/sftp-server")
     shutil.copy(f"{tree}/LICENCE", f"{output}/openssh.license")
 
