@@ -232,10 +232,9 @@ static bool is_known(const char *key, const Sweep *s)
         return false;
 }
 
-/* Takes the path (NULL: nothing happens). */
-static void sweep_dir(char *path, Sweep *s)
+/* NULL: nothing happens. */
+static void sweep_dir(const char *path, const Sweep *s)
 {
-        _cleanup_free_ char *taken = path;
         _cleanup_closedir_ DIR *dir = path ? opendir(path) : NULL;
 
         if (!dir)
@@ -253,8 +252,11 @@ void node_client_sweep(Manager *m, const json_t *containers)
 {
         Sweep s = {.manager = m, .containers = containers};
 
-        sweep_dir(declaration_file_dir(m), &s);
-        sweep_dir(tb_asprintf("%s/clients", m->config.run_dir), &s);
+        _cleanup_free_ char *declarations = declaration_file_dir(m);
+        _cleanup_free_ char *clients = tb_asprintf("%s/clients", m->config.run_dir);
+
+        sweep_dir(declarations, &s);
+        sweep_dir(clients, &s);
 }
 
 int node_client_prepare(Manager *m, const char *key, const json_t *declaration, TbError **err)
