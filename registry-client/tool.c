@@ -93,6 +93,9 @@ static int run(Tool *t, int argc, char **argv, TbError **err)
         if (r < 0)
                 return r;
         registry_client_set_warning_handler(t->client, on_warning, t);
+        r = registry_client_set_certs_dir(t->client, NULL, err);
+        if (r < 0)
+                return r;
         r = registry_client_load_docker_config(t->client, t->docker_config, &e);
         /* login makes the file that was named, and logout has nothing to do without it. */
         if (r < 0 && !(r == -ENOENT && (t->verb->fn == tool_login || t->verb->fn == tool_logout)))
