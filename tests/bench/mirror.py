@@ -10,7 +10,8 @@ An image of one 80 MB layer and one of twelve layers, 400 MB together, are copie
 
 Sides alternate within a run; the target is an empty registry each time, and afterwards it must have the source's
 manifest. In ms: the medians over all rows' runs are for the two images on loopback together. rows: one per image and path,
-with MB/s, CPU seconds per GB and peak memory of both. floor_ms: the same bytes by curl, one pipe (GET into PUT) per
+with MB/s, CPU seconds per GB (of the program, and of the two registries meanwhile) and peak memory of both. On two cores
+the registries are the bottleneck: a copy cannot be faster than all of this CPU time divided by the cores. floor_ms: the same bytes by curl, one pipe (GET into PUT) per
 layer, four at a time, without looking at anything: what the two registries themselves take. efficiency (slow): payload at
 the path's rate, divided by the time it took. head_loop: latency of manifest HEADs on one connection beside that of a bare
 loop of send() and recv().
@@ -134,6 +135,15 @@ class Bench(unittest.TestCase):
         subprocess.run(["xargs", "-P4", "-d", "\n", "-n1", "sh", "-c"], input="\n".join(pipes), text=True, check=True)
         return time.perf_counter() - start, 0, 0
 
+    def registries_cpu(self):
+        """CPU seconds that the two registries have used."""
+        total = 0
+        for registry in (self.source, self.target):
+            with open(f"/proc/{registry.pid}/stat", encoding="utf-8") as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
     def row(self, image, path, layers, size, runs):
         port = SLOW_PORT if path == "slow" else self.source.port
         sides = [self.ours, self.skopeo] + ([self.floor] if path == "loopback" else [])
@@ -142,21 +152,23 @@ class Bench(unittest.TestCase):
             for k in range(len(sides)):
                 side = sides[(i + k) % len(sides)]
                 self.fresh_target()
-                got[side.__name__].append(side(port, image, layers))
+                before = self.registries_cpu()
+                got[side.__name__].append((*side(port, image, layers), self.registries_cpu() - before))
                 if side != self.floor:
                     self.check(image)
         row = {"image": image, "path": path, "bytes": size, "runs": runs}
         for name in ("ours", "skopeo"):
-            seconds = statistics.median(s for s, _, _ in got[name])
-            row[name] = {"ms": benchlib.summary([s * 1000 for s, _, _ in got[name]]),
+            seconds = statistics.median(x[0] for x in got[name])
+            row[name] = {"ms": benchlib.summary([x[0] * 1000 for x in got[name]]),
                          "mb_per_s": round(size / seconds / 1e6, 1),
-                         "cpu_s_per_gb": round(statistics.median(c for _, c, _ in got[name]) / size * 1e9, 2),
-                         "rss_kb": max(m for _, _, m in got[name])}
+                         "cpu_s_per_gb": round(statistics.median(x[1] for x in got[name]) / size * 1e9, 2),
+                         "registries_cpu_s_per_gb": round(statistics.median(x[3] for x in got[name]) / size * 1e9, 2),
+                         "rss_kb": max(x[2] for x in got[name])}
             if path == "slow":
                 row[name]["efficiency"] = round(size * 8 / RATE / seconds, 3)
-        row["ratio"] = benchlib.ratio([s for s, _, _ in got["skopeo"]], [s for s, _, _ in got["ours"]])
+        row["ratio"] = benchlib.ratio([x[0] for x in got["skopeo"]], [x[0] for x in got["ours"]])
         if path == "loopback":
-            row["floor_ms"] = benchlib.summary([s * 1000 for s, _, _ in got["floor"]])
+            row["floor_ms"] = benchlib.summary([x[0] * 1000 for x in got["floor"]])
         return row, got
 
     def head_loop(self, repository):
@@ -174,8 +186,8 @@ class Bench(unittest.TestCase):
             digests, size = self.push(image, layers, mb * 1_000_000)
             row, got = self.row(image, "loopback", digests, size, self.args.runs)
             rows.append(row)
-            ours.append([s * 1000 for s, _, _ in got["ours"]])
-            skopeo.append([s * 1000 for s, _, _ in got["skopeo"]])
+            ours.append([x[0] * 1000 for x in got["ours"]])
+            skopeo.append([x[0] * 1000 for x in got["skopeo"]])
             if self.args.slow_runs > 0:
                 rows.append(self.row(image, "slow", digests, size, self.args.slow_runs)[0])
         benchlib.answer("mirror", vars(self.args), "ms", [sum(x) for x in zip(*ours, strict=True)],
