@@ -175,7 +175,6 @@ typedef struct ReadOp {
         RegistryDownload *download;
         RegistrySinkFn sink;
         void *sink_userdata;
-        TbBuffer buffer;
 } ReadOp;
 
 static void read_destroy(RegistryOp *op)
@@ -183,7 +182,6 @@ static void read_destroy(RegistryOp *op)
         ReadOp *o = (ReadOp *) op;
 
         registry_download_free(o->download);
-        tb_buffer_done(&o->buffer);
 }
 
 static void on_read_done(RegistryDownload *d, const TbError *err, void *userdata)
@@ -200,7 +198,7 @@ static ssize_t to_buffer(const void *data, size_t size, void *userdata, TbError 
 {
         ReadOp *o = userdata;
 
-        return tb_buffer_append(&o->buffer, data, size, err);
+        return tb_buffer_append(&o->op.blob, data, size, err);
 }
 
 static ssize_t to_sink(const void *data, size_t size, void *userdata, TbError **err)
@@ -212,44 +210,63 @@ static ssize_t to_sink(const void *data, size_t size, void *userdata, TbError **
         return r >= 0 ? 0 : r == -EAGAIN ? -EIO : r;
 }
 
-static int read_blob(RegistryClient *c, ReadOp *o, const RegistryDownloadOptions *options, TbError **err)
-{
-        int r = registry_download_start(c, options, &o->download, err);
-
-        return r < 0 ? r : registry_op_wait(&o->op, err);
-}
-
-int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
-        uint64_t size, size_t max, char **ret_data, size_t *ret_size, TbError **err)
+static int read_start(RegistryClient *c, const RegistryDownloadOptions *options, RegistrySinkFn sink,
+        void *sink_userdata, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
 {
         _cleanup_(registry_op_freep) RegistryOp *op =
-                registry_op_new(c, sizeof(ReadOp), read_destroy, NULL, NULL, err);
+                registry_op_new(c, sizeof(ReadOp), read_destroy, done, userdata, err);
+        RegistryDownloadOptions own = *options;
         ReadOp *o = (ReadOp *) op;
+        int r;
+
+        if (!o)
+                return -ENOMEM;
+        o->sink = sink;
+        o->sink_userdata = sink_userdata;
+        own.sink = sink ? to_sink : to_buffer;
+        own.done = on_read_done;
+        own.userdata = o;
+        r = registry_download_start(c, &own, &o->download, err);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(op);
+        return 0;
+}
+
+int registry_get_blob_start(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, size_t max, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
+{
         RegistryDownloadOptions options = {
                 .repository = repository,
                 .digest = *digest,
                 .size = size,
                 .max = max,
-                .sink = to_buffer,
-                .done = on_read_done,
-                .userdata = o,
         };
-        size_t n;
-        char *data;
-        int r;
 
-        if (!o)
-                return -ENOMEM;
         if (size != UINT64_MAX && size > max)
                 return tb_error_set(err, TB_ERROR_REMOTE, -EMSGSIZE,
                         "%s/%s: blob %s has %llu bytes; at most %zu are "
                         "accepted for it",
                         repository->host, repository->repository, digest->text, (unsigned long long) size,
                         max);
-        r = read_blob(c, o, &options, err);
+        return read_start(c, &options, NULL, NULL, done, userdata, ret, err);
+}
+
+int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, size_t max, char **ret_data, size_t *ret_size, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        size_t n;
+        char *data;
+        int r;
+
+        r = registry_get_blob_start(c, repository, digest, size, max, NULL, NULL, &op, err);
         if (r < 0)
                 return r;
-        data = tb_buffer_steal(&o->buffer, &n);
+        r = registry_op_wait(op, err);
+        if (r < 0)
+                return r;
+        data = registry_op_steal_blob(op, &n);
         if (!data)
                 return tb_error_oom(err);
         *ret_data = data;
@@ -257,34 +274,35 @@ int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const Tb
         return 0;
 }
 
-int registry_read_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
-        uint64_t size, RegistrySinkFn sink, void *userdata, TbError **err)
+int registry_read_blob_start(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, RegistrySinkFn sink, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err)
 {
-        _cleanup_(registry_op_freep) RegistryOp *op =
-                registry_op_new(c, sizeof(ReadOp), read_destroy, NULL, NULL, err);
-        ReadOp *o = (ReadOp *) op;
         RegistryDownloadOptions options = {
                 .repository = repository,
                 .digest = *digest,
                 .size = size,
                 .max = UINT64_MAX,
-                .sink = to_sink,
-                .done = on_read_done,
-                .userdata = o,
         };
 
-        if (!o)
-                return -ENOMEM;
-        o->sink = sink;
-        o->sink_userdata = userdata;
-        return read_blob(c, o, &options, err);
+        return read_start(c, &options, sink, userdata, done, userdata, ret, err);
+}
+
+int registry_read_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, RegistrySinkFn sink, void *userdata, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r = registry_read_blob_start(c, repository, digest, size, sink, NULL, userdata, &op, err);
+
+        return r < 0 ? r : registry_op_wait(op, err);
 }
 
 /* ---- put ---- */
 
 typedef struct PutOp {
         RegistryOp op;
-        const RegistryRef *repository; /* the caller's: sync only */
+        const RegistryRef *repository; /* the caller's, or own_repository */
+        RegistryRef *own_repository;
         RegistryUpload *upload;
         TbDigest digest;
         const char *data; /* NULL = from fd */
@@ -302,6 +320,7 @@ static void put_destroy(RegistryOp *op)
 
         registry_upload_free(o->upload);
         free(o->session);
+        registry_ref_free(o->own_repository);
         sd_event_source_disable_unref(o->timer);
 }
 
@@ -421,11 +440,11 @@ static int put_start(PutOp *o, TbError **err)
         return r;
 }
 
-int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
-        const TbDigest *digest, TbDigest *ret_digest, TbError **err)
+int registry_put_blob_start(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
+        const TbDigest *digest, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
 {
         _cleanup_(registry_op_freep) RegistryOp *op =
-                registry_op_new(c, sizeof(PutOp), put_destroy, NULL, NULL, err);
+                registry_op_new(c, sizeof(PutOp), put_destroy, done, userdata, err);
         PutOp *o = (PutOp *) op;
         int r;
 
@@ -437,15 +456,32 @@ int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const vo
         if (digest && !tb_digest_equal(digest, &o->digest))
                 return tb_error_set(err, TB_ERROR_BUG, -EBADMSG,
                         "blob to upload has digest %s, not %s as was said", o->digest.text, digest->text);
-        o->repository = repository;
+        r = registry_ref_new(
+                repository->host, repository->repository, NULL, &o->digest, &o->own_repository, err);
+        if (r < 0)
+                return r;
+        o->repository = o->own_repository;
         o->data = size > 0 ? data : "";
         o->size = size;
         r = put_start(o, err);
         if (r < 0)
                 return r;
+        *ret = TAKE_PTR(op);
+        return 0;
+}
+
+int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
+        const TbDigest *digest, TbDigest *ret_digest, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r;
+
+        r = registry_put_blob_start(c, repository, data, size, digest, NULL, NULL, &op, err);
+        if (r < 0)
+                return r;
         r = registry_op_wait(op, err);
         if (r >= 0 && ret_digest)
-                *ret_digest = o->digest;
+                *ret_digest = ((PutOp *) op)->digest;
         return r;
 }
 

@@ -428,6 +428,8 @@ struct RegistryOp {
         RegistryDescriptor descriptor;
         RegistryManifest *manifest;
         RegistryCopyResult copy;
+        char **names;  /* list_tags, list_repositories */
+        TbBuffer blob; /* get_blob */
 };
 
 /* Allocates `size` >= sizeof(RegistryOp), zeroed. */

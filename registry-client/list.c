@@ -176,8 +176,10 @@ static void on_page(RegistryCall *call, const TbError *err, void *userdata)
                 r = follow_link(o, call, &e);
         if (r < 0)
                 registry_op_fail(&o->op, e);
-        else if (r == 0)
+        else if (r == 0) {
+                o->op.names = TAKE_PTR(o->entries);
                 registry_op_finish(&o->op, 0, NULL);
+        }
 }
 
 static int get_page(ListOp *o, const char *url, TbError **err)
@@ -197,11 +199,11 @@ static int get_page(ListOp *o, const char *url, TbError **err)
         return registry_call_start(o->op.client, &options, &o->call, err);
 }
 
-static int list(RegistryClient *c, const char *host, const char *path, const char *scope, const char *key,
-        char ***ret, TbError **err)
+static int list_start(RegistryClient *c, const char *host, const char *path, const char *scope,
+        const char *key, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
 {
         _cleanup_(registry_op_freep) RegistryOp *op =
-                registry_op_new(c, sizeof(ListOp), list_destroy, NULL, NULL, err);
+                registry_op_new(c, sizeof(ListOp), list_destroy, done, userdata, err);
         _cleanup_free_ char *url = NULL;
         ListOp *o = (ListOp *) op;
         int r;
@@ -221,26 +223,51 @@ static int list(RegistryClient *c, const char *host, const char *path, const cha
         r = get_page(o, url, err);
         if (r < 0)
                 return r;
-        r = registry_op_wait(op, err);
-        if (r < 0)
-                return r;
-        *ret = TAKE_PTR(o->entries);
+        *ret = TAKE_PTR(op);
         return 0;
 }
 
-int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
+static int list_wait(RegistryOp *op, char ***ret, TbError **err)
+{
+        int r = registry_op_wait(op, err);
+
+        if (r >= 0)
+                *ret = registry_op_steal_names(op);
+        return r;
+}
+
+int registry_list_tags_start(RegistryClient *c, const RegistryRef *repository, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err)
 {
         _cleanup_free_ char *path = tb_asprintf("%s/tags/list", repository->repository);
         _cleanup_free_ char *scope = tb_asprintf("repository:%s:pull", repository->repository);
 
         if (!path || !scope)
                 return tb_error_oom(err);
-        return list(c, repository->host, path, scope, "tags", ret, err);
+        return list_start(c, repository->host, path, scope, "tags", done, userdata, ret, err);
+}
+
+int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r = registry_list_tags_start(c, repository, NULL, NULL, &op, err);
+
+        return r < 0 ? r : list_wait(op, ret, err);
+}
+
+int registry_list_repositories_start(RegistryClient *c, const char *host, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err)
+{
+        return list_start(
+                c, host, "_catalog", "registry:catalog:*", "repositories", done, userdata, ret, err);
 }
 
 int registry_list_repositories(RegistryClient *c, const char *host, char ***ret, TbError **err)
 {
-        return list(c, host, "_catalog", "registry:catalog:*", "repositories", ret, err);
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r = registry_list_repositories_start(c, host, NULL, NULL, &op, err);
+
+        return r < 0 ? r : list_wait(op, ret, err);
 }
 
 char **registry_names_free(char **names)

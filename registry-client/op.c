@@ -33,6 +33,8 @@ RegistryOp *registry_op_free(RegistryOp *op)
         registry_descriptor_done(&op->descriptor);
         registry_manifest_free(op->manifest);
         registry_copy_result_done(&op->copy);
+        registry_names_free(op->names);
+        tb_buffer_done(&op->blob);
         free(op);
         return NULL;
 }
@@ -79,6 +81,16 @@ const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op)
 RegistryManifest *registry_op_steal_manifest(RegistryOp *op)
 {
         return TAKE_PTR(op->manifest);
+}
+
+char **registry_op_steal_names(RegistryOp *op)
+{
+        return TAKE_PTR(op->names);
+}
+
+char *registry_op_steal_blob(RegistryOp *op, size_t *ret_size)
+{
+        return tb_buffer_steal(&op->blob, ret_size);
 }
 
 const RegistryCopyResult *registry_op_copy_result(const RegistryOp *op)

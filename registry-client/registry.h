@@ -27,7 +27,8 @@
  *
  *   `registry_X_start()` returns at once with a RegistryOp, and `done` is called once, from the loop, never from inside
  *   the call. `registry_X()` is the same operation, and runs the client's loop until it is over: for tools and workers.
- *   Never call those from inside a callback of that loop.
+ *   Never call those from inside a callback of that loop. (A few that are combinations of others or only of use to tools
+ *   exist in the second form only: get_image, list_referrers, mount_blobs, put_blob_fd, the deletion of tags and blobs.)
  *
  * The loop
  *
@@ -379,6 +380,9 @@ bool registry_op_is_done(const RegistryOp *op);
 int registry_op_result(const RegistryOp *op, const TbError **ret_error);
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
 RegistryManifest *registry_op_steal_manifest(RegistryOp *op);           /* get_manifest */
+char **registry_op_steal_names(RegistryOp *op);                         /* list_*: registry_names_free() */
+char *registry_op_steal_blob(
+        RegistryOp *op, size_t *ret_size); /* get_blob: NUL-terminated; NULL = no memory */
 
 /* GET /v2/ with authentication: reachable, speaks the protocol, credentials accepted. */
 int registry_ping_start(RegistryClient *c, const char *host, RegistryDoneFn done, void *userdata,
@@ -451,9 +455,13 @@ void registry_referrers_done(RegistryReferrers *r);
 #define _cleanup_registry_referrers_ _cleanup_(registry_referrers_done)
 
 /* Tags of a repository, in the registry's order, all pages. -ENOENT: no such repository. */
+int registry_list_tags_start(RegistryClient *c, const RegistryRef *repository, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
 int registry_list_tags(RegistryClient *c, const RegistryRef *repository, char ***ret, TbError **err)
         _warn_unused_;
 /* Repositories of a registry (its _catalog, where allowed), all pages. */
+int registry_list_repositories_start(RegistryClient *c, const char *host, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
 int registry_list_repositories(RegistryClient *c, const char *host, char ***ret, TbError **err)
         _warn_unused_;
 
@@ -465,6 +473,9 @@ int registry_has_blob(RegistryClient *c, const RegistryRef *repository, const Tb
 
 /* A small blob (config) into memory: at most `max` bytes (-EMSGSIZE), digest and, when size != UINT64_MAX,
  * size verified. *ret_data is NUL-terminated and the caller's. */
+int registry_get_blob_start(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, size_t max, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
+        _warn_unused_;
 int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
         uint64_t size, size_t max, char **ret_data, size_t *ret_size, TbError **err) _warn_unused_;
 
@@ -473,6 +484,10 @@ int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const Tb
 typedef int (*RegistrySinkFn)(const void *data, size_t size, void *userdata, TbError **err);
 /* A blob of any size, streamed. An interrupted download goes on where it stopped: each byte is given once.
  */
+/* `userdata` is the sink's and done's. */
+int registry_read_blob_start(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
+        uint64_t size, RegistrySinkFn sink, RegistryDoneFn done, void *userdata, RegistryOp **ret,
+        TbError **err) _warn_unused_;
 int registry_read_blob(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
         uint64_t size, RegistrySinkFn sink, void *userdata, TbError **err) _warn_unused_;
 
@@ -495,6 +510,10 @@ int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const cha
 
 /* Uploads a blob without asking whether it exists. digest NULL: computed, and given in *ret_digest (may be
  * NULL). */
+/* The start form does not copy `data`: it must live until the operation is over or freed. */
+int registry_put_blob_start(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
+        const TbDigest *digest, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
+        _warn_unused_;
 int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
         const TbDigest *digest, TbDigest *ret_digest, TbError **err) _warn_unused_;
 /* From a regular file, all of it, read with pread(2); digest NULL: read once more before to compute it. */

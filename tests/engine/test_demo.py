@@ -73,6 +73,27 @@ class Demo(unittest.TestCase):
         self.assert_as_before()
         print("".join(f"# {line}\n" for line in text.splitlines()))
 
+    def test_an_image_that_is_named(self):
+        """One from a registry that can be reached: that very image, no other, becomes the nodes' image."""
+        L.local.ensure()
+        lab.images.busybox(L).push(L.local, "my/busybox:1")
+        _, digest = L.local.manifest("my/busybox", "1")
+        image = f"{L.local.host}/my/busybox:1"
+        self.before = state()  # with that registry
+        rc = self.start(image).wait(400)
+        text = self.text()
+        self.assertEqual(rc, 0, text)
+        self.assertIn(f"   {image}\n", text)
+        self.assertIn(f"tbnode augment {image}", text)
+        self.assertNotIn("takes its place", text)
+        self.assertNotIn("debootstrap", text)
+        self.assertIn("I am root on", text)
+        # What was pulled, by the log of the registry it lies in, and what was made of it.
+        self.assertIn(("GET", f"/v2/my/busybox/manifests/{digest}", 200), L.local.accesses())
+        self.assertRegex(text, r"augmented/127\.0\.0\.1:?_?-?5000/my/busybox")
+        self.assert_as_before()
+        L.local.stop()
+
     def interrupted(self, number, pattern, delay=0.0):
         demo = self.start()
         lab.wait_for(lambda: re.search(pattern, self.text()) or demo.poll() is not None, 300, pattern)

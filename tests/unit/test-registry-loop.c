@@ -203,6 +203,78 @@ static void test_cancelled(void **state)
         registry_op_free(op);
 }
 
+/* What a program without blocking calls needs besides manifests: lists, and blobs both ways. */
+static void serve_more(Exchange *e)
+{
+        if (strstr(e->path, "/tags/list"))
+                exchange_text(e, 200, "", "{\"tags\":[\"a\",\"b\"]}");
+        else if (strcmp(e->method, "POST") == 0)
+                exchange_text(e, 202, "Location: /v2/a/b/blobs/uploads/1\r\n", "");
+        else if (strcmp(e->method, "PUT") == 0)
+                exchange_text(e, e->body_size == 2 ? 201 : 400, "", "");
+        else
+                exchange_text(e, 200, "", "{}");
+}
+
+static void run_to_end(Fixture *f, RegistryOp *op)
+{
+        for (;;) {
+                dispatch(f);
+                if (registry_op_is_done(op))
+                        break;
+                assert_true(poll(&(struct pollfd){.fd = registry_client_get_fd(f->client), .events = POLLIN},
+                                    1, 20000) > 0);
+        }
+        assert_int_equal(registry_op_result(op, NULL), 0);
+}
+
+static int take(const void *data, size_t size, void *userdata, TbError **err)
+{
+        *(size_t *) userdata += size;
+        return 0;
+}
+
+static void test_lists_and_blobs(void **state)
+{
+        Fixture *f = *state;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        _cleanup_(registry_names_freep) char **names = NULL;
+        _cleanup_free_ char *data = NULL;
+        RegistryOp *op = NULL;
+        TbDigest digest;
+        size_t size = 0;
+
+        server_free(f->server);
+        f->server = server_new(serve_more, NULL);
+        assert_int_equal(registry_ref_new(server_host(f->server), "a/b", "1", NULL, &ref, NULL), 0);
+        assert_int_equal(tb_digest_of("{}", 2, &digest, NULL), 0);
+
+        assert_int_equal(registry_list_tags_start(f->client, ref, NULL, NULL, &op, NULL), 0);
+        run_to_end(f, op);
+        names = registry_op_steal_names(op);
+        assert_string_equal(names[1], "b");
+        assert_null(names[2]);
+        op = registry_op_free(op);
+
+        assert_int_equal(registry_get_blob_start(f->client, ref, &digest, 2, 100, NULL, NULL, &op, NULL), 0);
+        run_to_end(f, op);
+        data = registry_op_steal_blob(op, &size);
+        assert_string_equal(data, "{}");
+        assert_int_equal(size, 2);
+        op = registry_op_free(op);
+
+        size = 0;
+        assert_int_equal(
+                registry_read_blob_start(f->client, ref, &digest, 2, take, NULL, &size, &op, NULL), 0);
+        run_to_end(f, op);
+        assert_int_equal(size, 2);
+        op = registry_op_free(op);
+
+        assert_int_equal(registry_put_blob_start(f->client, ref, "{}", 2, NULL, NULL, NULL, &op, NULL), 0);
+        run_to_end(f, op);
+        op = registry_op_free(op);
+}
+
 static void *in_a_thread(void *userdata)
 {
         Server *server = userdata;
@@ -270,6 +342,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_error_through_poll, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_epoll, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_lists_and_blobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_debug_and_user_agent, setup, teardown),
         };
