@@ -192,6 +192,7 @@ class Servers(unittest.TestCase):
         self.assertEqual(r.rc, 1)
         self.assertIn("service unavailable (HTTP 503)", r.err)
         self.assertIn("try again later", r.err)
+        lab.wait_for(lambda: len(n.seen()) >= 3, 10, "nginx to write its log")
         self.assertEqual(len(n.seen()), 3)  # tries
 
     def test_nginx_whose_registry_does_not_answer(self):
@@ -201,6 +202,7 @@ class Servers(unittest.TestCase):
             r = tool("ping", "127.0.0.1:5115", timeout=60)
         self.assertEqual(r.rc, 1)
         self.assertIn("HTTP 504", r.err)
+        lab.wait_for(lambda: len(n.seen()) >= 3, 10, "nginx to write its log")
         self.assertEqual(len(n.seen()), 3)
 
     def test_nginx_that_asks_for_a_password(self):
