@@ -47,9 +47,22 @@ static int check_executable(const char *path)
         return !S_ISDIR(st.st_mode) && (st.st_mode & 0111) ? 0 : -EACCES;
 }
 
-/* strerror() in Go's spelling, which the messages of the original have. */
+/* strerror() in Go's words, which the messages of the original have; musl's own differ in some. */
 static const char *reason(int code, char *buffer, size_t size)
 {
+        static const struct {
+                int code;
+                const char *text;
+        } words[] = {
+                {ENAMETOOLONG, "file name too long"},
+                {ELOOP, "too many levels of symbolic links"},
+                {EIO, "input/output error"},
+                {ENOMEM, "cannot allocate memory"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(words); i++)
+                if (words[i].code == code)
+                        return words[i].text;
         snprintf(buffer, size, "%s", strerror(code));
         buffer[0] = (char) tolower((unsigned char) buffer[0]);
         return buffer;
@@ -71,7 +84,7 @@ static int find_program(const char *name, const char *path, char *ret, size_t re
                 }
                 if (r < 0) {
                         say("exec: \"%s\": stat %s: %s", name, name, reason(-r, why, sizeof(why)));
-                        return EXIT_NOT_FOUND;
+                        return r == -ENOENT ? EXIT_NOT_FOUND : EXIT_INIT_FAILED;
                 }
                 if (snprintf(ret, ret_size, "%s", name) < (int) ret_size)
                         return 0;
@@ -143,8 +156,10 @@ int program_exec(char **argv, char **env, const char *user, bool keep_home)
         if (r != 0)
                 return r;
         execve(path, argv, env);
-        say("exec %s: %s", path, reason(errno, why, sizeof(why)));
-        return EXIT_EXEC_FAILED;
+        r = errno;
+        say("exec %s: %s", path, reason(r, why, sizeof(why)));
+        /* runc tries access(2) before it says that the container runs: the engine's status for that. */
+        return r == EACCES ? EXIT_NOT_EXECUTABLE : EXIT_EXEC_FAILED;
 }
 
 int main_exec(const MainSpec *s, int tty, uint64_t mask)

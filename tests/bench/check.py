@@ -9,9 +9,9 @@ import sys
 
 # What each benchmark answers beyond the keys that all have.
 OTHERS = {"augment": {"docker_warm", "docker_cold", "http_floor"}, "netctl": {"exec", "tc_batch"},
-          "mirror": {"skopeo"}}
+          "init": {"original"}, "mirror": {"skopeo"}}
 EXTRA = {"augment": {"cache_hit_ms"}, "netctl": {"noop_ms", "noop_writes", "bytes_per_node"},
-         "mirror": {"rows", "rss_kb", "head_loop"}}
+         "init": {"overhead_ms", "node_start_ms"}, "mirror": {"rows", "rss_kb", "head_loop"}}
 
 
 def main():
