@@ -19,7 +19,8 @@ How a test file looks (tests/engine/test_lab.py is a complete example):
             self.assertEqual(r.json()["cache"], "miss")
 
     if __name__ == "__main__":
-        lab.main()                               # lab.main(debian=True) when it uses images.debian()
+        lab.main()                               # lab.main(debian=True) when it uses images.debian(), and
+                                                 # layers=[...] for layers of Debian packages (labkit/packages.py)
 
 Run it by hand, as root:  TBNODE_BUILD_DIR=build tests/engine/test_lab.py [-k PATTERN] [--shell] [--keep]
 (--shell gives an interactive shell in the laboratory after setUpModule instead of running the tests).

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -202,6 +203,12 @@ def _chroot(root, *argv, log=None):
     return p.stdout
 
 
+def _proxies():
+    """The proxies that this machine's apt uses."""
+    p = subprocess.run(["apt-config", "dump"], stdout=subprocess.PIPE, text=True, check=True)
+    return "".join(f"{line}\n" for line in p.stdout.splitlines() if re.match(r'Acquire::https?::Proxy\S* "[^"]', line))
+
+
 def _prepare(root):
     """Makes the root able to install: names are resolved, nothing is started, no time is lost with fsync."""
     shutil.copy("/etc/resolv.conf", f"{root}/etc/resolv.conf")
@@ -212,7 +219,7 @@ def _prepare(root):
     excludes = "".join(f' "--path-exclude={p}";' for p in SLIM)
     with open(f"{root}/etc/apt/apt.conf.d/99lab", "w", encoding="ascii") as f:
         f.write(f'DPkg::Options {{ "--force-unsafe-io"; "--force-confold";{excludes} }};\nAcquire::Languages "none";\n'
-                'Acquire::Retries "3";\nAPT::Install-Recommends "false";\nAPT::Sandbox::User "root";\n')
+                f'{_proxies()}Acquire::Retries "3";\nAPT::Install-Recommends "false";\nAPT::Sandbox::User "root";\n')
     _devices(root)
     _chroot(root, "apt-get", "-q", "update")
 
