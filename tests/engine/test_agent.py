@@ -296,7 +296,7 @@ class Config(Base):
         self.assertEqual(0, self.check("# all defaults\nregistry=http://127.0.0.1:5000\nfirewall=auto\n").rc)
         for text, words in (("\nnosuchkey=x\n", (":2:", "nosuchkey")), ("registry=ftp://x\n", (":1:", "ftp")),
                             ("docker=tcp://1.2.3.4:2375\n", ("unix://",)), ("gate=required\n", ("gate",)),
-                            ("augment-jobs=0\n", ("augment-jobs",)), ("level=full\n", ("level",))):
+                            ("augment-jobs=0\n", ("augment-jobs",)), ("level=fuller\n", ("level",))):
             r = self.check(text)
             self.assertEqual(1, r.rc, text)
             self.assertEqual(1, len(r.err.splitlines()), r)
