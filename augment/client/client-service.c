@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -419,6 +420,8 @@ int service_run(const ServiceOptions *options)
         };
         int r;
 
+        /* Files get the modes that they are written with. */
+        (void) umask(022);
         format_path(s.directory, sizeof(s.directory), "%s/client", options->rundir);
         r = make_dir(s.directory, 0755);
         if (r < 0) {

@@ -111,6 +111,7 @@ class Nodes(unittest.TestCase):
                 for user, uid in (("joe", "20001\n"), ("root", "0\n")):
                     r = L.tbnode("ssh", "-l", user, "-i", JOES, name, "id -u")
                     self.assertEqual((0, uid), (r.rc, r.out), r)
+                self.assertEqual("a b\n", L.tbnode("ssh", "-l", "joe", "-i", JOES, name, "echo \"$FLAVOUR\"").out)
                 # nothing twice; then all of it gone
                 before = content(name, "/etc/passwd"), content(name, "/etc/group"), content(name, "/etc/hosts")
                 inside(name, "/tbnode/bin/sv", "-w", "10", "restart", "/run/tbnode/service/client")

@@ -14,6 +14,8 @@
  */
 
 #include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,4 +70,30 @@ struct passwd *__wrap_getpwnam(const char *name)
         if (pw->pw_uid == 0 && access(pw->pw_dir, X_OK) < 0)
                 pw->pw_dir = top;
         return pw;
+}
+
+void tbnode_add_environment(const char *directory)
+{
+        static const char *const kept[] = {"HOME=", "USER=", "LOGNAME=", "SHELL="};
+        char path[512], line[70000];
+        FILE *f;
+
+        if (snprintf(path, sizeof(path), "%s/../environment", directory) >= (int) sizeof(path))
+                return;
+        f = fopen(path, "r");
+        if (!f)
+                return;
+        while (fgets(line, sizeof(line), f)) {
+                char *value = strchr(line, '='), *end = strchr(line, '\n');
+                int keep = !value || value == line || !end;
+
+                for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+                        keep |= strncmp(line, kept[i], strlen(kept[i])) == 0;
+                if (keep)
+                        continue;
+                *end = '\0';
+                *value++ = '\0';
+                (void) setenv(line, value, 1);
+        }
+        fclose(f);
 }

@@ -9,3 +9,7 @@ int tbnode_shell_is_good(const char *shell);
 
 /* DIRECTORY/NAME for reading, or NULL when there is no such file or one that can't be trusted. */
 FILE *tbnode_keys_open(const char *directory, const char *name);
+
+/* Sets the variables (NAME=value, one a line) of the file `environment` beside `directory`, in a session that is about to be started. What
+ * ssh itself sets stays: HOME, USER, LOGNAME, SHELL. */
+void tbnode_add_environment(const char *directory);
