@@ -436,7 +436,7 @@ static int command_sync(const Asker *a)
         _cleanup_json_ json_t *request = json_pack("{s:s}", "op", "sync"), *answer = NULL;
         int r = CLIENT_DONE;
 
-        for (char **arg = a->args; *arg && r == CLIENT_DONE; arg++) {
+        for (char **arg = a->args; *arg && r == CLIENT_DONE; arg += 2) {
                 const char *value = arg[1];
 
                 if (strcmp(*arg, "-n") == 0 && value && program_name_is_valid(value))
@@ -450,7 +450,6 @@ static int command_sync(const Asker *a)
                         r = take_number("sync -t", value, TIMEOUT_MAX, request, "timeout");
                 else
                         return usage("sync takes -n NAME, -c COUNT and -t SECONDS");
-                arg++;
         }
         if (r != CLIENT_DONE)
                 return r;

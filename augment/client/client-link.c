@@ -129,7 +129,7 @@ void link_close(Link *l)
 int link_send(Link *l, json_t *message)
 {
         _cleanup_json_ json_t *owned = message;
-        _cleanup_free_ char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *text = owned ? json_dumps(owned, JSON_COMPACT) : NULL;
 
         if (!text)
                 return -ENOMEM;
