@@ -436,7 +436,7 @@ static int command_sync(const Asker *a)
         _cleanup_json_ json_t *request = json_pack("{s:s}", "op", "sync"), *answer = NULL;
         int r = CLIENT_DONE;
 
-        for (char **arg = a->args; *arg && r == CLIENT_DONE; arg += 2) {
+        for (char **arg = a->args; r == CLIENT_DONE && *arg; arg += 2) {
                 const char *value = arg[1];
 
                 if (strcmp(*arg, "-n") == 0 && value && program_name_is_valid(value))
