@@ -29,6 +29,8 @@
 #include "registry-client/call.h"
 #include "registry-client/internal.h"
 
+/* A transfer that is slower than this for the stall time is as good as dead: a byte now and then must not hold a job. */
+#define STALL_BYTES_PER_SEC 1024U
 #define REDIRECTS_MAX 5U
 #define ERROR_BODY_MAX (64U * 1024)       /* kept of the body of an error status */
 #define ERROR_BODY_GIVE_UP (1024U * 1024) /* stop listening to one */
@@ -271,7 +273,7 @@ static int call_send(RegistryCall *call, TbError **err)
                 .write = on_write,
                 .allow_address = on_address,
                 .timeout_usec = call->o.timeout_usec,
-                .low_speed_bps = 1,
+                .low_speed_bps = STALL_BYTES_PER_SEC,
                 .low_speed_sec = call->o.low_speed_sec,
                 .done = on_http_done,
                 .userdata = call,

@@ -319,7 +319,7 @@ void registry_client_set_debug(RegistryClient *c, RegistryDebugFn fn, void *user
  * (OCI-Chunk-Min-Length). 0 (the default) = one stream; uploads of files and buffers then go over to pieces by themselves
  * when they are refused as too large (413). */
 void registry_client_set_upload_chunk(RegistryClient *c, uint64_t bytes);
-/* A transfer that moves nothing for so long is broken off and tried again (default 60 s; uploads get three
+/* A transfer that moves nothing, or less than 1 KiB/s, for so long is broken off and tried again (default 60 s; uploads get three
  * times as long, as a registry may have to hash or move a blob before it answers). Whole seconds, 1 ... 3600. */
 void registry_client_set_stall_timeout(RegistryClient *c, uint64_t seconds);
 
