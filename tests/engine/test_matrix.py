@@ -117,16 +117,31 @@ def background(fixture, image, hostname):
     return Container.run(L, image, options, fixture.command)
 
 
-def snapshot(fixture, container):
-    """What can be seen of a running container, to be compared."""
+def process_of(container, tells):
+    """main as /proc shows it. tells: it has told its signals itself, when it started; now it waits for one."""
+    process = procworld.world(container.main)
+    # Programs that tell their workers about themselves (haproxy) do so in their environment.
+    process["environ"] = [re.sub(r"\b(pid|timestamp)=[0-9]+", r"\1=N", e) for e in process["environ"]]
+    return {k: v for k, v in process.items() if not (tells and k.startswith("Sig"))}
+
+
+def settle(function, wanted, timeout=15):
+    """function()'s value as soon as it is the wanted one; the last one when that does not happen. A program that answers
+    already may still be on its way to where it stays."""
+    end = time.monotonic() + timeout
+    while (value := function()) != wanted() and time.monotonic() < end:
+        time.sleep(0.1)
+    return value
+
+
+def snapshot(fixture, container, original=None):
+    """What can be seen of a running container, to be compared; with another one's process as soon as it is the same."""
     seen = {"answers": volatile(fixture.ask(container))}
     world, rest = world_of(seen["answers"])
     if world:
         seen["answers"], seen["world"] = rest, world
-    process = procworld.world(container.main)
-    # Programs that tell their workers about themselves (haproxy) do so in their environment.
-    process["environ"] = [re.sub(r"\b(pid|timestamp)=[0-9]+", r"\1=N", e) for e in process["environ"]]
-    seen["process"] = process
+    own = lambda: process_of(container, bool(world))  # noqa: E731
+    seen["process"] = settle(own, original or own)
     return seen
 
 
@@ -134,7 +149,10 @@ def compare_background(fixture, original, image, row):
     """Both in the background: answers, processes, health, what `docker exec` is, the end."""
     a, b = (background(fixture, i, f"n-{fixture.name}") for i in (original, image))
     try:
-        seen = [snapshot(fixture, c) for c in (a, b)]
+        seen = [snapshot(fixture, a)]
+        tells = "world" in seen[0]
+        seen.append(snapshot(fixture, b, lambda: process_of(a, tells)))
+        seen[0]["process"] = process_of(a, tells)
         row["original"] = seen[0]
         row["answers"] = True
         for key in seen[0]:
@@ -239,7 +257,7 @@ def node_client(name):
 
 def node_main(fixture, container, row):
     """main as the original's program was, but for the terminal (none) and what a node mounts."""
-    seen, original = snapshot(fixture, container), row.get("original")
+    original = row.get("original")
     if original is None:  # another command as a node: the original with the same one
         plain = Container.run(L, fixture.reference, ("--hostname", f"n-{fixture.name}", *fixture.options), fixture.node_command)
         try:
@@ -249,6 +267,7 @@ def node_main(fixture, container, row):
             row["log"] = fixture.log(plain) if fixture.log else None
         finally:
             plain.remove()
+    seen = snapshot(fixture, container, lambda: original["process"])
     for s in (seen, original):
         if "world" in s:
             s["world"] = {k: v for k, v in s["world"].items() if k not in ("mounts", "leads_session")}
