@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """ssh to a node: what people and scripts do with it, by the stock OpenSSH client.
 
-The node is an augmented image made by the rules of augment/client/README.md (see test_init.py), in node mode."""
+The node is an augmented image made by the rules of augment/client/README.md (see init_images.py), in node mode."""
 
 import contextlib
 import hashlib
@@ -13,10 +13,12 @@ import subprocess
 import threading
 import unittest
 
+import init_images
 import lab
-import test_init as init
 
 L = None
+KEY = None
+IMAGES = None
 COMMON = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
           "-o", "IdentitiesOnly=yes"]
 SCRATCH = ("scratch-hold", "scratch", {"Entrypoint": ["/world"], "Cmd": ["hold"]})
@@ -25,9 +27,12 @@ VOLUME = ("--mount", "type=volume,target=/tbnode/keys")
 
 
 def setUpModule():
-    global L
-    init.setUpModule()
-    L = init.L
+    global L, KEY, IMAGES
+    L = lab.Lab.get()
+    L.dockerd.start()
+    IMAGES = init_images.Images(L)
+    KEY = f"{L.dir}/key"
+    L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
 
 
 def sha256(path):
@@ -50,7 +55,7 @@ class Ssh(unittest.TestCase):
         with open(f"{directory}/node.conf", "w", encoding="ascii") as f:
             f.write(f"on-exit=stay\nnode={name}\nexperiment=e1\n")
         with open(f"{directory}/authorized_keys", "w", encoding="ascii") as f:
-            for key in (init.KEY, *keys):
+            for key in (KEY, *keys):
                 with open(f"{key}.pub", encoding="ascii") as g:
                     f.write(g.read())
         container = L.docker("run", "-d", "--hostname", "h", "--user", "0", "-v", f"{directory}:/tbnode/run:ro",
@@ -61,7 +66,7 @@ class Ssh(unittest.TestCase):
         return container, address
 
     def ssh(self, address, *command, user="root", key=None, options=(), **kwargs):
-        return L.run(["ssh", "-i", key or init.KEY, *COMMON, *options, f"{user}@{address}", *command], check=False, **kwargs)
+        return L.run(["ssh", "-i", key or KEY, *COMMON, *options, f"{user}@{address}", *command], check=False, **kwargs)
 
     def copies(self, address, user, place, size):
         """Up and down again by every protocol; returns what was not the same."""
@@ -71,9 +76,9 @@ class Ssh(unittest.TestCase):
                 f.write(os.urandom(1_000_000))
         want, bad = sha256(f"{directory}/up"), []
         for name, argv in (("sftp", ["scp", "-q"]), ("scp", ["scp", "-O", "-q"])):
-            L.run([*argv, "-i", init.KEY, *COMMON, f"{directory}/up", f"{user}@{address}:{place}/{name}"], timeout=300)
+            L.run([*argv, "-i", KEY, *COMMON, f"{directory}/up", f"{user}@{address}:{place}/{name}"], timeout=300)
             there = self.ssh(address, f"/tbnode/bin/sha256sum {place}/{name}", user=user).out.split()[:1]
-            L.run([*argv, "-i", init.KEY, *COMMON, f"{user}@{address}:{place}/{name}", f"{directory}/{name}"], timeout=300)
+            L.run([*argv, "-i", KEY, *COMMON, f"{user}@{address}:{place}/{name}", f"{directory}/{name}"], timeout=300)
             if there != [want] or sha256(f"{directory}/{name}") != want:
                 bad.append(name)
             self.ssh(address, f"/tbnode/bin/rm {place}/{name}", user=user)
@@ -81,9 +86,9 @@ class Ssh(unittest.TestCase):
         return bad
 
     def test_copies(self):
-        _, address = self.start(init.pair(*SCRATCH)[1])
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1])
         self.assertEqual(self.copies(address, "root", "/", 200_000_000), [])
-        _, address = self.start(init.pair(*BUSYBOX)[1])
+        _, address = self.start(IMAGES.pair(*BUSYBOX)[1])
         self.ssh(address, "chmod 1777 /tmp")
         for user in ("root", "app", "lost"):
             self.assertEqual(self.copies(address, user, "/tmp", 3_000_000), [], user)
@@ -91,14 +96,14 @@ class Ssh(unittest.TestCase):
     def test_files_over_sftp(self):
         """What a file system over ssh needs."""
         for image in (SCRATCH, BUSYBOX):
-            _, address = self.start(init.pair(*image)[1])
+            _, address = self.start(IMAGES.pair(*image)[1])
             here = L.tmp("sftp")
             with open(f"{here}/a", "w", encoding="ascii") as f:
                 f.write("text\n")
             batch = f"mkdir /dir\nput {here}/a /dir/a\nrename /dir/a /dir/b\nsymlink b /dir/link\nchmod 600 /dir/b\n" \
                     f"ln /dir/b /dir/hard\nls -ln /dir\nget /dir/link {here}/back\ndf /dir\nrm /dir/hard\nrm /dir/link\nrm /dir/b\n" \
                     "rmdir /dir\n"
-            r = L.run(["sftp", "-q", "-b", "-", "-i", init.KEY, *COMMON, f"root@{address}"], input=batch, check=False)
+            r = L.run(["sftp", "-q", "-b", "-", "-i", KEY, *COMMON, f"root@{address}"], input=batch, check=False)
             self.assertEqual(r.rc, 0, r)
             self.assertRegex(r.out, r"-rw-------\s+\S+\s+(0|root)\s+(0|root)\s+5 .*/dir/b\n")
             with open(f"{here}/back", encoding="ascii") as f:
@@ -113,32 +118,32 @@ class Ssh(unittest.TestCase):
             with open(path, "rb") as f:
                 tree.setdefault(f"opt/lib/{os.path.basename(path)}", (f.read(), 0o755))
         tree["usr/local/bin/rsync"] = (b"#!/bin/sh\nLD_LIBRARY_PATH=/opt/lib exec /usr/bin/rsync \"$@\"\n", 0o755)
-        init.BASES["rsync"] = [*init.BASES["debian"], tree]
-        _, address = self.start(init.pair("rsync", "rsync", {"Cmd": ["sleep", "infinity"]})[1])
+        IMAGES.layers["rsync"] = [*IMAGES.layers["debian"], tree]
+        _, address = self.start(IMAGES.pair("rsync", "rsync", {"Cmd": ["sleep", "infinity"]})[1])
         here = L.tmp("rsync")
         for i in range(50):
             with open(f"{here}/{i}", "wb") as f:
                 f.write(os.urandom(20000))
         back = L.tmp("back")
-        shell = " ".join(["ssh", "-i", init.KEY, *COMMON])
+        shell = " ".join(["ssh", "-i", KEY, *COMMON])
         L.run(["rsync", "-a", "-e", shell, f"{here}/", f"root@{address}:/srv/"])
         L.run(["rsync", "-a", "-e", shell, f"root@{address}:/srv/", f"{back}/"])
         self.assertEqual([sha256(f"{here}/{i}") for i in range(50)], [sha256(f"{back}/{i}") for i in range(50)])
 
     def test_many(self):
-        _, address = self.start(init.pair(*SCRATCH)[1])
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1])
         # Thirty that say nothing hold their places; nobody else is refused for it.
         with contextlib.ExitStack() as stack:
             for _ in range(30):
                 idle = stack.enter_context(socket.create_connection((address, 22), timeout=20))
                 self.assertTrue(idle.recv(64).startswith(b"SSH-2.0-"))
-            argv = ["ssh", "-i", init.KEY, *COMMON, f"root@{address}", "echo yes"]
+            argv = ["ssh", "-i", KEY, *COMMON, f"root@{address}", "echo yes"]
             sessions = [subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in range(50)]
             self.assertEqual([s.communicate(timeout=120)[0] for s in sessions], [b"yes\n"] * 50)
         self.assertEqual([self.ssh(address, "exit 5").rc for _ in range(200)], [5] * 200)
 
     def test_sessions_on_one_connection(self):
-        _, address = self.start(init.pair(*SCRATCH)[1])
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1])
         control = ("-o", f"ControlPath={L.tmp('mux')}/s", "-o", "ControlMaster=auto", "-o", "ControlPersist=yes")
         self.assertEqual(self.ssh(address, "exit 0", options=control).rc, 0)
         for i in range(20):
@@ -148,7 +153,7 @@ class Ssh(unittest.TestCase):
 
     @contextlib.contextmanager
     def tunnel(self, address, *options):
-        p = subprocess.Popen(["ssh", "-i", init.KEY, *COMMON, "-o", "ExitOnForwardFailure=yes", *options, f"root@{address}",
+        p = subprocess.Popen(["ssh", "-i", KEY, *COMMON, "-o", "ExitOnForwardFailure=yes", *options, f"root@{address}",
                               "echo up; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             self.assertEqual(p.stdout.readline(), b"up\n")
@@ -159,7 +164,7 @@ class Ssh(unittest.TestCase):
             p.stdout.close()
 
     def test_forwarding(self):
-        image = init.pair(*BUSYBOX)[1]
+        image = IMAGES.pair(*BUSYBOX)[1]
         _, first = self.start(image)
         _, second = self.start(image, name="n2")
         data = os.urandom(300_000)
@@ -190,22 +195,22 @@ class Ssh(unittest.TestCase):
                 self.assertEqual(echoed("127.0.0.1", 7001), data)
             server.shutdown(socket.SHUT_RDWR)
         # -W: one node is the way to the other.
-        jump = f"ssh -i {init.KEY} {' '.join(COMMON)} -W %h:%p root@{first}"
+        jump = f"ssh -i {KEY} {' '.join(COMMON)} -W %h:%p root@{first}"
         r = self.ssh(second, "echo $SSH_CONNECTION", options=("-o", f"ProxyCommand={jump}"))
         self.assertEqual((r.rc, r.out.split()[:1]), (0, [first]), r)
 
     def test_agent_forwarding(self):
         for image in (SCRATCH, BUSYBOX):
-            _, address = self.start(init.pair(*image)[1])
-            r = L.run(["ssh-agent", "ssh", "-A", "-i", init.KEY, *COMMON, f"root@{address}", "test -S $SSH_AUTH_SOCK && echo yes"],
+            _, address = self.start(IMAGES.pair(*image)[1])
+            r = L.run(["ssh-agent", "ssh", "-A", "-i", KEY, *COMMON, f"root@{address}", "test -S $SSH_AUTH_SOCK && echo yes"],
                       check=False)
             self.assertEqual((r.rc, r.out), (0, "yes\n"), r)
 
     def test_environment(self):
-        _, address = self.start(init.pair(*BUSYBOX)[1])
+        _, address = self.start(IMAGES.pair(*BUSYBOX)[1])
         r = self.ssh(address, "env", user="app")
         env = dict(line.split("=", 1) for line in r.out.splitlines())
-        path = init.PATH[5:] + ":/tbnode/bin"
+        path = init_images.PATH[5:] + ":/tbnode/bin"
         want = {"USER": "app", "LOGNAME": "app", "HOME": "/home/app", "SHELL": "/bin/sh", "PATH": path, "SVDIR": "/run/tbnode/service"}
         self.assertEqual({k: env.pop(k, None) for k in want}, want)
         self.assertLessEqual(set(env), {"SSH_CONNECTION", "SSH_CLIENT", "SSH_PUBKEYINFO", "PWD", "SHLVL", "_", "OLDPWD"})
@@ -213,7 +218,7 @@ class Ssh(unittest.TestCase):
         self.assertEqual(r.out.split(), ["vt100", "/dev/pts/0", "/home/app"])
 
     def test_commands_and_signals(self):
-        _, address = self.start(init.pair(*SCRATCH)[1])
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1])
         r = self.ssh(address, "echo \"a  b\" | tr a c; false || exit 3")
         self.assertEqual((r.rc, r.out), (3, "c  b\n"))
         r = self.ssh(address, "cat; echo err >&2", input="through\n")
@@ -224,7 +229,7 @@ class Ssh(unittest.TestCase):
         self.assertEqual(self.ssh(address, options=("-T",), input="echo $0; exit 4\n").rc, 4)
 
     def test_no_terminals(self):
-        _, address = self.start(init.pair(*SCRATCH)[1], options=("--tmpfs", "/dev/pts"))
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1], options=("--tmpfs", "/dev/pts"))
         self.assertEqual(self.ssh(address, "echo yes").out, "yes\n")
         # Who insists on a terminal is told that there is none, and leaves.
         r = self.ssh(address, "echo yes", options=("-tt",))
@@ -232,7 +237,7 @@ class Ssh(unittest.TestCase):
         self.assertIn("PTY allocation request failed", r.err)
 
     def test_keys_of_one_user(self):
-        container, address = self.start(init.pair(*BUSYBOX)[1])
+        container, address = self.start(IMAGES.pair(*BUSYBOX)[1])
         key = make_key("ed25519")
         with open(f"{key}.pub", encoding="ascii") as f:
             public = f.read().strip()
@@ -250,7 +255,7 @@ class Ssh(unittest.TestCase):
         self.assertEqual(self.ssh(address, "true", key=key).rc, 255)
 
     def test_only_keys(self):
-        _, address = self.start(init.pair(*BUSYBOX)[1])
+        _, address = self.start(IMAGES.pair(*BUSYBOX)[1])
         r = L.run(["ssh", "-v", *COMMON, "-o", "LogLevel=DEBUG1", "-o", "PreferredAuthentications=none,password,keyboard-interactive",
                    f"root@{address}", "true"], check=False)
         self.assertEqual(r.rc, 255)
@@ -261,7 +266,7 @@ class Ssh(unittest.TestCase):
         """What OpenSSH 7.4 (2016) offers, one by one, and every kind of key."""
         kinds = {"ed25519": (), "ecdsa": (), "rsa": ("-b", "3072")}
         keys = {kind: make_key(kind, *options) for kind, options in kinds.items()}
-        _, address = self.start(init.pair(*SCRATCH)[1], keys=keys.values())
+        _, address = self.start(IMAGES.pair(*SCRATCH)[1], keys=keys.values())
         tried = [("KexAlgorithms", k) for k in ("curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256",
                                                 "diffie-hellman-group14-sha256")]
         tried += [("Ciphers", c) for c in ("chacha20-poly1305@openssh.com", "aes128-ctr", "aes256-ctr")]
@@ -279,7 +284,7 @@ class Ssh(unittest.TestCase):
             return (L.run(["ssh-keyscan", "-t", "ed25519", address], check=False).out.split() or [None])[-1]
 
         for options in (VOLUME, (*VOLUME, "--read-only")):
-            container, address = self.start(init.pair(*SCRATCH)[1], options=options)
+            container, address = self.start(IMAGES.pair(*SCRATCH)[1], options=options)
             first = host_key(address)
             L.docker("restart", "-t", "5", container)
             address = L.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", container).out.strip()
