@@ -365,12 +365,12 @@ def script(text):
 
 
 def _log(wanted):
-    """A log function: the lines that match, from there on, with numbers taken out, in order. Who sent a
+    """A log function: the lines that match, from there on, with numbers taken out; sorted, because several processes write it. Who sent a
     signal is PID 1's secret from a program of the original, and said by some as a node's."""
     def log(container):
         r = container.logs()
         found = [m.group() for line in (r.out + r.err).splitlines() for m in [re.search(f"({wanted}).*", line)] if m]
-        return [re.sub(r" from N\b", "", re.sub(r"[0-9a-f]{8,}|[0-9]+|\.+$", "N", text)) for text in found]
+        return sorted(re.sub(r" from N\b", "", re.sub(r"[0-9a-f]{8,}|[0-9]+|\.+$", "N", text)) for text in found)
     return log
 
 
