@@ -428,7 +428,7 @@ class Failures(unittest.TestCase):
         self.fails("UPPER//x", contains="UPPER")
         self.fails("plain:1", level="full", contains="use --builder docker")
         self.fails("plain:1", level="buildenv", contains="without a package tool", commands=("docker",))
-        self.fails("plain:1", platform="linux/arm64", contains="no payload for arm64")
+        self.fails("plain:1", platform="linux/arm/v7", contains="no payload for arm")
         self.fails("plain:1", platform="windows/amd64", contains="linux")
         self.fails("plain:1", project="../x", contains="project")
 
