@@ -427,6 +427,7 @@ class Failures(unittest.TestCase):
     def test_bad_requests(self):
         self.fails("UPPER//x", contains="UPPER")
         self.fails("plain:1", level="full", contains="use --builder docker")
+        D("augment", "plain:1", level="none")  # its files have to be looked at, so it is mirrored
         self.fails("plain:1", level="buildenv", contains="without a package tool", commands=("docker",))
         self.fails("plain:1", platform="linux/arm/v7", contains="no payload for arm")
         self.fails("plain:1", platform="windows/amd64", contains="linux")
