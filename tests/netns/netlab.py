@@ -128,11 +128,12 @@ def class_rate(device):
 
 
 def snapshot():
-    """Everything about links and queues that must be the same after removal, without counters and timers."""
+    """Everything about links and queues that must be the same after removal, without counters, timers, and what the kernel
+    finds out about a link in its own time (linkwatch)."""
 
     def stable(value):
         if isinstance(value, dict):
-            return {k: stable(v) for k, v in value.items() if not k.endswith('_timer')}
+            return {k: stable(v) for k, v in value.items() if not k.endswith('_timer') and k != 'operstate'}
         return [stable(v) for v in value] if isinstance(value, list) else value
 
     return {

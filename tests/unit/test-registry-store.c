@@ -22,6 +22,9 @@
 
 /* ---- places ---- */
 
+#define WITH_DIGEST \
+        "docker-archive:x:y@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+
 static void test_places(void **state)
 {
         static const struct {
@@ -39,9 +42,7 @@ static void test_places(void **state)
                         REGISTRY_PLACE_DOCKER_ARCHIVE},
         };
         static const char *const bad[] = {"", "oci:", "oci::x", "oci:x:", "oci:x:a b", "oci:x:\xff",
-                "docker-archive:", "docker-archive:x:UPPER", "docker://", "docker-archive:x:",
-                "docker-archive:x:y@sha256:"
-                "0000000000000000000000000000000000000000000000000000000000000000"};
+                "docker-archive:", "docker-archive:x:UPPER", "docker://", "docker-archive:x:", WITH_DIGEST};
 
         for (size_t i = 0; i < ELEMENTSOF(good); i++) {
                 _cleanup_(registry_place_freep) RegistryPlace *p = NULL;
