@@ -230,8 +230,8 @@ static int files_ref(const Run *run, RegistryRef **ret, TbError **err)
 }
 
 /*
- * What the files say: from beside the mirror, else from the layers, which have streamed by or are read now. A recipe
- * needs it to be sure that nothing is in its way; to print a Dockerfile it is only looked at when it is in it.
+ * What the files say: from beside the mirror, else from the layers, which have streamed by or are read now. A recipe with
+ * packages needs it; of what comes from elsewhere it is known as well that nothing is in our way.
  */
 static int collect_files(Run *run, TbError **err)
 {
@@ -239,7 +239,12 @@ static int collect_files(Run *run, TbError **err)
         bool only_text = run->op == AUGMENT_OP_DOCKERFILE;
         int r;
 
-        if (!run->scan && (run->result.as_is || (only_text && run->request->level < AUGMENT_LEVEL_BUILDENV)))
+        /* Nothing streams by: for a text, or a base that the testbed pushed itself, layers are read only when it takes what
+         * they say. */
+        if (!run->scan &&
+                (run->result.as_is ||
+                        ((only_text || run->names.base_is_local) &&
+                                run->request->level < AUGMENT_LEVEL_BUILDENV)))
                 return 0;
         r = files_ref(run, &kept, err);
         if (r < 0)
@@ -259,7 +264,7 @@ static int collect_files(Run *run, TbError **err)
                          &run->facts->files, err)) < 0)
                 return r;
         run->scan = base_files_free(run->scan);
-        if (only_text || (run->names.base_is_local && run->result.as_is))
+        if (only_text)
                 return 0;
         return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
 }
