@@ -233,6 +233,8 @@ class Interactive(PairCase):
             t.expect(r"ready\r\n")
             t.resize(45, 123)
             t.ask("echo\n", r"resized\r\n")
+        # What is typed before the prompt is thrown away by a line editor that then turns the terminal over (TCSAFLUSH).
+        t.ask("\n", "# ")
         t.send("exit 9\n")
         return t.close()
 
