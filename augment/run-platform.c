@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "augment/build-native.h"
+#include "augment/dockerfile.h"
+#include "augment/run-internal.h"
+#include "common/cleanup.h"
+#include "common/strv.h"
+#include "common/units.h"
+
+/* The reference that the mirror keeps of this digest and platform. */
+static int mirror_ref(const Run *run, RegistryRef **ret, TbError **err)
+{
+        _cleanup_free_ char *tag =
+                augment_mirror_digest_tag(&run->result.source_digest, run->request->platform);
+
+        if (!tag)
+                return tb_error_oom(err);
+        return registry_ref_new(run->names.registry_host, run->names.mirror_repository, tag, NULL, ret, err);
+}
+
+/* From the mirror when it is there (then nothing is asked of the source), else from the source. */
+static int read_base(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        int r;
+
+        if (!run->repair && !run->names.base_is_local) {
+                r = mirror_ref(run, &mirror, err);
+                if (r < 0)
+                        return r;
+                r = registry_get_manifest(run->client, mirror, &run->base, &e);
+                if (r >= 0 && !registry_manifest_is_index(run->base)) {
+                        run->mirrored = true;
+                        return 0;
+                }
+                run->base = registry_manifest_free(run->base);
+                if (r < 0 && r != -ENOENT) {
+                        tb_error_prefix(&e, "cannot read the mirror");
+                        return tb_error_move(err, &e);
+                }
+        }
+        run->mirrored = false;
+        return registry_get_image(run->client, run->pinned, &run->platform, &run->base, NULL, err);
+}
+
+static int read_config(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
+        _cleanup_free_ char *data = NULL;
+        size_t size;
+        int r;
+
+        if (run->mirrored) {
+                r = mirror_ref(run, &mirror, err);
+                if (r < 0)
+                        return r;
+        }
+        r = registry_get_blob(run->client, mirror ? mirror : run->pinned, &run->base->config.digest,
+                run->base->config.size, IMAGE_CONFIG_MAX, &data, &size, err);
+        if (r < 0)
+                return r;
+        if (!run->mirrored)
+                run->result.bytes.downloaded += size;
+        if ((r = image_config_parse(data, size, &run->config, err)) < 0 ||
+                (r = image_facts_collect(run->config, &run->facts, err)) < 0)
+                return r;
+        if (run->config->n_diff_ids != run->base->n_layers)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
+                        "the image is broken: its configuration has %zu layers and its manifest %zu",
+                        run->config->n_diff_ids, run->base->n_layers);
+        if (!tb_streq(run->config->architecture, run->platform.architecture))
+                return tb_error_set(err, TB_ERROR_CONFIG, -ENOENT,
+                        "the image is for %s, not for %s; use --platform %s", run->facts->platform,
+                        run->request->platform, run->facts->platform);
+        return 0;
+}
+
+/* A Dockerfile alone is whoever's who builds it. */
+static int check(const Run *run, TbError **err)
+{
+        AugmentBuilder builder = run->request->builder;
+
+        if (run->op == AUGMENT_OP_DOCKERFILE)
+                builder = run->request->level >= AUGMENT_LEVEL_BUILDENV ? AUGMENT_BUILDER_DOCKER
+                                                                        : AUGMENT_BUILDER_NATIVE;
+        return image_facts_check(run->facts, run->config, run->request->level, builder, err);
+}
+
+/* What is to be done, as far as the configuration tells: what it refuses is refused before anything moves. */
+static int decide(Run *run, TbError **err)
+{
+        run->result.base_digest = run->base->digest;
+        run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
+        return run->result.as_is ? 0 : check(run, err);
+}
+
+/* Where the facts about the base's files are kept: not in a repository that is somebody else's. */
+static int files_ref(const Run *run, RegistryRef **ret, TbError **err)
+{
+        const AugmentNames *n = &run->names;
+
+        return registry_ref_new(n->registry_host,
+                n->base_is_local ? n->target_repository : n->mirror_repository, NULL, &run->base->digest,
+                ret, err);
+}
+
+/*
+ * What the files say: from beside the mirror, else from the layers, which have streamed by or are read now. A recipe with
+ * packages needs it; of what comes from elsewhere it is known as well that nothing is in our way.
+ */
+static int collect_files(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *kept = NULL, *layers = NULL;
+        bool only_text = run->op == AUGMENT_OP_DOCKERFILE;
+        int r;
+
+        /* Nothing streams by: for a text, or a base that the testbed pushed itself, layers are read only when it takes what
+         * they say. */
+        if (!run->scan &&
+                (run->result.as_is ||
+                        ((only_text || run->names.base_is_local) &&
+                                run->request->level < AUGMENT_LEVEL_BUILDENV)))
+                return 0;
+        r = files_ref(run, &kept, err);
+        if (r < 0)
+                return r;
+        if (!run->scan) {
+                r = base_files_load(run->client, kept, &run->base->digest, &run->facts->files, err);
+                if (r != 0)
+                        return r < 0 ? r : 0;
+                r = base_files_new(run->base, run->config, &run->scan, err);
+                if (r < 0)
+                        return r;
+        }
+        r = run->mirrored ? mirror_ref(run, &layers, err)
+                          : registry_ref_with(run->source, NULL, &run->base->digest, &layers, err);
+        if (r < 0 ||
+                (r = base_files_finish(run->scan, run->client, layers, &run->result.bytes.downloaded,
+                         &run->facts->files, err)) < 0)
+                return r;
+        run->scan = base_files_free(run->scan);
+        if (only_text)
+                return 0;
+        return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
+}
+
+/* Makes the recipe. */
+static int plan(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *name = NULL;
+        _cleanup_free_ char *text = NULL;
+        RecipeInput input;
+        int r;
+
+        r = image_facts_to_json(run->facts, run->config, &run->result.facts, err);
+        if (r < 0 || run->result.as_is)
+                return r;
+        r = check(run, err);
+        if (r < 0)
+                return r;
+        if (run->source->tag) {
+                r = registry_ref_with(run->source, run->source->tag, NULL, &name, err);
+                if (r < 0)
+                        return r;
+                text = registry_ref_to_string(name);
+        } else {
+                text = registry_ref_name(run->source);
+        }
+        if (!text)
+                return tb_error_oom(err);
+        input = (RecipeInput){
+                .config = run->config,
+                .facts = run->facts,
+                .payload = run->payload,
+                .level = run->request->level,
+                .base_name = text,
+                .base_digest = run->base->digest,
+        };
+        r = recipe_make(&input, &run->recipe, err);
+        return r < 0 ? r : dockerfile_render(run->recipe, &run->result.dockerfile, err);
+}
+
+static void on_copy_progress(const RegistryCopyProgress *c, void *userdata)
+{
+        Run *run = userdata;
+        AugmentProgress p = {
+                .stage = (char *) "mirror",
+                .done = c->bytes_done,
+                .total = c->bytes_total,
+        };
+
+        if (run->hooks->progress)
+                run->hooks->progress(&p, run->hooks->userdata);
+}
+
+/* The mirror's moving tag follows the source's. */
+static int follow_tag(Run *run, TbError **err)
+{
+        _cleanup_registry_descriptor_ RegistryDescriptor d = {};
+        _cleanup_(registry_ref_freep) RegistryRef *moving = NULL;
+        int r;
+
+        if (!run->names.mirror_tag)
+                return 0;
+        r = registry_ref_new(run->names.registry_host, run->names.mirror_repository, run->names.mirror_tag,
+                NULL, &moving, err);
+        if (r < 0)
+                return r;
+        r = registry_resolve(run->client, moving, &d, err);
+        if (r < 0 || (r > 0 && tb_digest_equal(&d.digest, &run->base->digest)))
+                return r;
+        return registry_put_manifest(run->client, moving,
+                registry_manifest_kind_to_media_type(run->base->kind), run->base->data, run->base->size,
+                NULL, err);
+}
+
+static int copy_base(Run *run, TbError **err)
+{
+        _cleanup_registry_copy_result_ RegistryCopyResult copied = {};
+        _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
+        RegistryCopyOptions options = {
+                .repair = run->repair,
+                .progress = on_copy_progress,
+                .progress_userdata = run,
+        };
+        int r;
+
+        r = base_files_new(run->base, run->config, &run->scan, err);
+        if (r < 0)
+                return r;
+        options.tap = base_files_tap(run->scan);
+        if ((r = registry_ref_with(run->source, NULL, &run->base->digest, &source, err)) < 0 ||
+                (r = mirror_ref(run, &target, err)) < 0 ||
+                (r = registry_copy(run->client, source, target, &options, &copied, err)) < 0)
+                return r;
+        run->result.bytes.downloaded += copied.bytes_downloaded;
+        run->result.bytes.uploaded += copied.bytes_uploaded;
+        run->result.bytes.mounted += copied.bytes_mounted;
+        run->mirrored = true;
+        return 0;
+}
+
+static int mirror(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        if (!run->names.base_is_local) {
+                if (!run->mirrored && (r = copy_base(run, err)) < 0)
+                        return r;
+                r = follow_tag(run, err);
+                if (r < 0)
+                        return r;
+        }
+        r = registry_ref_new(
+                run->names.registry_host, run->names.mirror_repository, NULL, &run->base->digest, &ref, err);
+        if (r < 0)
+                return r;
+        free(run->result.base);
+        run->result.base = registry_ref_to_string(ref);
+        return run->result.base ? 0 : tb_error_oom(err);
+}
+
+static int push(Run *run, TbError **err)
+{
+        _cleanup_free_ char *config = NULL;
+        NativePush p = {
+                .client = run->client,
+                .names = &run->names,
+                .base = run->base,
+                .recipe = run->recipe,
+                .key_tag = run->result.key_tag,
+                .bytes = &run->result.bytes,
+        };
+        uint64_t started = tb_now_us();
+        int r;
+
+        /* Nothing to write: the image is the one that was named. */
+        if (run->names.base_is_local && run->request->level == AUGMENT_LEVEL_NONE) {
+                run->result.digest = run->base->digest;
+                return 0;
+        }
+        if (run->recipe) {
+                run_stage(run, "build");
+                if ((r = native_apply_config(run->config, run->recipe, err)) < 0 ||
+                        (r = image_config_dump(run->config, &config, &p.config_size, err)) < 0)
+                        return r;
+                p.config = config;
+                run->result.timings.build = tb_now_us() - started;
+        }
+        run_stage(run, "push");
+        started = tb_now_us();
+        r = native_push(&p, &run->result.digest, err);
+        run->result.timings.push = tb_now_us() - started;
+        return r;
+}
+
+/* Reading, mirroring and, for AUGMENT_OP_AUGMENT, building. */
+static int run_base(Run *run, TbError **err)
+{
+        uint64_t started = tb_now_us();
+        int r;
+
+        run_stage(run, "facts");
+        if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
+                return r;
+        run->result.timings.facts = tb_now_us() - started;
+
+        if (run->op != AUGMENT_OP_DOCKERFILE) {
+                started = tb_now_us();
+                run_stage(run, "mirror");
+                r = mirror(run, err);
+                run->result.timings.mirror = tb_now_us() - started;
+                if (r < 0)
+                        return r;
+        }
+
+        started = tb_now_us();
+        if ((r = collect_files(run, err)) < 0 || (r = plan(run, err)) < 0)
+                return r;
+        run->result.timings.facts += tb_now_us() - started;
+        if (run->op == AUGMENT_OP_DOCKERFILE || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))
+                return 0;
+        return push(run, err);
+}
+
+void run_platform_done(Run *run)
+{
+        run->recipe = recipe_free(run->recipe);
+        run->scan = base_files_free(run->scan);
+        run->facts = image_facts_free(run->facts);
+        run->config = image_config_free(run->config);
+        run->base = registry_manifest_free(run->base);
+        json_decref(run->result.facts);
+        run->result.facts = NULL;
+        free(run->result.dockerfile);
+        run->result.dockerfile = NULL;
+}
+
+int run_platform(Run *run, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+        int r;
+
+        r = run_base(run, &e);
+        if ((r == -ESTALE || (r == -ENOENT && run->mirrored)) && !run->names.base_is_local) {
+                /* Somebody has cleaned the mirror up: its tag is there, blobs are not. Copy again. */
+                e = tb_error_free(e);
+                run_platform_done(run);
+                run->repair = true;
+                r = run_base(run, &e);
+        }
+        return r < 0 ? tb_error_move(err, &e) : 0;
+}
