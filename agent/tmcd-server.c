@@ -129,7 +129,7 @@ void tmcd_server_look(TmcdServer *s, const Node *n)
                 return;
         stop(s);
         /* Nodes of any style may reach it: emulab.md c.5. */
-        n->manager->site.agent = (FwNetwork){.address = address, .prefix = 32};
+        n->manager->site.agent = fw_network_ipv4(address);
         n->manager->site.agent_port = config->port;
         if (start(s, address, &err) >= 0)
                 s->refused = (struct in_addr){};

@@ -1,38 +1,51 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include "netctl/fw.h"
+#include "netctl/fw-model.h"
 
-/* What a firewall back end is told; made by netctl.c from verified links. */
+/* What a firewall back end is told and tells. */
 
-typedef struct FwInterface {
-        char ifname[IFNAMSIZ]; /* host side of the veth */
-        bool bridged;          /* a bridge port (physdev), else routed directly (-i/-o) */
-        bool filtered, pinned; /* as in NetctlInterface */
-        struct in_addr ipv4;
-} FwInterface;
+/* Packets and bytes that a node's rules have seen, by verdict. */
+typedef struct FwCounters {
+        uint64_t packets[_FW_DIRECTION_MAX],
+                bytes[_FW_DIRECTION_MAX]; /* entered the node's chain of that direction */
+        uint64_t dropped_identity, dropped_isolation, dropped_rules; /* packets */
+} FwCounters;
 
-typedef struct FwNode {
-        const char *id;
-        FwStyle style; /* FW_NONE: remove */
-        const FwInterface *interfaces;
-        size_t n_interfaces;
-} FwNode;
+/* One rule as read back. */
+typedef struct FwRuleCount {
+        FwRule rule; /* .origin is not known to the kernel: filled in by comparing with what is declared, else USER */
+        uint64_t packets, bytes;
+} FwRuleCount;
+
+/* What the kernel has of one node. */
+typedef struct FwReadback {
+        bool present;  /* something of this node is there */
+        bool intact;   /* ... and all of it is as declared */
+        FwStyle style; /* the declared one when intact, else _FW_STYLE_INVALID */
+        FwCounters counters;
+        FwRuleCount *rules[_FW_DIRECTION_MAX];
+        size_t n_rules[_FW_DIRECTION_MAX];
+} FwReadback;
+void fw_readback_done(FwReadback *r);
 
 typedef struct FwOutcome {
         bool *changed; /* caller's array, one per node: this call wrote something for it */
-        bool *present; /* its chains are there afterwards */
+        bool *present; /* its rules are there afterwards */
         bool bridge_nf_enabled;
         unsigned long commits, sysctl_writes, removed;
 } FwOutcome;
 
 typedef struct FwBackend {
         const char *name;
-        /* Brings the nodes' rules to what is declared with at most one commit for all; chains of nodes not given stay.
-         * With `sweep`, chains of ids that `keep` (NULL-terminated) does not hold are removed as well. All or nothing.
-         * `enable_bridge_nf`: as NetctlOptions. */
+        /* Brings the nodes' rules (and their address translation) to what is declared, with at most one commit per table
+         * for all; nodes not given stay. With `sweep`, what belongs to ids that `keep` (NULL-terminated) does not hold is
+         * removed as well, and with nobody kept everything of ours. All or nothing for each table, tables in an order in
+         * which no moment is more open than before and after. `enable_bridge_nf`: as NetctlOptions. */
         int (*apply)(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,
                 bool enable_bridge_nf, FwOutcome *ret, TbError **err);
+        /* Reads the kernel for these nodes; `ret` has one entry per node. Writes nothing. */
+        int (*read)(const FwSite *site, const FwNode *nodes, size_t n, FwReadback *ret, TbError **err);
 } FwBackend;
 
 extern const FwBackend fw_iptables;

@@ -6,6 +6,7 @@
 #include <linux/netfilter/xt_conntrack.h>
 #include <linux/netfilter/xt_physdev.h>
 #include <linux/netfilter/xt_tcpudp.h>
+#include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,6 @@
 #include "common/strv.h"
 
 #define RULE_SIZE_MAX 1024
-#define PORT_SSH 22
-#define PORT_DNS 53
-#define PORT_NTP 123
 
 /* A rule under construction. */
 typedef struct Draft {
@@ -148,7 +146,7 @@ static void put_ifname(const char *ifname, char name[static IFNAMSIZ], unsigned 
 /* The packet came in through / leaves through the node's veth. */
 static void match_in(Draft *d, const FwInterface *i)
 {
-        if (i->bridged) {
+        if (i->bridge != 0) {
                 struct xt_physdev_info p;
                 memset(&p, 0, sizeof(p));
                 p.bitmask = XT_PHYSDEV_OP_IN;
@@ -160,7 +158,7 @@ static void match_in(Draft *d, const FwInterface *i)
 
 static void match_out(Draft *d, const FwInterface *i)
 {
-        if (i->bridged) {
+        if (i->bridge != 0) {
                 struct xt_physdev_info p;
                 memset(&p, 0, sizeof(p));
                 p.bitmask = XT_PHYSDEV_OP_OUT | XT_PHYSDEV_OP_BRIDGED;
@@ -186,115 +184,96 @@ static struct in_addr prefix_mask(uint8_t prefix)
 
 static void match_source(Draft *d, const FwNetwork *n)
 {
-        d->entry.ip.src = n->address;
+        d->entry.ip.src = n->ipv4;
         d->entry.ip.smsk = prefix_mask(n->prefix);
 }
 
 static void match_destination(Draft *d, const FwNetwork *n)
 {
-        d->entry.ip.dst = n->address;
+        d->entry.ip.dst = n->ipv4;
         d->entry.ip.dmsk = prefix_mask(n->prefix);
 }
 
-static void match_port(Draft *d, uint16_t protocol, uint16_t port)
+static void match_ports(Draft *d, const FwRule *rule)
 {
-        d->entry.ip.proto = protocol;
-        if (protocol == IPPROTO_TCP) {
+        FwPorts from = rule->source_ports, to = rule->destination_ports;
+
+        if (from.last == 0)
+                from = (FwPorts){.last = UINT16_MAX};
+        if (to.last == 0)
+                to = (FwPorts){.last = UINT16_MAX};
+        if (rule->protocol == IPPROTO_TCP) {
                 struct xt_tcp m;
                 memset(&m, 0, sizeof(m));
-                m.spts[1] = UINT16_MAX;
-                m.dpts[0] = m.dpts[1] = port;
+                m.spts[0] = from.first;
+                m.spts[1] = from.last;
+                m.dpts[0] = to.first;
+                m.dpts[1] = to.last;
                 draft_match(d, "tcp", 0, &m, sizeof(m));
         } else {
                 struct xt_udp m;
                 memset(&m, 0, sizeof(m));
-                m.spts[1] = UINT16_MAX;
-                m.dpts[0] = m.dpts[1] = port;
+                m.spts[0] = from.first;
+                m.spts[1] = from.last;
+                m.dpts[0] = to.first;
+                m.dpts[1] = to.last;
                 draft_match(d, "udp", 0, &m, sizeof(m));
         }
 }
 
-static void add_replies(Rules *r)
+static void match_echo(Draft *d)
+{
+        struct ipt_icmp m;
+
+        memset(&m, 0, sizeof(m));
+        m.type = ICMP_ECHO;
+        m.code[1] = 0xff;
+        draft_match(d, "icmp", 0, &m, sizeof(m));
+}
+
+static void match_states(Draft *d, uint8_t states)
 {
         struct xt_conntrack_mtinfo3 m;
-        Draft d;
 
         memset(&m, 0, sizeof(m));
         m.match_flags = XT_CONNTRACK_STATE;
-        m.state_mask = XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED) | XT_CONNTRACK_STATE_BIT(IP_CT_RELATED);
-        draft_begin(&d);
-        draft_match(&d, "conntrack", 3, &m, sizeof(m));
-        rules_add(r, &d, IPTC_LABEL_RETURN);
+        if (states & FW_STATE_ESTABLISHED)
+                m.state_mask |= XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED);
+        if (states & FW_STATE_RELATED)
+                m.state_mask |= XT_CONNTRACK_STATE_BIT(IP_CT_RELATED);
+        draft_match(d, "conntrack", 3, &m, sizeof(m));
 }
 
-static void add_icmp(Rules *r)
+static void add_rule(Rules *r, const FwRule *rule)
 {
         Draft d;
 
         draft_begin(&d);
-        d.entry.ip.proto = IPPROTO_ICMP;
-        rules_add(r, &d, IPTC_LABEL_RETURN);
+        if (rule->source.family == AF_INET)
+                match_source(&d, &rule->source);
+        if (rule->destination.family == AF_INET)
+                match_destination(&d, &rule->destination);
+        d.entry.ip.proto = rule->protocol;
+        if (rule->source_ports.last || rule->destination_ports.last)
+                match_ports(&d, rule);
+        if (rule->echo)
+                match_echo(&d);
+        if (rule->states)
+                match_states(&d, rule->states);
+        rules_add(r, &d, rule->verdict == FW_ALLOW ? IPTC_LABEL_RETURN : IPTC_LABEL_DROP);
 }
 
-static void add_port(Rules *r, const FwNetwork *to, uint16_t protocol, uint16_t port)
+/* What concerns IPv4. */
+static void add_list(Rules *r, const FwRules *list)
 {
-        Draft d;
-
-        draft_begin(&d);
-        if (to)
-                match_destination(&d, to);
-        match_port(&d, protocol, port);
-        rules_add(r, &d, IPTC_LABEL_RETURN);
-}
-
-static void add_networks(Rules *r, const FwNetwork *networks, size_t n, bool source)
-{
-        for (size_t i = 0; i < n; i++) {
-                Draft d;
-                draft_begin(&d);
-                if (source)
-                        match_source(&d, networks + i);
-                else
-                        match_destination(&d, networks + i);
-                rules_add(r, &d, IPTC_LABEL_RETURN);
-        }
-}
-
-/* "To the node": fw.h, Styles. */
-static void compile_in(const FwSite *site, FwStyle style, Rules *r)
-{
-        add_replies(r);
-        if (style == FW_BASIC) {
-                add_port(r, NULL, IPPROTO_TCP, PORT_SSH);
-                add_icmp(r);
-        }
-        add_networks(r, site->gateways, site->n_gateways, true);
-        if (style == FW_CLOSED)
-                add_networks(r, site->servers, site->n_servers, true);
-        rules_add_jump(r, IPTC_LABEL_DROP);
-}
-
-static void compile_out(const FwSite *site, FwStyle style, Rules *r)
-{
-        add_replies(r);
-        for (size_t i = 0; i < site->n_dns; i++) {
-                add_port(r, site->dns + i, IPPROTO_UDP, PORT_DNS);
-                add_port(r, site->dns + i, IPPROTO_TCP, PORT_DNS);
-        }
-        for (size_t i = 0; i < site->n_ntp; i++)
-                add_port(r, site->ntp + i, IPPROTO_UDP, PORT_NTP);
-        if (site->agent_port != 0)
-                add_port(r, &site->agent, IPPROTO_TCP, site->agent_port);
-        if (style == FW_BASIC) {
-                add_icmp(r);
-                add_networks(r, site->gateways, site->n_gateways, false);
-        }
-        rules_add_jump(r, IPTC_LABEL_DROP);
+        for (size_t i = 0; i < list->n; i++)
+                if (list->v[i].family != AF_INET6)
+                        add_rule(r, list->v + i);
 }
 
 static bool has_style_rules(FwStyle s)
 {
-        return s == FW_BASIC || s == FW_CLOSED;
+        return s == FW_BASIC || s == FW_CLOSED || s == FW_ELABINELAB;
 }
 
 /* Rules of the out chain that depend on the veth: pinned sources, and veths that the style does not hold for. */
@@ -307,7 +286,7 @@ static void compile_sources(const FwNode *node, Rules *r)
                         continue;
                 draft_begin(&d);
                 match_in(&d, x);
-                match_source(&d, &(FwNetwork){.address = x->ipv4, .prefix = 32});
+                match_source(&d, &(FwNetwork){.family = AF_INET, .ipv4 = x->ipv4, .prefix = 32});
                 d.entry.ip.invflags |= IPT_INV_SRCIP;
                 rules_add(r, &d, IPTC_LABEL_DROP);
         }
@@ -336,17 +315,18 @@ static void compile_dispatch(const FwNode *node, NodeRules *r)
                                 match_in(&d, x);
                                 rules_add(both[k], &d, r->out_chain);
                         }
-                        r->bridged |= x->bridged;
+                        r->bridged |= x->bridge != 0;
                 }
                 if (!styled)
                         continue;
                 draft_begin(&d);
                 match_out(&d, x);
                 rules_add(&r->forward, &d, r->in_chain);
-                if (x->bridged && x->ipv4.s_addr) {
+                if (x->bridge != 0 && x->ipv4.s_addr) {
                         /* Routed by the host into the bridge: the port is not known yet in FORWARD (xt_physdev). */
                         draft_begin(&d);
-                        match_destination(&d, &(FwNetwork){.address = x->ipv4, .prefix = 32});
+                        match_destination(
+                                &d, &(FwNetwork){.family = AF_INET, .ipv4 = x->ipv4, .prefix = 32});
                         match_not_bridged(&d);
                         rules_add(&r->forward, &d, r->in_chain);
                 }
@@ -375,19 +355,20 @@ bool fw_chain_id(const char *chain, char ret[static FW_ID_LENGTH + 1])
 
 int node_rules_compile(const FwSite *site, const FwNode *node, NodeRules *ret, TbError **err)
 {
-        static const FwSite no_site;
+        _cleanup_fw_policy_ FwPolicy policy = {};
         NodeRules r = {};
 
-        if (!site)
-                site = &no_site;
+        int k = fw_policy_compile(site, node, &policy, err);
+        if (k < 0)
+                return k;
         fw_chain_names(node->id, r.in_chain, r.out_chain);
         if (node->style != FW_NONE) {
                 r.has_out = true;
                 r.has_in = has_style_rules(node->style);
                 compile_sources(node, &r.out);
                 if (r.has_in) {
-                        compile_out(site, node->style, &r.out);
-                        compile_in(site, node->style, &r.in);
+                        add_list(&r.out, policy.list + FW_OUT);
+                        add_list(&r.in, policy.list + FW_IN);
                 }
                 compile_dispatch(node, &r);
         }

@@ -184,12 +184,17 @@ static int apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
         for (size_t i = 0; i < w->n_ifaces; i++) {
                 const Iface *x = w->ifaces + i;
                 interfaces[i] = (FwInterface){
-                        .bridged = x->host.master != 0,
+                        .ifindex = x->host.ifindex,
+                        .bridge = x->host.master,
                         .filtered = x->want->filtered,
                         .pinned = x->want->pinned,
                         .ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4,
                 };
                 memcpy(interfaces[i].ifname, x->host.name, sizeof(interfaces[i].ifname));
+                memcpy(interfaces[i].mac, x->want->mac, sizeof(interfaces[i].mac));
+                const Link *bridge = links_find(&w->links, x->host.master);
+                if (bridge)
+                        memcpy(interfaces[i].bridge_name, bridge->name, sizeof(bridge->name));
         }
         for (size_t i = 0; i < w->n_nodes; i++) {
                 if (w->nodes[i].parts == NETCTL_SHAPES)
@@ -205,6 +210,8 @@ static int apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                         continue;
                 nodes[count] = (FwNode){
                         .id = w->nodes[i].id,
+                        .name = w->nodes[i].name ? w->nodes[i].name : w->nodes[i].id,
+                        .agent = true,
                         .style = w->nodes[i].style,
                         .interfaces = interfaces + w->first[i],
                         .n_interfaces = w->first[i + 1] - w->first[i],

@@ -10,12 +10,13 @@ static void test_networks(void **state)
 {
         TbError *err = NULL;
         FwNetwork n;
-        static const char *const bad[] = {"", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "::1", "10.0.0.0/",
-                "a", "10.0.0.0/8 ", "1.2.3.4.5.6.7.8.9.10.11.12"};
+        static const char *const bad[] = {"", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "10.0.0.0/", "a",
+                "10.0.0.0/8 ", "fd00::1/8", "fd00::/129", "fd00:::", "::ffff:1.2.3.4.5",
+                "1.2.3.4.5.6.7.8.9.10.11.12"};
 
         assert_ok(fw_network_parse("10.1.0.0/16", &n, &err), err);
         assert_int_equal(n.prefix, 16);
-        assert_int_equal(ntohl(n.address.s_addr), 0x0a010000);
+        assert_int_equal(ntohl(n.ipv4.s_addr), 0x0a010000);
         assert_ok(fw_network_parse("0.0.0.0/0", &n, &err), err);
         assert_ok(fw_network_parse("10.1.2.3", &n, &err), err);
         assert_int_equal(n.prefix, 32);
@@ -43,7 +44,7 @@ static void test_chain_names(void **state)
 static void test_styles(void **state)
 {
         FwInterface veth = {.ifname = "veth1",
-                .bridged = true,
+                .bridge = 7,
                 .filtered = true,
                 .pinned = true,
                 .ipv4 = {.s_addr = htonl(0x0a090001)}};
@@ -83,7 +84,7 @@ static void test_styles(void **state)
 static void test_rules_are_well_formed(void **state)
 {
         FwInterface veth = {.ifname = "fifteen-chars-x",
-                .bridged = true,
+                .bridge = 7,
                 .filtered = true,
                 .pinned = true,
                 .ipv4 = {.s_addr = 1}};
@@ -134,7 +135,7 @@ static void __attribute__((noinline)) dirty_stack(int value)
 static void test_bytes_do_not_depend_on_the_stack(void **state)
 {
         FwInterface veth = {
-                .ifname = "veth1", .bridged = true, .filtered = true, .pinned = true, .ipv4 = {.s_addr = 1}};
+                .ifname = "veth1", .bridge = 7, .filtered = true, .pinned = true, .ipv4 = {.s_addr = 1}};
         FwNode node = {.id = "abc", .style = FW_BASIC, .interfaces = &veth, .n_interfaces = 1};
         FwSite site = {.n_dns = 1, .n_ntp = 1};
         NodeRules r[2];
