@@ -5,7 +5,7 @@
 
 #include "agent/augment-job.h"
 #include "agent/registry-session.h"
-#include "agent/worker.h"
+#include "agent/worker-pool.h"
 #include "augment/build-docker.h"
 #include "augment/cache.h"
 #include "common/cleanup.h"
@@ -55,6 +55,7 @@ struct JobQueue {
         Manager *manager;
         Job *jobs; /* oldest first */
         RegistrySession *session;
+        WorkerPool *workers;
         sd_event_source *pump;
 };
 
@@ -65,11 +66,25 @@ static bool job_can_step(const Job *j);
 
 int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
 {
+        const Config *c = &m->config;
         JobQueue *q = calloc(1, sizeof(*q));
+        int r;
 
         if (!q)
                 return tb_error_oom(err);
         q->manager = m;
+        r = worker_pool_new(m->event,
+                &(WorkerProcessOptions){
+                        .path = augment_worker_path(),
+                        .user = c->worker_user,
+                        .memory = c->job_memory,
+                        .cpu_sec = c->job_timeout_usec / 1000000 + 1,
+                },
+                c->job_timeout_usec, &q->workers, err);
+        if (r < 0) {
+                free(q);
+                return r;
+        }
         *ret = q;
         return 0;
 }
@@ -105,6 +120,7 @@ JobQueue *job_queue_free(JobQueue *q)
         sd_event_source_disable_unref(q->pump);
         while (q->jobs)
                 job_free(q->jobs);
+        worker_pool_free(q->workers);
         registry_session_unref(q->session);
         free(q);
         return NULL;
@@ -184,6 +200,7 @@ static void queue_pump(JobQueue *q)
 static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
 {
         JobQueue *q = j->queue;
+        bool worked = j->worker || j->build;
 
         j->finishing = true; /* nobody joins, and a waiter that leaves now frees nothing */
         if (err)
@@ -197,6 +214,8 @@ static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
         }
         job_free(j);
         queue_pump(q);
+        if (worked)
+                worker_pool_refill(q->workers);
 }
 
 static void job_progress(Job *j, const json_t *line)
@@ -258,7 +277,6 @@ static void on_worker_done(Worker *w, const AugmentResult *result, const TbError
 
 static void job_work(Job *j)
 {
-        const Config *c = &j->queue->manager->config;
         _cleanup_error_ TbError *err = NULL;
         _cleanup_free_ char *text = NULL, *host_config = NULL;
         AugmentOp op = j->op;
@@ -274,13 +292,9 @@ static void job_work(Job *j)
         free(j->request.docker_config);
         j->request.docker_config = TAKE_PTR(host_config);
         if (r >= 0)
-                r = worker_start(j->queue->manager->event,
-                        &(WorkerOptions){
-                                .path = augment_worker_path(),
-                                .user = c->worker_user,
+                r = worker_pool_start(j->queue->workers,
+                        &(WorkerJob){
                                 .docker_config = j->request.docker_config,
-                                .memory = c->job_memory,
-                                .timeout_usec = c->job_timeout_usec,
                                 .progress = on_worker_progress,
                                 .done = on_worker_done,
                                 .userdata = j,

@@ -14,8 +14,9 @@
 
 #include "agent/cli.h"
 #include "agent/config.h"
-#include "agent/worker.h"
+#include "agent/worker-process.h"
 #include "augment/payload.h"
+#include "augment/sandbox.h"
 #include "common/cleanup.h"
 #include "common/engine.h"
 #include "common/file.h"
@@ -254,11 +255,21 @@ static void check_payload(Doctor *d)
 static void check_worker(Doctor *d)
 {
         TbError *err = NULL;
+        SandboxReport s;
 
         if (worker_check(augment_worker_path(), d->config.worker_user, &err) < 0)
                 say_error(d, VERDICT_FAIL, "worker", err);
         else
                 say(d, VERDICT_OK, "worker", "%s", augment_worker_path());
+        sandbox_probe(&s);
+        if (s.landlock > 0 && s.seccomp)
+                say(d, VERDICT_OK, "worker sandbox", "system call filter, landlock ABI %d", s.landlock);
+        else
+                say(d, VERDICT_WARN, "worker sandbox",
+                        "the kernel has no %s%s%s; workers run with less around them",
+                        s.seccomp ? "" : "seccomp (CONFIG_SECCOMP_FILTER)",
+                        s.seccomp || s.landlock > 0 ? "" : " and no ",
+                        s.landlock > 0 ? "" : "landlock (boot with it in lsm=)");
 }
 
 static void check_ssh(Doctor *d)

@@ -137,6 +137,7 @@ static int mount_base(const NativePush *p, const RegistryRef *target, TbError **
         return 0;
 }
 
+/* The key tag first, the moving one last. */
 static int put_tags(const NativePush *p, const char *media_type, const char *manifest, size_t size,
         TbDigest *ret_digest, TbError **err)
 {
@@ -160,22 +161,43 @@ static int put_tags(const NativePush *p, const char *media_type, const char *man
         return 0;
 }
 
-static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *ret_config, TbError **err)
+static int mount_layers(const NativePush *p, const RegistryRef *target, TbError **err)
 {
         int r;
 
         r = mount_base(p, target, err);
-        if (r < 0 || !p->recipe)
+        for (size_t i = 0; r >= 0 && p->recipe && i < p->recipe->n_steps; i++)
+                if (p->recipe->steps[i].op == RECIPE_ADD)
+                        r = mount_payload(p, target, p->recipe->steps[i].layer, err);
+        return r;
+}
+
+/* The configuration goes up while the layers are mounted: neither needs the other, and each takes several exchanges. */
+static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *ret_config, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *upload = NULL;
+        _cleanup_error_ TbError *upload_error = NULL;
+        TbDigest digest = {};
+        int r, uploaded;
+
+        if (!p->recipe)
+                return mount_layers(p, target, err);
+        r = tb_digest_of(p->config, p->config_size, &digest, err);
+        if (r < 0)
                 return r;
-        for (size_t i = 0; i < p->recipe->n_steps; i++) {
-                if (p->recipe->steps[i].op != RECIPE_ADD)
-                        continue;
-                r = mount_payload(p, target, p->recipe->steps[i].layer, err);
-                if (r < 0)
-                        return r;
-        }
+        r = registry_put_blob_start(
+                p->client, target, p->config, p->config_size, &digest, NULL, NULL, &upload, err);
+        if (r < 0)
+                return r;
+        r = mount_layers(p, target, err);
+        uploaded = registry_op_wait(upload, &upload_error); /* in any case: no open session stays behind */
+        if (r < 0)
+                return r;
+        if (uploaded < 0)
+                return tb_error_move(err, &upload_error);
         p->bytes->uploaded += p->config_size;
-        return registry_put_blob(p->client, target, p->config, p->config_size, NULL, ret_config, err);
+        *ret_config = digest;
+        return 0;
 }
 
 int native_push(const NativePush *push, TbDigest *ret_digest, TbError **err)

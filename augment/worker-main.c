@@ -4,9 +4,11 @@
  * tbnode-augment-worker: one request, one answer, in a process of its own
  *
  * It reads what strangers wrote (manifests, configurations, layers), so it has nothing to lose: an unprivileged user,
- * no way to gain privileges, no core dump, nothing that a debugger of the same user could attach to. The agent sets the
- * user and the limits before it starts this program; what is done here is what a program can only do to itself, and a
- * check that the agent did its part.
+ * no capabilities, no way to gain any. The agent sets the user and the limits before it starts this program; what is done
+ * here is what a program can only do to itself (augment/sandbox.h), and a check that the agent did its part.
+ *
+ * It may be started before there is a request for it, and waits on standard input then: what doesn't depend on the
+ * request (libraries, their tables) is made ready first, so that the request doesn't wait for it.
  *
  * Contract: augment/augment.h.
  */
@@ -19,13 +21,16 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "augment/payload.h"
 #include "augment/run.h"
+#include "augment/sandbox.h"
 #include "common/buffer.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/strv.h"
+#include "registry-client/registry.h"
 
 #define REQUEST_MAX (64u * 1024)
 
@@ -118,13 +123,28 @@ static int harden(bool allow_root, TbError **err)
         return 0;
 }
 
-/* Nobody of the same user may look into this process from here on. Not earlier: /proc/self belongs to root then, and the
- * agent passes the credentials as an open file, /proc/self/fd/3. */
+/* Not earlier: /proc/self belongs to root when this program can't be looked into, and the agent passes the credentials as an
+ * open file, /proc/self/fd/3. */
 static int on_prepared(void *userdata, TbError **err)
 {
-        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot forbid core dumps");
-        return 0;
+        const AugmentRequest *request = userdata;
+        const char *const read[] = {request->payload_dir ?: augment_payload_dir(),
+                getenv("SSL_CERT_FILE") ?: "", getenv("SSL_CERT_DIR") ?: "", NULL};
+        SandboxReport got;
+        int r;
+
+        r = sandbox_enter(&(SandboxOptions){.read = read}, &got, err);
+        if (r >= 0)
+                log_debug("sandbox: landlock %d, seccomp %s", got.landlock, got.seccomp ? "yes" : "no");
+        return r;
+}
+
+/* What the first client of a process pays for: the initialisation of libcurl and of OpenSSL. */
+static int warm_up(TbError **err)
+{
+        _cleanup_(registry_client_freep) RegistryClient *client = NULL;
+
+        return registry_client_new(NULL, &client, err);
 }
 
 static int work(bool allow_root, TbError **err)
@@ -135,11 +155,13 @@ static int work(bool allow_root, TbError **err)
         const AugmentRunHooks hooks = {
                 .progress = on_progress,
                 .prepared = on_prepared,
+                .userdata = &request,
         };
         AugmentOp op = _AUGMENT_OP_INVALID;
         int r;
 
-        if ((r = harden(allow_root, err)) < 0 || (r = read_request(&input, err)) < 0 ||
+        if ((r = harden(allow_root, err)) < 0 || (r = warm_up(err)) < 0 ||
+                (r = read_request(&input, err)) < 0 ||
                 (r = augment_request_from_json(
                          input.data ? input.data : "", input.size, &request, &op, err)) < 0 ||
                 (r = augment_run(&request, op, &hooks, &result, err)) < 0)

@@ -438,8 +438,6 @@ void *registry_op_new(RegistryClient *c, size_t size, void (*destroy)(RegistryOp
 /* The operation is over; `err` is taken. The op may be gone afterwards. */
 void registry_op_finish(RegistryOp *op, int result, TbError *err);
 void registry_op_fail(RegistryOp *op, const TbError *err);
-/* Runs the loop until it is over, and until uploads that were given up are closed; returns its result. */
-int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
 
 /* ---- list.c ---- */
 

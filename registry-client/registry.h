@@ -378,6 +378,9 @@ bool registry_op_is_done(const RegistryOp *op);
 /* What `done` got, for those who look instead of being called: the result, with *ret_error (borrowed, may be NULL) when it
  * is negative; -EINPROGRESS and no error while the operation runs. */
 int registry_op_result(const RegistryOp *op, const TbError **ret_error);
+/* For programs that do one thing after another: runs the loop until it is over, and until uploads that were given up are
+ * closed; returns its result. Other operations of the client go on meanwhile, as they do in the calls that block. */
+int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
 RegistryManifest *registry_op_steal_manifest(RegistryOp *op);           /* get_manifest */
 char **registry_op_steal_names(RegistryOp *op);                         /* list_*: registry_names_free() */
