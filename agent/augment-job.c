@@ -329,6 +329,7 @@ static void on_lookup_done(AugmentLookup *l, const TbError *err, void *userdata)
         }
         /* The worker takes exactly what was looked up, whatever the tag means by then. */
         j->request.resolved = result->source_digest;
+        j->request.kind = augment_lookup_kind(l);
         free(j->key);
         j->key = tb_asprintf("%s/%s/%s", j->request.project ?: "",
                 augment_builder_to_string(j->request.builder), result->key_tag ?: "");
@@ -350,6 +351,7 @@ static void job_lookup(Job *j)
 
         j->state = JOB_LOOKUP;
         j->request.resolved = (TbDigest){};
+        j->request.kind = AUGMENT_SOURCE_UNKNOWN;
         if (augment_lookup_start(registry_session_client(j->session), &j->request, on_lookup_done, j,
                     &j->lookup, &err) < 0)
                 job_finish(j, NULL, err);

@@ -89,10 +89,14 @@ static double number(const json_t *obj, const char *group, const char *key)
 static void print_result(const json_t *j)
 {
         const json_t *source = json_object_get(j, "source");
+        const json_t *one;
+        size_t i;
 
         printf("%s\n", cli_text(j, "image", ""));
         printf("  digest  %s\n", cli_text(j, "digest", ""));
         printf("  source  %s@%s\n", cli_text(source, "name", ""), cli_text(source, "digest", ""));
+        json_array_foreach (json_object_get(j, "platforms"), i, one)
+                printf("  %s  %s\n", cli_text(one, "platform", ""), cli_text(one, "digest", ""));
         printf("  level %s, builder %s, cache %s, %.0f ms (%.1f MB downloaded, %.1f MB uploaded, %.1f MB "
                "mounted)\n",
                 cli_text(j, "level", ""), cli_text(j, "builder", ""), cli_text(j, "cache", ""),

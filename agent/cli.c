@@ -12,11 +12,12 @@
 #include "common/log.h"
 #include "common/strv.h"
 
-#define AUGMENT_OPTIONS                                                                 \
-        "  --level LEVEL      none, basic, core, buildenv or full: how much is added\n" \
-        "  --builder BUILDER  native or docker\n"                                       \
-        "  --platform OS/ARCH the image's platform, like linux/arm64\n"                 \
-        "  --project NAME     keep the images for this project\n"                       \
+#define AUGMENT_OPTIONS                                                                   \
+        "  --level LEVEL      none, basic, core, buildenv or full: how much is added\n"   \
+        "  --builder BUILDER  native or docker\n"                                         \
+        "  --platform OS/ARCH the image's platform, like linux/arm64 (default: augment\n" \
+        "                     makes all of an index, others are about this host's)\n"     \
+        "  --project NAME     keep the images for this project\n"                         \
         "  --update           augment again what is augmented already\n"
 
 const CliVerb cli_verbs[] = {

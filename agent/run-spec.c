@@ -202,6 +202,8 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
         if (r >= 0)
                 r = request_body_take_augment(body, config, &s.augment, err);
         if (r >= 0)
+                r = augment_request_for_host(&s.augment, err);
+        if (r >= 0)
                 r = parse_names(body, &s, err);
         if (r >= 0)
                 r = parse_links(body, config, &s, err);

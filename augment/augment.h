@@ -63,6 +63,18 @@ typedef enum AugmentOp {
 const char *augment_op_to_string(AugmentOp op);
 AugmentOp augment_op_from_string(const char *s);
 
+/* What a name stands for at its registry. */
+typedef enum AugmentSourceKind {
+        AUGMENT_SOURCE_UNKNOWN, /* nobody has asked: a reference by digest */
+        AUGMENT_SOURCE_IMAGE,   /* one image */
+        AUGMENT_SOURCE_INDEX,   /* several, for different platforms */
+        _AUGMENT_SOURCE_KIND_MAX,
+        _AUGMENT_SOURCE_KIND_INVALID = -EINVAL,
+} AugmentSourceKind;
+
+/* NULL and what is no manifest: UNKNOWN. */
+AugmentSourceKind augment_source_kind(const char *media_type);
+
 /* Part of the cache key: raised whenever the same input gives another image. */
 #define AUGMENT_GENERATOR_VERSION 2
 
@@ -71,18 +83,23 @@ typedef struct AugmentRequest {
         char *image; /* as the user wrote it: "nginx", "quay.io/x/y:1", "nginx@sha256:..." */
         AugmentLevel level;
         AugmentBuilder builder;
-        char *platform;      /* "linux/amd64", "linux/arm64"; NULL = this machine's */
-        char *project;       /* keeps mirror and image under projects/<project>/; NULL = shared */
-        bool update;         /* augment again what is already augmented */
+        char *platform; /* "linux/amd64", "linux/arm64"; NULL = this machine's, and all_platforms */
+        bool all_platforms; /* an index is augmented as a whole: whatever there is a payload for (native builder);
+                                an image by itself must be for `platform` */
+        char *project;      /* keeps mirror and image under projects/<project>/; NULL = shared */
+        bool update;        /* augment again what is already augmented */
         char *registry;      /* the testbed's registry: "http://127.0.0.1:5000" */
         char *payload_dir;   /* holds <arch>/payload.json; NULL = augment_payload_dir() */
         char *docker_config; /* config.json with credentials; NULL = the registry client's default places */
         TbDigest resolved;   /* what the lookup found the name to be: the worker takes exactly this; may be
                                 unset */
+        AugmentSourceKind kind; /* of `resolved` */
 } AugmentRequest;
 
 void augment_request_done(AugmentRequest *r);
 #define _cleanup_augment_request_ _cleanup_(augment_request_done)
+/* One image, for this machine, whatever else the name offers: what a node needs. Nothing when a platform is named. */
+int augment_request_for_host(AugmentRequest *r, TbError **err) _warn_unused_;
 /* Fills the defaults in and refuses what can't be (kind CONFIG): names, project, platform, level. */
 int augment_request_check(AugmentRequest *r, TbError **err) _warn_unused_;
 /* One line of JSON, without newline, for the worker's stdin. */
@@ -111,9 +128,11 @@ typedef struct AugmentResult {
         AugmentLevel level;
         AugmentBuilder builder;
         bool cache_hit;
-        bool as_is; /* nothing was added: level none, or the image is augmented already */
-        char *platform;
-        char *key_tag;           /* "k-<40 hex>" */
+        bool as_is;        /* nothing was added: level none, or the image is augmented already */
+        char *platform;    /* NULL for an index */
+        bool index;        /* an image for each of several platforms */
+        json_t *platforms; /* of an index that was made: [{platform, digest, base, as_is, facts}]; else NULL */
+        char *key_tag;     /* "k-<40 hex>" */
         char *payload_version;   /* NULL for level none */
         TbDigest payload_digest; /* unset for level none */
         char *base;              /* the base in the testbed's registry, by digest; NULL after a hit */

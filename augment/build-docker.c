@@ -368,6 +368,7 @@ static int copy_request(AugmentDockerBuild *b, const AugmentRequest *request, Tb
         copy->level = request->level;
         copy->builder = AUGMENT_BUILDER_DOCKER;
         copy->update = request->update;
+        copy->kind = request->kind;
         if ((request->image && !(copy->image = strdup(request->image))) ||
                 (request->platform && !(copy->platform = strdup(request->platform))) ||
                 (request->project && !(copy->project = strdup(request->project))) ||
@@ -419,6 +420,8 @@ static int build_prepare(AugmentDockerBuild *b, const AugmentDockerBuildOptions 
         }
         if ((r = registry_ref_parse(b->request.image, &source, err)) < 0 ||
                 (r = augment_names_make(&b->request, source, &b->names, err)) < 0 ||
+                (b->request.kind == AUGMENT_SOURCE_INDEX &&
+                        (r = augment_names_of_platform(&b->names, b->request.platform, err)) < 0) ||
                 (r = registry_platform_parse(b->request.platform, &platform, err)) < 0 ||
                 (r = payload_load(b->request.payload_dir, platform.architecture, &payload, err)) < 0 ||
                 (r = docker_context_new(b->result.dockerfile, payload, b->request.level, &b->context, err)) <

@@ -164,20 +164,26 @@ static int make_descriptor(
         return 0;
 }
 
+/* name, value, name, value, ..., NULL */
+static int add_annotations(json_t *manifest, char *const *pairs, TbError **err)
+{
+        json_t *annotations;
+        int r;
+
+        r = ensure_member(manifest, "annotations", false, &annotations, err);
+        for (; r >= 0 && pairs[0] && pairs[1]; pairs += 2)
+                r = tb_json_set_string(annotations, pairs[0], pairs[1], err);
+        return r;
+}
+
 static int annotate(json_t *manifest, const Recipe *recipe, TbError **err)
 {
         int r = 0;
 
         /* Annotations and labels say the same: the labels are in the recipe. */
-        for (size_t i = 0; r >= 0 && i < recipe->n_steps; i++) {
-                json_t *annotations;
-
-                if (recipe->steps[i].op != RECIPE_LABEL)
-                        continue;
-                r = ensure_member(manifest, "annotations", false, &annotations, err);
-                for (char **a = recipe->steps[i].args; r >= 0 && a[0] && a[1]; a += 2)
-                        r = tb_json_set_string(annotations, a[0], a[1], err);
-        }
+        for (size_t i = 0; r >= 0 && i < recipe->n_steps; i++)
+                if (recipe->steps[i].op == RECIPE_LABEL)
+                        r = add_annotations(manifest, recipe->steps[i].args, err);
         return r;
 }
 
@@ -216,6 +222,72 @@ int native_make_manifest(const RegistryManifest *base, const Recipe *recipe, con
                         return tb_error_oom(err);
         }
         if (oci && (r = annotate(m, recipe, err)) < 0)
+                return r;
+        return tb_json_dump(m, false, ret, ret_size, err);
+}
+
+static int index_entry(const json_t *old, const NativeIndexEntry *entry, json_t **ret, TbError **err)
+{
+        _cleanup_json_ json_t *e = json_deep_copy(old);
+        int r;
+
+        if (!e)
+                return tb_error_oom(err);
+        /* They would be those of the image that was there. */
+        (void) json_object_del(e, "data");
+        (void) json_object_del(e, "urls");
+        if ((r = tb_json_set_string(e, "digest", entry->digest.text, err)) < 0 ||
+                (r = tb_json_set_u64(e, "size", entry->size, err)) < 0)
+                return r;
+        *ret = TAKE_PTR(e);
+        return 0;
+}
+
+static bool index_is_unchanged(const RegistryManifest *base, const NativeIndexEntry *entries)
+{
+        for (size_t i = 0; i < base->n_entries; i++)
+                if (!entries[i].kept || !tb_digest_equal(&entries[i].digest, &base->entries[i].digest))
+                        return false;
+        return true;
+}
+
+int native_make_index(const RegistryManifest *base, const NativeIndexEntry *entries,
+        char *const *annotations, char **ret, size_t *ret_size, TbError **err)
+{
+        _cleanup_json_ json_t *m = NULL;
+        const json_t *old = json_object_get(base->json, "manifests");
+        json_t *list;
+        int r;
+
+        if (index_is_unchanged(base, entries)) {
+                *ret = strndup(base->data, base->size);
+                *ret_size = base->size;
+                return *ret ? 0 : tb_error_oom(err);
+        }
+        m = json_deep_copy(base->json);
+        list = json_array();
+        if (!m || !list) {
+                json_decref(list);
+                return tb_error_oom(err);
+        }
+        (void) json_object_del(m, "subject");
+        if ((r = tb_json_set_new(m, "manifests", list, err)) < 0 ||
+                (r = tb_json_set_string(
+                         m, "mediaType", registry_manifest_kind_to_media_type(base->kind), err)) < 0)
+                return r;
+        for (size_t i = 0; i < base->n_entries; i++) {
+                json_t *entry;
+
+                if (!entries[i].kept)
+                        continue;
+                r = index_entry(json_array_get(old, i), &entries[i], &entry, err);
+                if (r < 0)
+                        return r;
+                if (json_array_append_new(list, entry) < 0)
+                        return tb_error_oom(err);
+        }
+        if (base->kind == REGISTRY_OCI_INDEX && annotations &&
+                (r = add_annotations(m, annotations, err)) < 0)
                 return r;
         return tb_json_dump(m, false, ret, ret_size, err);
 }

@@ -28,6 +28,21 @@ int native_apply_config(ImageConfig *config, const Recipe *recipe, TbError **err
 int native_make_manifest(const RegistryManifest *base, const Recipe *recipe, const TbDigest *config_digest,
         uint64_t config_size, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
 
+/* What becomes of an entry of an index. */
+typedef struct NativeIndexEntry {
+        bool kept;
+        TbDigest digest; /* of the image in its place */
+        uint64_t size;
+} NativeIndexEntry;
+
+/*
+ * The index of the results: the base's own, with the entries that are kept (`entries`: one for each of the base's), which
+ * name the new images and say of their platform what they said; for OCI, with annotations (name, value, ..., NULL; or
+ * NULL). Its media type is the base's. When all entries are kept as they were, the text is the base's own.
+ */
+int native_make_index(const RegistryManifest *base, const NativeIndexEntry *entries,
+        char *const *annotations, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
+
 typedef struct NativePush {
         RegistryClient *client;
         const AugmentNames *names;
@@ -42,9 +57,11 @@ typedef struct NativePush {
 /*
  * Mounts the layers into the target repository, uploads the configuration (and, once per registry, the payload layer),
  * then the manifest: under the key tag, at last under the moving tag. Blocks.
+ * *ret_size: of the manifest, in bytes.
  * -ESTALE: the mirror lacks a blob of the base; mirror it again.
  */
-int native_push(const NativePush *push, TbDigest *ret_digest, TbError **err) _warn_unused_;
+int native_push(const NativePush *push, TbDigest *ret_digest, uint64_t *ret_size, TbError **err)
+        _warn_unused_;
 
 /* Makes sure that `tbnode/payload` has the layer, with a tag that keeps it. */
 int native_publish_payload(RegistryClient *client, const char *host, PayloadLayer *layer,

@@ -12,7 +12,9 @@
  *
  *         mirror/<host>/<repository>:<tag>                       the base as it is upstream (moves)
  *         mirror/<host>/<repository>:d-<40 hex>-<os>-<arch>      the same by its digest and platform (never moves)
- *         augmented/<host>/<repository>:<tag>-<level>            the augmented image (moves)
+ *         mirror/<host>/<repository>:d-<40 hex>-index-<os>-<arch>_<os>-<arch>  an index of those platforms (never moves)
+ *         augmented/<host>/<repository>:<tag>-<level>            the augmented image or index (moves)
+ *         augmented/<host>/<repository>:<tag>-<level>-<os>-<arch> one image of an index, asked for alone (moves)
  *         augmented/<host>/<repository>:k-<40 hex>               the same by its cache key (never moves)
  *         projects/<project>/mirror/..., .../augmented/...       the same, for one project only
  *         tbnode/payload:<40 hex>                                keeps the payload layers when the registry
@@ -27,9 +29,9 @@
  *
  *         tbnode-cache-key 1
  *         base sha256:<hex>          what the name resolves to (index or manifest)
- *         platform linux/amd64
+ *         platform linux/amd64       for an index: those of the installed payloads, "index linux/amd64,linux/arm64"
  *         level basic
- *         payload sha256:<hex>       "-" for level none
+ *         payload sha256:<hex>       "-" for level none; for an index: of all payloads' digests, one per line
  *         generator 2                AUGMENT_GENERATOR_VERSION
  *
  * and one more line, "update 1", for a request that asks to augment again what is augmented already: for such a base its
@@ -64,6 +66,8 @@ char *augment_host_component(const char *host);
 /* `ref` is the source; the request must have been checked. -ENAMETOOLONG when a name gets too long for a registry. */
 int augment_names_make(const AugmentRequest *request, const RegistryRef *ref, AugmentNames *ret,
         TbError **err) _warn_unused_;
+/* One image of an index was asked for: its moving names are not those of the whole ("<tag>-<level>-<os>-<architecture>"). */
+int augment_names_of_platform(AugmentNames *n, const char *platform, TbError **err) _warn_unused_;
 /* "d-<40 hex>-<os>-<architecture>[-<variant>]": where the mirror keeps what `resolved` is for a platform. */
 char *augment_mirror_digest_tag(const TbDigest *resolved, const char *platform);
 /* Splits "http://127.0.0.1:5000" into the host and whether it is plain http. Without a scheme: what the registry client
@@ -94,6 +98,8 @@ AugmentLookup *augment_lookup_free(AugmentLookup *l);
 TB_DEFINE_CLEANUP(AugmentLookup *, augment_lookup_free)
 
 bool augment_lookup_is_hit(const AugmentLookup *l);
+/* What the name stands for: for AugmentRequest.kind. */
+AugmentSourceKind augment_lookup_kind(const AugmentLookup *l);
 /* Borrowed. After a hit a complete result; after a miss source, platform, level, key_tag and payload are set: copy
- * source_digest into AugmentRequest.resolved for the worker. */
+ * source_digest and augment_lookup_kind() into AugmentRequest.resolved and .kind for the worker. */
 const AugmentResult *augment_lookup_result(const AugmentLookup *l);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "augment/cache.h"
+#include "augment/platforms.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "common/units.h"
@@ -15,6 +16,9 @@
  *         TAGS      HEAD key tag  |  HEAD moving tag   at the same time
  *         RETAG     GET key tag, PUT moving tag        only when the moving tag names something else
  *         DONE
+ *
+ * A name whose kind isn't known (a digest, where nothing is resolved) may be an index or an image; then the key tags of
+ * both are asked for, and there is no moving tag.
  *
  * Each callback drops its own operation, notes what it learned and calls lookup_step(), which starts what comes next
  * or ends the lookup. The end is announced from callbacks only, never from augment_lookup_start().
@@ -32,13 +36,17 @@ struct AugmentLookup {
         AugmentRequest request;
         RegistryRef *source;
         RegistryRef *key, *moving; /* moving is NULL when there is no such name */
+        RegistryRef *other;        /* the key tag for an image alone, when `key` is that of an index */
+        AugmentSourceKind kind;
+        Payload *payload;           /* NULL for level none */
+        AugmentPlatforms platforms; /* of the request for all; else empty */
         AugmentNames names;
         AugmentResult result;
         LookupState state;
         uint64_t started_us;
-        RegistryOp *resolve_op, *key_op, *moving_op, *manifest_op;
-        bool key_found;
-        TbDigest key_digest, moving_digest;
+        RegistryOp *resolve_op, *key_op, *moving_op, *other_op, *manifest_op;
+        bool key_found, other_found;
+        TbDigest key_digest, moving_digest, other_digest;
         bool hit;
         AugmentLookupFn done;
         void *userdata;
@@ -54,6 +62,7 @@ static void lookup_cancel_ops(AugmentLookup *l)
         l->resolve_op = registry_op_free(l->resolve_op);
         l->key_op = registry_op_free(l->key_op);
         l->moving_op = registry_op_free(l->moving_op);
+        l->other_op = registry_op_free(l->other_op);
         l->manifest_op = registry_op_free(l->manifest_op);
 }
 
@@ -111,9 +120,51 @@ static void on_key_manifest(RegistryOp *op, int result, const TbError *err, void
                 lookup_finish(l, TAKE_PTR(error));
 }
 
+/* An image alone: for this machine. */
+static int lookup_image(AugmentLookup *l, TbError **err)
+{
+        if (l->request.level != AUGMENT_LEVEL_NONE) {
+                l->result.payload_version = strdup(l->payload->version);
+                if (!l->result.payload_version)
+                        return tb_error_oom(err);
+        }
+        l->result.platform = strdup(l->request.platform);
+        if (!l->result.platform)
+                return tb_error_oom(err);
+        return l->request.level == AUGMENT_LEVEL_NONE
+                ? 0
+                : payload_digest(l->payload, l->request.level, &l->result.payload_digest, err);
+}
+
+/* The tag that says so is the one that was found: of a digest that may have been an index as well. */
+static int lookup_is_image(AugmentLookup *l, TbError **err)
+{
+        l->kind = AUGMENT_SOURCE_IMAGE;
+        l->result.digest = l->other_digest;
+        l->result.index = false;
+        free(l->result.payload_version);
+        l->result.payload_version = NULL;
+        free(l->result.key_tag);
+        free(l->result.image);
+        l->result.key_tag = strdup(l->other->tag);
+        l->result.image = registry_ref_to_string(l->other);
+        if (!l->result.key_tag || !l->result.image)
+                return tb_error_oom(err);
+        return lookup_image(l, err);
+}
+
 /* Both tags are known. */
 static int lookup_decide(AugmentLookup *l, TbError **err)
 {
+        int r;
+
+        if (!l->key_found && l->other_found) {
+                r = lookup_is_image(l, err);
+                if (r < 0)
+                        return r;
+                lookup_finish_hit(l);
+                return 0;
+        }
         if (!l->key_found) {
                 lookup_finish(l, NULL);
                 return 0;
@@ -131,7 +182,7 @@ static void lookup_tag_answered(AugmentLookup *l)
 {
         _cleanup_error_ TbError *error = NULL;
 
-        if (l->key_op || l->moving_op)
+        if (l->key_op || l->moving_op || l->other_op)
                 return;
         if (lookup_decide(l, &error) < 0)
                 lookup_finish(l, TAKE_PTR(error));
@@ -167,17 +218,82 @@ static void on_moving(RegistryOp *op, int result, const TbError *err, void *user
         lookup_tag_answered(l);
 }
 
+static void on_other(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+
+        if (result < 0) {
+                lookup_fail(l, err);
+                return;
+        }
+        if (result > 0) {
+                l->other_found = true;
+                l->other_digest = registry_op_descriptor(op)->digest;
+        }
+        l->other_op = registry_op_free(l->other_op);
+        lookup_tag_answered(l);
+}
+
+/* The key tag of what is looked for: an index as a whole, or one image. */
+static int lookup_key_tag(AugmentLookup *l, bool whole, char ret[static AUGMENT_KEY_TAG_MAX], TbError **err)
+{
+        TbDigest payload = {};
+        int r;
+
+        if (whole)
+                return augment_platforms_key_tag(
+                        &l->platforms, &l->result.source_digest, &l->request, ret, err);
+        if (l->payload) {
+                r = payload_digest(l->payload, l->request.level, &payload, err);
+                if (r < 0)
+                        return r;
+        }
+        return augment_cache_key_tag(&l->result.source_digest, &l->request, &payload, ret, err);
+}
+
+static int lookup_start_other(AugmentLookup *l, TbError **err)
+{
+        char tag[AUGMENT_KEY_TAG_MAX];
+        int r;
+
+        if ((r = lookup_key_tag(l, false, tag, err)) < 0 ||
+                (r = registry_ref_new(
+                         l->names.registry_host, l->names.target_repository, tag, NULL, &l->other, err)) < 0)
+                return r;
+        return registry_resolve_start(l->client, l->other, on_other, l, &l->other_op, err);
+}
+
+/* What the result says about an index, or an image. */
+static int lookup_describe(AugmentLookup *l, bool whole, TbError **err)
+{
+        const Payload *first;
+
+        if (!whole)
+                return lookup_image(l, err);
+        l->result.index = true;
+        if (l->request.level == AUGMENT_LEVEL_NONE)
+                return 0;
+        first = l->platforms.payloads[0];
+        l->result.payload_digest = l->platforms.digest;
+        l->result.payload_version = strdup(first->version);
+        return l->result.payload_version ? 0 : tb_error_oom(err);
+}
+
 /* source_digest is known: makes the names that depend on it and asks for them. */
 static int lookup_start_tags(AugmentLookup *l, TbError **err)
 {
         const char *host = l->names.registry_host, *repository = l->names.target_repository;
+        bool whole = l->request.all_platforms && l->kind != AUGMENT_SOURCE_IMAGE;
         char key_tag[AUGMENT_KEY_TAG_MAX];
         int r;
 
         lookup_set_state(l, LOOKUP_TAGS);
-        r = augment_cache_key_tag(
-                &l->result.source_digest, &l->request, &l->result.payload_digest, key_tag, err);
-        if (r < 0)
+        if (l->kind == AUGMENT_SOURCE_INDEX && !whole) {
+                r = augment_names_of_platform(&l->names, l->request.platform, err);
+                if (r < 0)
+                        return r;
+        }
+        if ((r = lookup_describe(l, whole, err)) < 0 || (r = lookup_key_tag(l, whole, key_tag, err)) < 0)
                 return r;
         l->result.key_tag = strdup(key_tag);
         if (!l->result.key_tag)
@@ -191,6 +307,8 @@ static int lookup_start_tags(AugmentLookup *l, TbError **err)
         if (!l->result.image)
                 return tb_error_oom(err);
         r = registry_resolve_start(l->client, l->key, on_key, l, &l->key_op, err);
+        if (r >= 0 && whole && l->kind == AUGMENT_SOURCE_UNKNOWN)
+                r = lookup_start_other(l, err);
         if (r < 0 || !l->moving)
                 return r;
         return registry_resolve_start(l->client, l->moving, on_moving, l, &l->moving_op, err);
@@ -212,6 +330,7 @@ static void on_resolved(RegistryOp *op, int result, const TbError *err, void *us
                 return;
         }
         l->result.source_digest = registry_op_descriptor(op)->digest;
+        l->kind = augment_source_kind(registry_op_descriptor(op)->media_type);
         l->resolve_op = registry_op_free(l->resolve_op);
         l->result.timings.resolve = tb_now_us() - l->started_us;
 
@@ -219,6 +338,7 @@ static void on_resolved(RegistryOp *op, int result, const TbError *err, void *us
         if (l->names.base_is_local && l->request.level == AUGMENT_LEVEL_NONE) {
                 l->result.digest = l->result.source_digest;
                 l->result.as_is = true;
+                l->result.index = l->kind == AUGMENT_SOURCE_INDEX;
                 l->result.image = strdup(l->result.source_name);
                 if (!l->result.image) {
                         (void) tb_error_oom(&error);
@@ -239,6 +359,7 @@ static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, 
         copy->level = request->level;
         copy->builder = request->builder;
         copy->update = request->update;
+        copy->all_platforms = request->all_platforms;
         copy->resolved = request->resolved;
         if ((request->image && !(copy->image = strdup(request->image))) ||
                 (request->platform && !(copy->platform = strdup(request->platform))) ||
@@ -252,16 +373,17 @@ static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, 
 static int lookup_load_payload(AugmentLookup *l, TbError **err)
 {
         _cleanup_registry_platform_ RegistryPlatform platform = {};
-        _cleanup_payload_ Payload *payload = NULL;
         int r;
 
+        if (l->request.all_platforms) {
+                r = augment_platforms_load(&l->request, &l->platforms, err);
+                if (r < 0)
+                        return r;
+        }
         if (l->request.level == AUGMENT_LEVEL_NONE)
                 return 0;
-        if ((r = registry_platform_parse(l->request.platform, &platform, err)) < 0 ||
-                (r = payload_load(l->request.payload_dir, platform.architecture, &payload, err)) < 0)
-                return r;
-        l->result.payload_version = TAKE_PTR(payload->version);
-        return payload_digest(payload, l->request.level, &l->result.payload_digest, err);
+        r = registry_platform_parse(l->request.platform, &platform, err);
+        return r < 0 ? r : payload_load(l->request.payload_dir, platform.architecture, &l->payload, err);
 }
 
 static int lookup_prepare(AugmentLookup *l, const AugmentRequest *request, TbError **err)
@@ -276,8 +398,7 @@ static int lookup_prepare(AugmentLookup *l, const AugmentRequest *request, TbErr
         l->result.level = l->request.level;
         l->result.builder = l->request.builder;
         l->result.source_name = registry_ref_to_string(l->source);
-        l->result.platform = strdup(l->request.platform);
-        return l->result.source_name && l->result.platform ? 0 : tb_error_oom(err);
+        return l->result.source_name ? 0 : tb_error_oom(err);
 }
 
 int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, AugmentLookupFn done,
@@ -318,6 +439,9 @@ AugmentLookup *augment_lookup_free(AugmentLookup *l)
         registry_ref_free(l->source);
         registry_ref_free(l->key);
         registry_ref_free(l->moving);
+        registry_ref_free(l->other);
+        payload_free(l->payload);
+        augment_platforms_done(&l->platforms);
         augment_request_done(&l->request);
         augment_names_done(&l->names);
         augment_result_done(&l->result);
@@ -328,6 +452,11 @@ AugmentLookup *augment_lookup_free(AugmentLookup *l)
 bool augment_lookup_is_hit(const AugmentLookup *l)
 {
         return l->hit;
+}
+
+AugmentSourceKind augment_lookup_kind(const AugmentLookup *l)
+{
+        return l->kind;
 }
 
 const AugmentResult *augment_lookup_result(const AugmentLookup *l)

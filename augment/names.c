@@ -132,13 +132,41 @@ int augment_names_make(
         return 0;
 }
 
+static int add_platform(char **tag, const char *platform, TbError **err)
+{
+        char *longer;
+
+        if (!*tag)
+                return 0;
+        longer = tb_asprintf("%s-%s", *tag, platform);
+        if (!longer)
+                return tb_error_oom(err);
+        for (char *p = longer + strlen(*tag); *p; p++)
+                if (*p == '/')
+                        *p = '-';
+        free(*tag);
+        *tag = longer;
+        if (strlen(longer) > TAG_MAX) {
+                free(longer);
+                *tag = NULL;
+        }
+        return 0;
+}
+
+int augment_names_of_platform(AugmentNames *n, const char *platform, TbError **err)
+{
+        int r = add_platform(&n->mirror_tag, platform, err);
+
+        return r < 0 ? r : add_platform(&n->target_tag, platform, err);
+}
+
 char *augment_mirror_digest_tag(const TbDigest *resolved, const char *platform)
 {
         char *tag = tb_asprintf("d-%.40s-%s", tb_digest_hex(resolved), platform);
 
         for (char *p = tag; p && *p; p++)
-                if (*p == '/')
-                        *p = '-';
+                if (*p == '/' || *p == ' ' || *p == ',')
+                        *p = *p == ',' ? '_' : '-';
         return tag;
 }
 

@@ -200,7 +200,7 @@ static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *
         return 0;
 }
 
-int native_push(const NativePush *push, TbDigest *ret_digest, TbError **err)
+int native_push(const NativePush *push, TbDigest *ret_digest, uint64_t *ret_size, TbError **err)
 {
         const char *media_type = registry_manifest_kind_to_media_type(push->base->kind);
         _cleanup_(registry_ref_freep) RegistryRef *target = NULL;
@@ -215,11 +215,14 @@ int native_push(const NativePush *push, TbDigest *ret_digest, TbError **err)
         r = push_blobs(push, target, &config, err);
         if (r < 0)
                 return r;
-        if (!push->recipe)
+        if (!push->recipe) {
+                *ret_size = push->base->size;
                 return put_tags(push, media_type, push->base->data, push->base->size, ret_digest, err);
+        }
         r = native_make_manifest(
                 push->base, push->recipe, &config, push->config_size, &manifest, &size, err);
         if (r < 0)
                 return r;
+        *ret_size = size;
         return put_tags(push, media_type, manifest, size, ret_digest, err);
 }

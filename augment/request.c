@@ -80,6 +80,24 @@ AugmentOp augment_op_from_string(const char *s)
         return from_string(op_names, ELEMENTSOF(op_names), s);
 }
 
+static const char *const kind_names[] = {
+        [AUGMENT_SOURCE_UNKNOWN] = "unknown",
+        [AUGMENT_SOURCE_IMAGE] = "image",
+        [AUGMENT_SOURCE_INDEX] = "index",
+};
+static_assert(ELEMENTSOF(kind_names) == _AUGMENT_SOURCE_KIND_MAX, "a name for each kind");
+
+AugmentSourceKind augment_source_kind(const char *media_type)
+{
+        RegistryManifestKind kind = media_type ? registry_manifest_kind_from_media_type(media_type)
+                                               : _REGISTRY_MANIFEST_KIND_INVALID;
+
+        if (kind < 0)
+                return AUGMENT_SOURCE_UNKNOWN;
+        return kind == REGISTRY_DOCKER_LIST || kind == REGISTRY_OCI_INDEX ? AUGMENT_SOURCE_INDEX
+                                                                          : AUGMENT_SOURCE_IMAGE;
+}
+
 void augment_request_done(AugmentRequest *r)
 {
         free(r->image);
@@ -118,6 +136,11 @@ static int check_platform(AugmentRequest *r, TbError **err)
                         : registry_platform_host(&platform, err);
         if (k < 0)
                 return k;
+        if (!r->platform)
+                r->all_platforms = true;
+        /* An engine builds for one platform at a time. */
+        if (r->builder != AUGMENT_BUILDER_NATIVE)
+                r->all_platforms = false;
         if (!tb_streq(platform.os, "linux"))
                 return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
                         "only linux images can become nodes; use --platform linux/ARCHITECTURE");
@@ -127,6 +150,20 @@ static int check_platform(AugmentRequest *r, TbError **err)
         free(r->platform);
         r->platform = text;
         return 0;
+}
+
+int augment_request_for_host(AugmentRequest *r, TbError **err)
+{
+        _cleanup_registry_platform_ RegistryPlatform platform = {};
+        int k;
+
+        if (r->platform)
+                return 0;
+        k = registry_platform_host(&platform, err);
+        if (k < 0)
+                return k;
+        r->platform = registry_platform_to_string(&platform);
+        return r->platform ? 0 : tb_error_oom(err);
 }
 
 int augment_request_check(AugmentRequest *r, TbError **err)
@@ -166,6 +203,7 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                 {"payload_dir", r->payload_dir},
                 {"docker_config", r->docker_config},
                 {"resolved", tb_digest_is_set(&r->resolved) ? r->resolved.text : NULL},
+                {"kind", to_string(kind_names, ELEMENTSOF(kind_names), r->kind)},
         };
         _cleanup_json_ json_t *obj = json_object();
         int k;
@@ -178,6 +216,8 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                         k = tb_json_set_string(obj, strings[i].key, strings[i].value, err);
         if (k >= 0)
                 k = tb_json_set_bool(obj, "update", r->update, err);
+        if (k >= 0)
+                k = tb_json_set_bool(obj, "all_platforms", r->all_platforms, err);
         return k < 0 ? k : tb_json_dump(obj, false, ret, NULL, err);
 }
 
@@ -215,8 +255,9 @@ static int take_enum(
 static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *ret_op, TbError **err)
 {
         static const char *const known[] = {"version", "op", "image", "level", "builder", "platform",
-                "project", "registry", "payload_dir", "docker_config", "resolved", "update", NULL};
-        _cleanup_free_ char *resolved = NULL;
+                "project", "registry", "payload_dir", "docker_config", "resolved", "kind", "update",
+                "all_platforms", NULL};
+        _cleanup_free_ char *resolved = NULL, *kind = NULL;
         uint64_t version = 0;
         const char *key;
         json_t *value;
@@ -246,8 +287,16 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
                 (k = take_string(obj, "payload_dir", &r->payload_dir, err)) < 0 ||
                 (k = take_string(obj, "docker_config", &r->docker_config, err)) < 0 ||
                 (k = take_string(obj, "resolved", &resolved, err)) < 0 ||
+                (k = take_string(obj, "kind", &kind, err)) < 0 ||
+                (k = tb_json_get_bool(obj, "all_platforms", &r->all_platforms, err)) < 0 ||
                 (k = tb_json_get_bool(obj, "update", &r->update, err)) < 0)
                 return k;
+        if (kind) {
+                k = from_string(kind_names, ELEMENTSOF(kind_names), kind);
+                if (k < 0)
+                        return tb_error_set(err, TB_ERROR_CONFIG, k, "\"kind\" is not known");
+                r->kind = k;
+        }
         r->level = level;
         r->builder = builder;
         *ret_op = op;

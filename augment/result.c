@@ -19,6 +19,7 @@ void augment_result_done(AugmentResult *r)
         free(r->base);
         free(r->dockerfile);
         json_decref(r->facts);
+        json_decref(r->platforms);
         *r = (AugmentResult){};
 }
 
@@ -99,10 +100,13 @@ int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
                 (k = tb_json_set_string(obj, "cache", r->cache_hit ? "hit" : "miss", err)) < 0 ||
                 (k = tb_json_set_bool(obj, "as_is", r->as_is, err)) < 0 ||
                 (k = tb_json_set_string(obj, "platform", r->platform, err)) < 0 ||
+                (k = tb_json_set_bool(obj, "index", r->index, err)) < 0 ||
                 (k = tb_json_set_string(obj, "key", r->key_tag, err)) < 0 ||
                 (k = set_pair(obj, "payload", "version", r->payload_version, &r->payload_digest, err)) < 0 ||
                 (k = set_pair(obj, "base", "image", r->base, &r->base_digest, err)) < 0 ||
                 (k = set_timings(obj, &r->timings, err)) < 0 || (k = set_bytes(obj, &r->bytes, err)) < 0)
+                return k;
+        if (r->platforms && (k = tb_json_set_new(obj, "platforms", json_incref(r->platforms), err)) < 0)
                 return k;
         if (r->facts && (k = tb_json_set_new(obj, "facts", json_incref(r->facts), err)) < 0)
                 return k;
@@ -208,6 +212,28 @@ static int take_words(const json_t *j, AugmentResult *r, TbError **err)
         return 0;
 }
 
+static int take_platforms(const json_t *j, AugmentResult *r, TbError **err)
+{
+        json_t *list = NULL, *value;
+        size_t i;
+        int k;
+
+        k = tb_json_get_array(j, "platforms", &list, err);
+        if (k <= 0)
+                return k;
+        json_array_foreach (list, i, value) {
+                const char *platform = NULL;
+                TbDigest digest = {};
+
+                if (!json_is_object(value) || tb_json_get_string(value, "platform", &platform, NULL) <= 0 ||
+                        take_digest(value, "digest", &digest, NULL) < 0 || !tb_digest_is_set(&digest))
+                        return tb_error_set(err, TB_ERROR_BUG, -EBADMSG,
+                                "platforms[%zu] names no platform or no digest", i);
+        }
+        r->platforms = json_incref(list);
+        return 0;
+}
+
 int augment_result_from_json(const json_t *j, AugmentResult *ret, TbError **err)
 {
         _cleanup_augment_result_ AugmentResult r = {};
@@ -220,7 +246,8 @@ int augment_result_from_json(const json_t *j, AugmentResult *ret, TbError **err)
                 (k = take_digest(j, "digest", &r.digest, err)) < 0 ||
                 (k = tb_json_get_bool(j, "as_is", &r.as_is, err)) < 0 ||
                 (k = take_string(j, "platform", &r.platform, err)) < 0 ||
-                (k = take_string(j, "key", &r.key_tag, err)) < 0 ||
+                (k = tb_json_get_bool(j, "index", &r.index, err)) < 0 ||
+                (k = take_platforms(j, &r, err)) < 0 || (k = take_string(j, "key", &r.key_tag, err)) < 0 ||
                 (k = take_pair(j, "payload", "version", &r.payload_version, &r.payload_digest, err)) < 0 ||
                 (k = take_pair(j, "base", "image", &r.base, &r.base_digest, err)) < 0 ||
                 (k = take_timings(j, &r.timings, err)) < 0 || (k = take_bytes(j, &r.bytes, err)) < 0 ||

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Between run.c (the job) and run-platform.c (one platform of it). */
+/* Between run.c (the job), run-platform.c (one platform of it) and run-index.c (several of them). */
 
 #include "augment/base-files.h"
 #include "augment/cache.h"
 #include "augment/facts.h"
+#include "augment/platforms.h"
 #include "augment/recipe.h"
 #include "augment/run.h"
 
@@ -15,8 +16,10 @@ typedef struct Run {
         const AugmentRunHooks *hooks;
 
         RegistryClient *client;
-        RegistryRef *source; /* as named */
-        RegistryRef *pinned; /* the same by the digest it resolved to */
+        RegistryRef *source;    /* as named */
+        RegistryRef *pinned;    /* the same by the digest it resolved to */
+        AugmentSourceKind kind; /* of what it resolved to */
+        const TbDigest *child; /* the one image of an index that is meant, borrowed; NULL = what fits best */
         RegistryPlatform platform;
         AugmentNames names;
         Payload *payload;       /* NULL for level none */
@@ -25,14 +28,29 @@ typedef struct Run {
         bool mirrored;          /* the base was found in the testbed's registry */
         ImageConfig *config;
         ImageFacts *facts;
-        BaseFiles *scan; /* the layers, while the base is mirrored; NULL = not yet, or no more */
-        Recipe *recipe;  /* NULL = use the image as it is */
+        BaseFiles *scan;            /* the layers, while the base is mirrored; NULL = not yet, or no more */
+        Recipe *recipe;             /* NULL = use the image as it is */
+        AugmentPlatforms platforms; /* for all; else empty */
+        RegistryManifest *index;    /* to be augmented as a whole, or NULL */
         AugmentResult result;
+        uint64_t pushed_size; /* of the manifest that result.digest names */
 } Run;
 
 void run_stage(const Run *run, const char *stage);
 
 /* Reads, mirrors and, for AUGMENT_OP_AUGMENT, builds what `pinned` is for the request's platform. */
 int run_platform(Run *run, TbError **err) _warn_unused_;
+/*
+ * Of a request for all platforms: reads what `pinned` is. When it is an index, `index` is set, else nothing is. `kind` is
+ * known afterwards.
+ */
+int run_index_read(Run *run, TbError **err) _warn_unused_;
+/* Each platform of `index` as run_platform() does it, then the index of the results. */
+int run_index(Run *run, TbError **err) _warn_unused_;
+/* "d-...": what the mirror keeps of the source for a platform, or an index ("index linux/amd64,linux/arm64"). */
+int run_mirror_ref(const Run *run, const char *platform, RegistryRef **ret, TbError **err) _warn_unused_;
+/* The mirror's moving tag follows the source's. */
+int run_follow_tag(const Run *run, const char *media_type, const char *manifest, size_t size,
+        const TbDigest *digest, TbError **err) _warn_unused_;
 /* Frees what belongs to one platform. */
 void run_platform_done(Run *run);

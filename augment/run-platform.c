@@ -10,15 +10,34 @@
 #include "common/strv.h"
 #include "common/units.h"
 
-/* The reference that the mirror keeps of this digest and platform. */
-static int mirror_ref(const Run *run, RegistryRef **ret, TbError **err)
+int run_mirror_ref(const Run *run, const char *platform, RegistryRef **ret, TbError **err)
 {
-        _cleanup_free_ char *tag =
-                augment_mirror_digest_tag(&run->result.source_digest, run->request->platform);
+        _cleanup_free_ char *tag = augment_mirror_digest_tag(&run->result.source_digest, platform);
 
         if (!tag)
                 return tb_error_oom(err);
         return registry_ref_new(run->names.registry_host, run->names.mirror_repository, tag, NULL, ret, err);
+}
+
+/* The reference that the mirror keeps of this digest and platform. */
+static int mirror_ref(const Run *run, RegistryRef **ret, TbError **err)
+{
+        return run_mirror_ref(run, run->request->platform, ret, err);
+}
+
+/* One image of the index that was read before. */
+static int read_child(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        if ((r = registry_ref_with(run->source, NULL, run->child, &ref, err)) < 0 ||
+                (r = registry_get_manifest(run->client, ref, &run->base, err)) < 0)
+                return r;
+        if (registry_manifest_is_index(run->base))
+                return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG,
+                        "the image is broken: what its index calls an image is an index");
+        return 0;
 }
 
 /* From the mirror when it is there (then nothing is asked of the source), else from the source. */
@@ -44,6 +63,8 @@ static int read_base(Run *run, TbError **err)
                 }
         }
         run->mirrored = false;
+        if (run->child)
+                return read_child(run, err);
         return registry_get_image(run->client, run->pinned, &run->platform, &run->base, NULL, err);
 }
 
@@ -197,8 +218,8 @@ static void on_copy_progress(const RegistryCopyProgress *c, void *userdata)
                 run->hooks->progress(&p, run->hooks->userdata);
 }
 
-/* The mirror's moving tag follows the source's. */
-static int follow_tag(Run *run, TbError **err)
+int run_follow_tag(const Run *run, const char *media_type, const char *manifest, size_t size,
+        const TbDigest *digest, TbError **err)
 {
         _cleanup_registry_descriptor_ RegistryDescriptor d = {};
         _cleanup_(registry_ref_freep) RegistryRef *moving = NULL;
@@ -211,11 +232,9 @@ static int follow_tag(Run *run, TbError **err)
         if (r < 0)
                 return r;
         r = registry_resolve(run->client, moving, &d, err);
-        if (r < 0 || (r > 0 && tb_digest_equal(&d.digest, &run->base->digest)))
+        if (r < 0 || (r > 0 && tb_digest_equal(&d.digest, digest)))
                 return r;
-        return registry_put_manifest(run->client, moving,
-                registry_manifest_kind_to_media_type(run->base->kind), run->base->data, run->base->size,
-                NULL, err);
+        return registry_put_manifest(run->client, moving, media_type, manifest, size, NULL, err);
 }
 
 static int copy_base(Run *run, TbError **err)
@@ -252,7 +271,8 @@ static int mirror(Run *run, TbError **err)
         if (!run->names.base_is_local) {
                 if (!run->mirrored && (r = copy_base(run, err)) < 0)
                         return r;
-                r = follow_tag(run, err);
+                r = run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
+                        run->base->data, run->base->size, &run->base->digest, err);
                 if (r < 0)
                         return r;
         }
@@ -294,7 +314,7 @@ static int push(Run *run, TbError **err)
         }
         run_stage(run, "push");
         started = tb_now_us();
-        r = native_push(&p, &run->result.digest, err);
+        r = native_push(&p, &run->result.digest, &run->pushed_size, err);
         run->result.timings.push = tb_now_us() - started;
         return r;
 }

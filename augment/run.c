@@ -11,6 +11,8 @@
 static void run_done(Run *run)
 {
         run_platform_done(run);
+        registry_manifest_free(run->index);
+        augment_platforms_done(&run->platforms);
         payload_free(run->payload);
         augment_names_done(&run->names);
         registry_platform_done(&run->platform);
@@ -39,6 +41,8 @@ static int run_prepare(Run *run, TbError **err)
                 (r = registry_client_new(NULL, &run->client, err)) < 0 ||
                 (r = augment_client_setup(run->client, request, err)) < 0)
                 return r;
+        if (request->all_platforms && (r = augment_platforms_load(request, &run->platforms, err)) < 0)
+                return r;
         if (request->level != AUGMENT_LEVEL_NONE) {
                 if ((r = payload_load(
                              request->payload_dir, run->platform.architecture, &run->payload, err)) < 0 ||
@@ -56,14 +60,13 @@ static int run_prepare(Run *run, TbError **err)
         return run->result.source_name && run->result.platform ? 0 : tb_error_oom(err);
 }
 
-/* What the name is now, and the names that depend on it. */
+/* What the name is now. */
 static int run_resolve(Run *run, TbError **err)
 {
         _cleanup_registry_descriptor_ RegistryDescriptor d = {};
-        _cleanup_(registry_ref_freep) RegistryRef *image = NULL;
-        char key_tag[AUGMENT_KEY_TAG_MAX];
         int r;
 
+        run->kind = run->request->kind;
         if (tb_digest_is_set(&run->source->digest)) {
                 run->result.source_digest = run->source->digest;
         } else if (tb_digest_is_set(&run->request->resolved)) {
@@ -77,12 +80,26 @@ static int run_resolve(Run *run, TbError **err)
                                 "registry %s has no such image; check the name and the tag",
                                 run->source->host);
                 run->result.source_digest = d.digest;
+                run->kind = augment_source_kind(d.media_type);
         }
-        r = registry_ref_with(run->source, NULL, &run->result.source_digest, &run->pinned, err);
-        if (r < 0)
-                return r;
-        r = augment_cache_key_tag(
-                &run->result.source_digest, run->request, &run->result.payload_digest, key_tag, err);
+        return registry_ref_with(run->source, NULL, &run->result.source_digest, &run->pinned, err);
+}
+
+/* The names that depend on what it is. */
+static int run_name(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *image = NULL;
+        char key_tag[AUGMENT_KEY_TAG_MAX];
+        int r = 0;
+
+        if (run->index)
+                r = augment_platforms_key_tag(
+                        &run->platforms, &run->result.source_digest, run->request, key_tag, err);
+        else if (run->kind == AUGMENT_SOURCE_INDEX)
+                r = augment_names_of_platform(&run->names, run->request->platform, err);
+        if (r >= 0 && !run->index)
+                r = augment_cache_key_tag(
+                        &run->result.source_digest, run->request, &run->result.payload_digest, key_tag, err);
         if (r < 0)
                 return r;
         run->result.key_tag = strdup(key_tag);
@@ -111,12 +128,14 @@ static int run_all(Run *run, TbError **err)
         if (r < 0)
                 return r;
         run_stage(run, "resolve");
-        r = run_resolve(run, err);
-        if (r < 0)
+        if ((r = run_resolve(run, err)) < 0 ||
+                (run->request->all_platforms && run->op == AUGMENT_OP_AUGMENT &&
+                        (r = run_index_read(run, err)) < 0) ||
+                (r = run_name(run, err)) < 0)
                 return r;
         run->result.timings.resolve = tb_now_us() - started;
 
-        r = run_platform(run, err);
+        r = run->index ? run_index(run, err) : run_platform(run, err);
         if (r < 0)
                 return r;
         run->result.timings.total = tb_now_us() - started;

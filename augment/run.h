@@ -10,9 +10,9 @@
  * refused is refused from the base's manifest and configuration, before the first byte is written; then blobs, which
  * nobody sees without a tag; tags last, the moving one at the very end.
  *
- * What is copied into the mirror is the one image manifest of the asked platform (default: this machine's), not the
- * whole index: an index upstream has 10 to 20 platforms and their attestations, and what a node runs is one of them.
- * A reference to the mirror therefore has the digest of that manifest.
+ * What is copied into the mirror is the image of the asked platform, or those of an index that there are payloads for, not
+ * the whole index: one upstream has 10 to 20 platforms and their attestations. So a reference to the mirror has the
+ * digest of an image's manifest, or of an index without the rest.
  */
 
 typedef struct AugmentRunHooks {

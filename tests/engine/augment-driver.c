@@ -43,6 +43,7 @@ typedef struct Driver {
         bool done, hit;
         TbError *error;
         AugmentResult result;
+        AugmentSourceKind kind;
 } Driver;
 
 static int run_until_done(Driver *d)
@@ -71,6 +72,7 @@ static void on_lookup(AugmentLookup *l, const TbError *err, void *userdata)
         d->done = true;
         d->error = tb_error_copy(err);
         d->hit = !err && augment_lookup_is_hit(l);
+        d->kind = augment_lookup_kind(l);
         if (!err)
                 (void) copy_result(augment_lookup_result(l), &d->result, &d->error);
 }
@@ -231,6 +233,7 @@ static int work(Driver *d, const char *cmd, AugmentRequest *request, const json_
                 if (r < 0 || d->hit || tb_streq(cmd, "lookup"))
                         return r;
                 request->resolved = d->result.source_digest;
+                request->kind = d->kind;
         }
         if (tb_streq(cmd, "augment"))
                 return worker(d, request, AUGMENT_OP_AUGMENT, err);
