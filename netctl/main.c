@@ -291,6 +291,33 @@ static int cmd_fw(int argc, char **argv)
         return run_nodes(NULL, &s.node, 1, true);
 }
 
+static int cmd_probe(int argc, char **argv)
+{
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_close_ int from_fd = -EBADF, to_fd = -EBADF;
+        LinkProbeEnd from, to;
+        LinkProbeTrain train;
+        LinkProbeResult result;
+
+        int r = tool_probe_parse(argv + 5, &train, &err);
+        if (r >= 0)
+                r = tool_open_netns(argv[1], &from_fd, &err);
+        if (r >= 0)
+                r = tool_open_netns(argv[3], &to_fd, &err);
+        if (r >= 0)
+                r = tool_probe_end(from_fd, argv[2], &from, &err);
+        if (r >= 0)
+                r = tool_probe_end(to_fd, argv[4], &to, &err);
+        if (r >= 0)
+                r = link_probe(&from, &to, &train, &result, &err);
+        if (r < 0)
+                return fail(err);
+        if (arg_json)
+                return print_json(tool_probe_json(&train, &result));
+        tool_probe_print(&result);
+        return EXIT_DONE;
+}
+
 static const struct {
         const char *name;
         int min, max; /* arguments behind the verb */
@@ -304,6 +331,8 @@ static const struct {
         {"show", 1, 1, cmd_show, "PID", "shapes as the kernel has them"},
         {"clear", 1, 2, cmd_clear, "PID [IFACE]", "take away all of ours, or the shape of one interface"},
         {"fw", 3, 3, cmd_fw, "PID IFACE STYLE", "firewall of one interface: none, open, basic, closed"},
+        {"probe", 4, 18, cmd_probe, "PID IFACE PID IFACE [...]",
+                "measure what packets experience from one container to another"},
         {"apply", 1, 1, cmd_apply, "FILE", "bring all nodes of a JSON file to what it declares"},
         {"read", 1, 1, cmd_apply, "FILE", "read the state of these nodes"},
         {"remove", 1, INT32_MAX, cmd_remove, "ID...",
@@ -317,8 +346,9 @@ static void help(FILE *f)
                 "Usage: tbnode-netctl [--json] [--id ID] COMMAND ...\n\n"
                 "Shapes and firewalls containers on the host side of their veths.\n\n");
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
-                fprintf(f, "  %-7s%-18s%s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
+                fprintf(f, "  %-7s%-26s%s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
         fprintf(f,
+                "\n  probe takes " TOOL_PROBE_WORDS "\n"
                 "\n  --json   print one JSON object\n"
                 "  --id ID  the node's id (default: pid<PID>)\n"
                 "  --help, --version\n\n"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/json.h"
+#include "netctl/link-probe.h"
 #include "netctl/netctl.h"
 #include "netctl/veth.h"
 
@@ -39,3 +40,14 @@ int tool_container(int netns_fd, Container *ret, Links *ret_links, TbError **err
 json_t *tool_report_json(const NetctlReport *r, uint64_t elapsed_ns);
 /* For people; errors go to stderr. Returns the number of failed nodes. */
 int tool_report_print(const NetctlReport *r);
+
+/* What `probe` is told behind the two ends (tool-probe.c). */
+#define TOOL_PROBE_WORDS \
+        "[size BYTES] [rate RATE | interval TIME] [packets N | duration TIME] [warmup TIME] [quiet TIME]"
+
+/* Reads these words; what they leave out: 100 packets of 98 bytes, one every 10 ms, 1 s of quiet. */
+int tool_probe_parse(char *const *words, LinkProbeTrain *ret, TbError **err) _warn_unused_;
+/* One end: the interface of a container by name, with its first IPv4 address. `netns_fd` is borrowed. */
+int tool_probe_end(int netns_fd, const char *ifname, LinkProbeEnd *ret, TbError **err) _warn_unused_;
+json_t *tool_probe_json(const LinkProbeTrain *t, const LinkProbeResult *r);
+void tool_probe_print(const LinkProbeResult *r);
