@@ -9,9 +9,10 @@ import sys
 
 # What each benchmark answers beyond the keys that all have.
 OTHERS = {"augment": {"docker_warm", "docker_cold", "http_floor"}, "netctl": {"exec", "tc_batch"},
-          "init": {"original"}, "mirror": {"skopeo"}}
+          "init": {"original"}, "mirror": {"skopeo"}, "fidelity": {"tc_by_hand"}}
 EXTRA = {"augment": {"cache_hit_ms"}, "netctl": {"noop_ms", "noop_writes", "bytes_per_node"},
-         "init": {"overhead_ms", "node_start_ms"}, "mirror": {"rows", "rss_kb", "head_loop"}}
+         "init": {"overhead_ms", "node_start_ms"}, "mirror": {"rows", "rss_kb", "head_loop"},
+         "fidelity": {"rows", "verdicts"}}
 
 
 def main():

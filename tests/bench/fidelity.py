@@ -1,0 +1,437 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""fidelity [--quick] [--part host|vm]: does a link do what was declared, and the same link made by hand with tc?
+
+Two network namespaces with a bridge between them, as Docker makes it. A row is one declared property of one direction: once made
+by tbnode-netctl, once by hand with `tc` (htb, netem, an ifb for the way from the node), measured with the same train of packets,
+one after the other in the same run. Rates are of layer 2 frames. Bounds:
+
+    rate    0.5 % of the declared rate after the first second, 2 % (or one full frame: no bucket holds less) in it; offered 1.3 times as much
+    delay   median one-way delay: at most 50 us above the declared one plus what a tree without delay takes; no packet earlier than
+            declared
+    loss    inside the 99 % interval of the binomial distribution (one in a hundred lies outside: a second one decides)
+    lossless  no packet lost at 95 % of the rate where no loss is declared
+    live    no packet lost while the shape changes, again and again, under traffic
+    tcp     goodput of iperf3 at 1448 of 1514 bytes: within 1 % of what the rate allows
+
+Part `host` runs under this kernel (rates: exact, but no netem here on many machines), part `vm` under Debian's kernel in an emulated
+machine, which has netem but computes some 15 times slower: what it could not offer in time is reported with the verdict "too slow",
+and counts neither way. `ours` and `tc_by_hand` are errors as a part of the bound: below 1 is good.
+"""
+
+import argparse
+import json
+import math
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("TBNODE_BUILD_DIR", SOURCE / "build"))
+NETCTL = str(BUILD / "netctl/tbnode-netctl")
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(SOURCE / "tests/vm"))
+from tbvm import lab  # noqa: E402
+
+FULL, SMALL = 1514, 98
+TOO_SLOW = "too slow"
+
+
+def say(text):
+    print(f"fidelity: {text}", file=sys.stderr, flush=True)
+
+
+def rate_word(mbit):
+    return f"{int(mbit * 1000)}kbit"
+
+
+class Side:
+    """One way to make a shape at node `one`. A direction is a dict with mbit, delay_ms, loss (percent)."""
+
+    def __init__(self, net):
+        self.net = net
+
+
+class Ours(Side):
+    name = "ours"
+
+    def spec(self, d):
+        words = []
+        if d.get("mbit"):
+            words.append(f"rate {rate_word(d['mbit'])}")
+        if d.get("delay_ms"):
+            words.append(f"delay {int(d['delay_ms'] * 1000)}us")
+        if d.get("loss"):
+            words.append(f"loss {d['loss']}%")
+        return " ".join(words)
+
+    def make(self, up, down):
+        spec = " ".join(f"{name} {self.spec(d)}" for name, d in (("up", up), ("down", down)) if self.spec(d))
+        lab.command(NETCTL, "--id", "one", "shape", self.net.one.netns, "eth0", spec)
+
+    def limit(self, device):
+        """Packets of the leaf, for the other side to have the same."""
+        for q in lab.qdiscs(device):
+            if "limit" in q.get("options", {}):
+                return q["options"]["limit"]
+        return 1000
+
+    def limits(self):
+        ifb = [l["ifname"] for l in json.loads(lab.command("ip", "-j", "link", "show", "type", "ifb").stdout)
+               if l["ifname"].startswith("tbi")]
+        return {"down": self.limit("h-one"), "up": self.limit(ifb[0]) if ifb else 1000}
+
+    def clear(self):
+        lab.command(NETCTL, "--id", "one", "clear", self.net.one.netns)
+
+
+class ByHand(Side):
+    """As a careful user would: the limits are ours (tc's default of 1000 packets loses on long fast links), the rest is tc's choice."""
+
+    name = "tc_by_hand"
+    limits = {"up": 1000, "down": 1000}
+
+    def tree(self, device, d, limit):
+        lab.command("tc", "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
+        lab.command("tc", "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb", "rate",
+                    rate_word(d.get("mbit") or 100000))
+        if d.get("delay_ms") or d.get("loss"):
+            words = ["delay", f"{int(d.get('delay_ms', 0) * 1000)}us"]
+            if d.get("loss"):
+                words += ["loss", f"{d['loss']}%"]
+            lab.command("tc", "qdisc", "add", "dev", device, "parent", "1:1", "handle", "2:", "netem", "limit",
+                        str(limit), *words)
+        else:
+            lab.command("tc", "qdisc", "add", "dev", device, "parent", "1:1", "handle", "2:", "pfifo", "limit",
+                        str(limit))
+
+    def make(self, up, down):
+        if down:
+            self.tree("h-one", down, self.limits["down"])
+        if up:
+            lab.command("ip", "link", "add", "hand0", "type", "ifb")
+            lab.command("ip", "link", "set", "hand0", "up", "txqueuelen", "1000")
+            self.tree("hand0", up, self.limits["up"])
+            lab.command("tc", "qdisc", "add", "dev", "h-one", "ingress")
+            lab.command("tc", "filter", "add", "dev", "h-one", "parent", "ffff:", "protocol", "all", "u32", "match",
+                        "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "hand0")
+
+    def clear(self):
+        for words in (("tc", "qdisc", "del", "dev", "h-one", "root"),
+                      ("tc", "qdisc", "del", "dev", "h-one", "ingress"), ("ip", "link", "del", "hand0")):
+            lab.command(*words, check=False)
+
+
+class Bench:
+    def __init__(self, where, quick):
+        self.where = where
+        self.quick = quick
+        self.net = lab.Network()
+        self.ours, self.hand = Ours(self.net), ByHand(self.net)
+        self.rows = []
+
+    def ends(self, direction):
+        one, two = self.net.one.netns, self.net.two.netns
+        return (one, "eth0", two, "eth0") if direction == "up" else (two, "eth0", one, "eth0")
+
+    def probe(self, direction, **words):
+        extra = [w for k, v in words.items() for w in (k, str(v))]
+        return json.loads(lab.command(NETCTL, "--json", "probe", *self.ends(direction), *extra).stdout)
+
+    def at_once(self, **by_direction):
+        """Trains of both directions at the same time."""
+        result, threads = {}, []
+        for direction, words in by_direction.items():
+            def work(direction=direction, words=words):
+                result[direction] = self.probe(direction, **words)
+            threads.append(threading.Thread(target=work))
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        return result
+
+    def both_sides(self, up, down, measure):
+        """measure() under our link and under the hand-made one; {side: result}."""
+        result = {}
+        for side in (self.ours, self.hand):
+            side.make(up, down)
+            if side is self.ours:
+                self.hand.limits = self.ours.limits()
+            try:
+                result[side.name] = measure()
+            finally:
+                side.clear()
+        return result
+
+    def row(self, what, declared, measured, error, bound, verdict, unit, **more):
+        """measured, error and verdict: {side: value}; error and bound in `unit`."""
+        for side in ("ours", "tc_by_hand"):
+            self.rows.append({"where": self.where, "side": side, "what": what, "declared": declared, "unit": unit,
+                              "measured": measured[side], "error": error[side], "bound": bound,
+                              "verdict": verdict[side], **{k: v[side] for k, v in more.items()}})
+        say(f"{self.where} {what} {declared}: " + ", ".join(
+            f"{side} {measured[side]} ({verdict[side]})" for side in ("ours", "tc_by_hand")))
+
+    def judge(self, what, declared, measured, errors, bound, unit, slow=None, **more):
+        verdict = {s: TOO_SLOW if slow and slow[s] else "ok" if abs(errors[s]) <= bound else "missed" for s in measured}
+        self.row(what, declared, measured, errors, bound, verdict, unit, **more)
+
+    # -- rows
+
+    def rate(self, up, down, size, seconds):
+        """Both directions at once; the steady rate and the first second."""
+        def words(mbit):
+            # Small frames at high rates: what the machine can send, and the verdict says if that was too little.
+            return {"size": size, "rate": rate_word(mbit * 1.3), "duration": f"{seconds}s", "warmup": "1s",
+                    "quiet": "300ms"}
+        seen = self.both_sides({"mbit": up}, {"mbit": down}, lambda: self.at_once(up=words(up), down=words(down)))
+        for direction, mbit in (("up", up), ("down", down)):
+            declared = f"{direction} {mbit} Mbit/s, {size} byte frames" + \
+                       (f", other way {up if direction == 'down' else down}" if up != down else "")
+            flows = {s: seen[s][direction] for s in seen}
+            slow = {s: f["offered_bps"] < mbit * 1e6 * 1.05 for s, f in flows.items()}
+            for what, key, bound in (("rate", "rate_bps", 0.5),
+                                     ("rate, first second", "first_second_bps",
+                                      max(2.0, 100 * FULL * 8 / (mbit * 1e6)))):
+                self.judge(what, declared, {s: round(f[key] / 1e6, 6) for s, f in flows.items()},
+                           {s: round((f[key] / (mbit * 1e6) - 1) * 100, 4) for s, f in flows.items()},
+                           round(bound, 3), "percent", slow=slow)
+
+    def tcp(self, mbit, direction, seconds):
+        """iperf3's own measure, without its first two seconds."""
+        source, target = (self.net.one, self.net.two) if direction == "up" else (self.net.two, self.net.one)
+
+        def measure():
+            server = subprocess.Popen(["ip", "netns", "exec", target.name, "iperf3", "-s", "-1", "-p", "5301"],
+                                      stdout=subprocess.PIPE, text=True)
+            while True:
+                line = server.stdout.readline()
+                if not line or "listening" in line:
+                    break
+            done = source.run("iperf3", "-c", target.ipv4, "-p", "5301", "-t", str(seconds), "-O", "2", "-J")
+            server.wait()
+            return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] * FULL / 1448
+        shape = {"mbit": mbit}
+        seen = self.both_sides(shape if direction == "up" else {}, shape if direction == "down" else {}, measure)
+        self.judge("tcp", f"{direction} {mbit} Mbit/s", {s: round(v / 1e6, 4) for s, v in seen.items()},
+                   {s: round((v / (mbit * 1e6) - 1) * 100, 3) for s, v in seen.items()}, 1.0, "percent")
+
+    def delay(self, up, down, size, packets):
+        words = {"size": size, "packets": packets, "interval": "5ms", "quiet": f"{int(max(up, down) + 500)}ms"}
+        flows = {"base": [], "ours": [], "tc_by_hand": []}
+
+        def measure(name):
+            flows[name].append({d: self.probe(d, **words) for d in ("up", "down")})
+        # An emulated machine on a busy host adds milliseconds now and then and takes none away: the best of some rounds,
+        # and the bare tree (by hand, without delay) in each of them.
+        for _ in range(1 if self.quick else 4):
+            self.hand.make({"mbit": 0}, {"mbit": 0})
+            measure("base")
+            self.hand.clear()
+            for side in (self.ours, self.hand):
+                side.make({"delay_ms": up}, {"delay_ms": down})
+                if side is self.ours:
+                    self.hand.limits = self.ours.limits()
+                measure(side.name)
+                side.clear()
+        for direction, ms in (("up", up), ("down", down)):
+            median = {s: min(f[direction]["delay_median_ns"] for f in v) / 1000 for s, v in flows.items()}
+            least = {s: min(f[direction]["delay_min_ns"] for f in v) / 1000 for s, v in flows.items()}
+            sides = ("ours", "tc_by_hand")
+            measured = {s: round(median[s] / 1000, 4) for s in sides}
+            errors = {s: round(median[s] - ms * 1000 - median["base"], 1) for s in sides}
+            verdict = {s: "early" if least[s] < ms * 1000 else "ok" if errors[s] <= 50 else "missed" for s in sides}
+            self.row("delay", f"{direction} {ms} ms, {size} byte frames" +
+                     (f", other way {up if direction == 'down' else down}" if up != down else ""),
+                     measured, errors, 50, verdict, "us", base_us={s: round(median["base"], 1) for s in sides},
+                     fastest_us={s: round(least[s] - ms * 1000, 1) for s in sides})
+
+    def loss(self, direction, percent, packets, pps):
+        words = {"size": SMALL, "packets": packets, "interval": f"{int(1e9 / pps)}ns", "quiet": "500ms"}
+        low, high = lab.binomial_interval(packets, percent / 100, 0.99) if percent else (0, 0)
+        shape = {"loss": percent, "delay_ms": 0.1}
+
+        def measure():
+            flows = []
+            for _ in range(2):
+                flows.append(self.probe(direction, **words))
+                if flows[-1]["overrun"] == 0 and low <= flows[-1]["sent"] - flows[-1]["received"] <= high:
+                    break
+            return flows
+        seen = self.both_sides(shape if direction == "up" else {}, shape if direction == "down" else {}, measure)
+        lost = {s: f[-1]["sent"] - f[-1]["received"] for s, f in seen.items()}
+        self.judge("loss", f"{direction} {percent} % of {packets}", lost,
+                   {s: round(v - packets * percent / 100, 1) for s, v in lost.items()},
+                   max((high - low) / 2, 0), "packets", slow={s: f[-1]["overrun"] > 0 for s, f in seen.items()},
+                   interval={s: [low, high] for s in lost}, attempts={s: len(f) for s, f in seen.items()})
+
+    def lossless(self, mbit, delay_ms, seconds):
+        """Both directions at once at 95 %."""
+        words = {"size": FULL, "rate": rate_word(mbit * 0.95), "duration": f"{seconds}s",
+                 "quiet": f"{int(delay_ms) + 1000}ms"}
+        shape = {"mbit": mbit, "delay_ms": delay_ms}
+        seen = self.both_sides(shape, shape, lambda: self.at_once(up=words, down=words))
+        for direction in ("up", "down"):
+            flows = {s: seen[s][direction] for s in seen}
+            lost = {s: f["sent"] - f["received"] for s, f in flows.items()}
+            slow = {s: f["offered_bps"] < mbit * 1e6 * 0.85 or f["overrun"] > 0 for s, f in flows.items()}
+            self.judge("lossless", f"{direction} {mbit} Mbit/s x {delay_ms} ms", lost, lost, 0, "packets", slow=slow,
+                       offered_mbit={s: round(f["offered_bps"] / 1e6, 1) for s, f in flows.items()})
+
+    def live(self, changes, shapes):
+        """Our shape changes in place while packets flow both ways. By hand: `tc ... change` of the same parameters."""
+        result = {}
+        for side in (self.ours, self.hand):
+            side.make(shapes[0], shapes[0])
+            stop = threading.Event()
+            done = [0]
+
+            def change(side=side, stop=stop, done=done):
+                for i in range(1, changes + 1):
+                    d = shapes[i % len(shapes)]
+                    if side is self.ours:
+                        self.ours.make(d, d)
+                    else:
+                        for dev in ("h-one", "hand0"):
+                            lab.command("tc", "class", "change", "dev", dev, "parent", "1:", "classid", "1:1", "htb",
+                                        "rate", rate_word(d["mbit"]))
+                            if d.get("delay_ms"):
+                                lab.command("tc", "qdisc", "change", "dev", dev, "parent", "1:1", "handle", "2:",
+                                            "netem", "limit", "1000", "delay", f"{int(d['delay_ms'] * 1000)}us")
+                    done[0] = i
+                stop.set()
+            worker = threading.Thread(target=change)
+            worker.start()
+            lost = sent = 0
+            while not stop.is_set():
+                words = {"size": 298, "packets": 1000, "interval": "1ms", "quiet": "400ms"}
+                for f in self.at_once(up=words, down=words).values():
+                    lost += f["sent"] - f["received"]
+                    sent += f["sent"]
+            worker.join()
+            side.clear()
+            result[side.name] = (lost, sent, done[0])
+        lost = {s: r[0] for s, r in result.items()}
+        self.judge("live", f"{changes} changes under traffic, {'with' if shapes[0].get('delay_ms') else 'without'} netem",
+                   lost, lost, 0, "packets", sent={s: r[1] for s, r in result.items()},
+                   changes={s: r[2] for s, r in result.items()})
+
+
+def part_host(bench):
+    if bench.quick:
+        bench.rate(10, 10, FULL, 2)
+        bench.rate(2, 20, FULL, 2)
+        return
+    for mbit in (0.1, 1, 10, 100, 1000):
+        for size in (FULL, SMALL):
+            bench.rate(mbit, mbit, size, 14 if mbit < 1 else 11)
+    bench.rate(1, 10, FULL, 11)
+    bench.rate(100, 10, FULL, 11)
+    for mbit in (1, 10, 100, 1000):
+        for direction in ("up", "down"):
+            bench.tcp(mbit, direction, 10)
+    bench.live(1000, [{"mbit": 20}, {"mbit": 50}])
+
+
+def part_vm(bench):
+    if bench.quick:
+        bench.delay(0.4, 5, SMALL, 50)
+        bench.loss("down", 1, 5000, 2000)
+        return
+    for ms in (0, 0.1, 0.4, 1, 5, 20, 100, 500):
+        for size in (SMALL, FULL):
+            bench.delay(ms, ms, size, 200)
+    bench.delay(1, 20, SMALL, 200)
+    bench.delay(100, 0.4, SMALL, 200)
+    for percent in (0, 0.01, 0.1, 1, 10):
+        for direction in ("up", "down"):
+            bench.loss(direction, percent, 1000000 if percent == 0.01 else 100000, 10000)
+    for mbit, ms in ((1, 100), (10, 20), (10, 500), (100, 5), (100, 100), (1000, 100)):
+        bench.lossless(mbit, ms, 6)
+    for mbit in (0.1, 1, 10, 100):
+        bench.rate(mbit, mbit, FULL, 11)
+    bench.rate(1, 10, FULL, 11)
+    bench.live(1000, [{"mbit": 20, "delay_ms": 5}, {"mbit": 50, "delay_ms": 20}])
+
+
+def inside(part, quick, out):
+    bench = Bench("vm" if part == "vm" else "host", quick)
+    begin = time.monotonic()
+    (part_vm if part == "vm" else part_host)(bench)
+    bench.net.close()
+    with open(out, "w", encoding="utf-8") as f:
+        json.dump({"rows": bench.rows, "kernel": platform.release(), "seconds": round(time.monotonic() - begin)}, f)
+
+
+def run_part(part, quick, folder):
+    out = f"{folder}/{part}.json"
+    words = [sys.executable, os.path.abspath(__file__), "--inside", part, "--out", out, *(["--quick"] if quick else [])]
+    if part == "vm":
+        # The guest sees the host's files; what it writes reaches us only through the shared folder.
+        command = [sys.executable, str(SOURCE / "tests/vm/run"), "--timeout", "5400", "--share", folder, "--", *words]
+    else:
+        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c",
+                   'mount -t tmpfs none /run && ip link set lo up && exec "$@"', "sh", *words]
+    rc = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False).returncode
+    if rc == 77:
+        say(f"part {part}: SKIPPED, see above")
+        return None
+    if rc != 0:
+        sys.exit(f"fidelity: part {part} failed with status {rc}; what went wrong is above")
+    with open(out, encoding="utf-8") as f:
+        return json.load(f)
+
+
+def spread(values):
+    return {"median": round(statistics.median(values), 5), "min": round(min(values), 5), "max": round(max(values), 5)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few rows only, half a minute each part")
+    parser.add_argument("--part", choices=("host", "vm"), action="append", help="only this part; may be repeated")
+    parser.add_argument("--inside", choices=("host", "vm"), help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.inside:
+        inside(args.inside, args.quick, args.out)
+        return 0
+    if os.geteuid() != 0:
+        print("SKIP: needs root", file=sys.stderr)
+        return 77
+    if not os.access(NETCTL, os.X_OK):
+        sys.exit(f"{NETCTL} is missing: build first")
+    with tempfile.TemporaryDirectory(prefix="tbnode-bench-") as folder:
+        parts = {p: run_part(p, args.quick, folder) for p in args.part or ("host", "vm")}
+    parts = {p: v for p, v in parts.items() if v}
+    if not parts:
+        return 77
+    rows = [r for v in parts.values() for r in v["rows"]]
+
+    def used(side):
+        """Error as a part of the bound; a bound of 0 packets is met wholly or not at all."""
+        return [max(min(abs(r["error"]) / r["bound"] if r["bound"] else math.inf if r["error"] else 0, 1000), 1e-6)
+                for r in rows if r["side"] == side and r["verdict"] != TOO_SLOW]
+    ours, hand = used("ours"), used("tc_by_hand")
+    verdicts = {side: {v: sum(1 for r in rows if r["side"] == side and r["verdict"] == v)
+                       for v in ("ok", "missed", "early", TOO_SLOW)} for side in ("ours", "tc_by_hand")}
+    print(json.dumps({
+        "bench": "fidelity", "args": {"quick": args.quick, "part": sorted(parts)},
+        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "engine": None},
+        "runs": len(ours), "unit": "part of the allowed error", "ours": spread(ours),
+        "others": {"tc_by_hand": spread(hand)},
+        "ratios": {"tc_by_hand": round(statistics.median(hand) / statistics.median(ours), 3)},
+        "verdicts": verdicts, "kernels": {p: v["kernel"] for p, v in parts.items()},
+        "seconds": {p: v["seconds"] for p, v in parts.items()}, "rows": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
