@@ -306,6 +306,8 @@ const ApiOperation api_operations[] = {
         {"POST", "/v1/nodes/{}/programs/{}", op_program,
                 "Have its client do it: {\"action\": start|stop|kill, \"signal\": N}"},
         {"POST", "/v1/nodes/{}/startup", op_startup, "Have its client run the startup command once more"},
+        {"POST", "/v1/links/check", op_links_check,
+                "Measure links: {\"node\", \"network\", \"rate\"} (JSON lines: link, then result or error)"},
         {"POST", "/v1/augment", op_augment, "Augment an image (JSON lines: progress, then result or error)"},
         {"POST", "/v1/dockerfile", op_dockerfile, "The Dockerfile of an augmentation (JSON lines)"},
         {"GET", "/v1/events", op_events, "What happened (JSON lines; follow=1)"},

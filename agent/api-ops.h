@@ -22,6 +22,8 @@ void op_logs_syslog(ApiRequest *r, size_t lines, bool follows);
 void op_augment(ApiRequest *r);
 void op_dockerfile(ApiRequest *r);
 void op_events(ApiRequest *r);
+/* api-link-op.c */
+void op_links_check(ApiRequest *r);
 /* api-client-ops.c */
 void op_declaration_get(ApiRequest *r);
 void op_declaration_set(ApiRequest *r);

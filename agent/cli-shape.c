@@ -105,6 +105,8 @@ int cli_shape(Cli *c, int argc, char **argv)
         _cleanup_json_ json_t *body = NULL;
         int r, n;
 
+        if (argc > 1 && tb_streq(argv[1], "check"))
+                return cli_link_check(c, argc - 1, argv + 1);
         r = cli_parse_plain(c, argc, argv);
         if (r >= 0)
                 return r;

@@ -44,14 +44,19 @@ const CliVerb cli_verbs[] = {
         {"ps", "ps", "List the nodes", NULL, cli_ps},
         {"inspect", "inspect NODE", "Everything about a node, with what the kernel has for it", NULL,
                 cli_inspect},
-        {"shape", "shape show [NODE] | set NODE IFACE SPEC... | clear NODE IFACE",
+        {"shape",
+                "shape show [NODE] | check [--no-rate] [NODE [IFACE]] | set NODE IFACE SPEC... | clear NODE "
+                "IFACE",
                 "Show or change the shaping of links",
                 "  IFACE is a Docker network or an interface's name inside the node. SPEC has the words of "
                 "tc(8):\n"
                 "  rate 10mbit delay 20ms 2ms distribution normal loss 1% limit 200 reorder 5% duplicate 1% "
                 "corrupt 0.1%\n"
                 "  'up' (from the node) or 'down' (to it) in front sets one direction. set changes only "
-                "what it names.\n",
+                "what it names.\n"
+                "  check measures what links really do and shows it beside what is declared; --no-rate does "
+                "not "
+                "fill them.\n",
                 cli_shape},
         {"firewall", "firewall show [NODE] | set NODE STYLE",
                 "Show or change the firewall style (open, basic, closed)", NULL, cli_firewall},

@@ -97,6 +97,7 @@ int cli_run(Cli *c, int argc, char **argv);
 int cli_ps(Cli *c, int argc, char **argv);
 int cli_inspect(Cli *c, int argc, char **argv);
 int cli_shape(Cli *c, int argc, char **argv);
+int cli_link_check(Cli *c, int argc, char **argv); /* of `shape check`; argv[0] is "check" */
 int cli_firewall(Cli *c, int argc, char **argv);
 int cli_declare(Cli *c, int argc, char **argv);
 int cli_programs(Cli *c, int argc, char **argv);

@@ -162,6 +162,19 @@ static int parse_nodes(const char *value, void *userdata, TbError **err)
         return tb_parse_u32(value, 1, 10000, userdata, err);
 }
 
+static int parse_check_links(const char *value, void *userdata, TbError **err)
+{
+        static const char *const words[] = {"no", "latency", "full"};
+        static_assert(ELEMENTSOF(words) == _CHECK_LINKS_MAX, "one word per value");
+
+        for (CheckLinks c = 0; c < _CHECK_LINKS_MAX; c++)
+                if (tb_streq(value, words[c])) {
+                        *(CheckLinks *) userdata = c;
+                        return 0;
+                }
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "expected no, latency or full");
+}
+
 /* off | [ADDRESS:]PORT | ADDRESS */
 static int parse_tmcd(const char *value, void *userdata, TbError **err)
 {
@@ -274,6 +287,9 @@ static const ConfigKey config_keys[] = {
                 "How long `tbnode run` waits until the node is configured (default 60s)"},
         {"nodes-max", parse_nodes, offsetof(Config, nodes_max), "N",
                 "Most nodes on this host (default 1000)"},
+        {"check-links", parse_check_links, offsetof(Config, check_links), "no|latency|full",
+                "Measure links when their nodes were configured, and say what is not as declared (default "
+                "no)"},
         {"tmcd", parse_tmcd, offsetof(Config, tmcd), "[ADDRESS:]PORT|off",
                 "Where Emulab's TMCD is served to nodes (default 7777 on the control network's gateway "
                 "address)"},

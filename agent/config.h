@@ -27,6 +27,15 @@ typedef enum AgentFirewall {
 const char *agent_firewall_to_string(AgentFirewall f);
 AgentFirewall agent_firewall_from_string(const char *s);
 
+/* `check-links`: are links measured when their nodes were configured? */
+typedef enum CheckLinks {
+        CHECK_LINKS_NO,
+        CHECK_LINKS_LATENCY, /* with a short train of small packets */
+        CHECK_LINKS_FULL,    /* and one that fills the link for a moment */
+        _CHECK_LINKS_MAX,
+        _CHECK_LINKS_INVALID = -EINVAL,
+} CheckLinks;
+
 /* `tmcd`: off, or where the TMCD protocol is served. */
 typedef struct ConfigTmcd {
         bool enabled;
@@ -54,6 +63,7 @@ typedef struct Config {
         uint64_t start_timeout_usec; /* `tbnode run`: from start to CONFIGURED */
         uint32_t nodes_max;
         ConfigTmcd tmcd;
+        CheckLinks check_links;
 } Config;
 
 /* Fills in the defaults. */

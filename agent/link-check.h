@@ -27,7 +27,8 @@
 typedef struct LinkCheck LinkCheck;
 
 typedef struct LinkCheckOptions {
-        const Node *node;    /* only links of this node; NULL: each node with the next on its networks, in a ring */
+        const Node *
+                node; /* only links of this node; NULL: each node with the next on its networks, in a ring */
         const char *network; /* only this network; NULL: all but the control network */
         bool rate;           /* also with the train that fills the link */
 

@@ -14,6 +14,7 @@
 #include "agent/barrier.h"
 #include "agent/docker-events.h"
 #include "agent/experiment.h"
+#include "agent/link-check.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
 #include "agent/reconcile.h"
@@ -60,6 +61,7 @@ Manager *manager_free(Manager *m)
         if (!m)
                 return NULL;
         m->api = api_free(m->api);
+        link_check_stop(m);
         while (m->runs)
                 run_job_free(m->runs);
         m->jobs = job_queue_free(m->jobs);
@@ -207,6 +209,8 @@ void manager_node_changed(Manager *m, Node *n, NodeState old)
                         (void) json_object_set_new(j, "us", json_integer((json_int_t) n->configured_us));
                 event_log_add(m->log, "node-state", j);
         }
+        if (n->state == NODE_CONFIGURED && old != NODE_CONFIGURED)
+                link_check_configured(m);
         run_node_changed(m, n);
         experiment_changed(m);
 }

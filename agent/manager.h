@@ -56,6 +56,9 @@ struct Manager {
         Barriers *barriers;
         sd_event_source *experiment_check; /* deferred: see experiment.h */
         unsigned node_connections;         /* of all nodes */
+        unsigned link_checks;              /* that run, see link-check.h */
+        struct LinkCheck *link_check;      /* the one after configuration */
+        sd_event_source *link_timer;
 
         Node **nodes; /* sorted by id */
         size_t n_nodes;

@@ -15,6 +15,8 @@
 #define RATE_UNLIMITED UINT64_C(200000000)
 #define RATE_OFFERED_MAX UINT64_C(2000000000)
 #define RATE_TOLERANCE 0.02
+/* A sender that stops for longer leaves the queue of 50 ms (shape_effective_limit()) empty, and then overruns it. */
+#define LATE_MAX (20 * MS)
 #define DELAY_TOLERANCE MS
 #define LOSS_SIGMAS 3.3 /* 99.9 % of a normal distribution, which the binomial one is close to */
 
@@ -121,7 +123,7 @@ static LinkVerdict judge_rate(const Shape *e, const LinkProbeResult *r)
                 r->rate_bps == 0)
                 return LINK_NOT_MEASURED;
         if ((double) r->rate_bps < rate * (1 - RATE_TOLERANCE))
-                return LINK_TOO_SLOW;
+                return r->late_max_ns > LATE_MAX ? LINK_NOT_MEASURED : LINK_TOO_SLOW;
         return (double) r->rate_bps > rate * (1 + RATE_TOLERANCE) ? LINK_TOO_FAST : LINK_AS_DECLARED;
 }
 

@@ -268,14 +268,15 @@ static void greet(Probe *p, uint8_t *data)
         }
 }
 
-/* Sends the train; returns how many the kernel took, and the first and last time of sending. */
-static uint32_t send_train(const Probe *p, uint8_t *data, uint64_t *ret_begin, uint64_t *ret_end)
+/* Sends the train; takes down how many the kernel took, how late, and the first and last time of sending. */
+static void send_train(
+        const Probe *p, uint8_t *data, LinkProbeResult *ret, uint64_t *ret_begin, uint64_t *ret_end)
 {
         const LinkProbeTrain *t = p->train;
         const uint64_t begin = tb_now_ns();
         struct mmsghdr messages[BATCH];
         struct iovec parts[BATCH];
-        uint32_t number = 0, sent = 0;
+        uint32_t number = 0;
 
         for (size_t i = 0; i < BATCH; i++) {
                 parts[i] = (struct iovec){.iov_base = data + i * p->payload, .iov_len = p->payload};
@@ -291,6 +292,7 @@ static uint32_t send_train(const Probe *p, uint8_t *data, uint64_t *ret_begin, u
                         n = BATCH;
                 else
                         n += (unsigned) ((now - due) / t->interval_ns);
+                ret->late_max_ns = MAX2(ret->late_max_ns, due > now ? 0 : now - due);
                 n = MIN2(n, t->packets - number); /* BATCH at most already */
                 for (unsigned i = 0; i < n; i++) {
                         Packet k = {.secret = p->secret, .number = number + i, .sent_ns = realtime_ns()};
@@ -298,12 +300,11 @@ static uint32_t send_train(const Probe *p, uint8_t *data, uint64_t *ret_begin, u
                 }
                 int done = sendmmsg(p->sender, messages, n, 0);
                 /* What the kernel refuses (ECONNREFUSED of an earlier one, ENOBUFS) never was on the link. */
-                sent += done > 0 ? (uint32_t) done : 0;
+                ret->sent += done > 0 ? (uint32_t) done : 0;
                 number += done > 0 ? (uint32_t) done : 1;
         }
         *ret_begin = begin;
         *ret_end = tb_now_ns();
-        return sent;
 }
 
 static int compare_u64(const void *a, const void *b)
@@ -421,7 +422,7 @@ int link_probe(const LinkProbeEnd *from, const LinkProbeEnd *to, const LinkProbe
 
         greet(&p, data);
         int64_t offset = clock_offset_ns();
-        result.sent = send_train(&p, data, &begin, &end);
+        send_train(&p, data, &result, &begin, &end);
         wait_until(end + train->quiet_ns);
         (void) eventfd_write(p.stop, 1);
         (void) pthread_join(thread, NULL);

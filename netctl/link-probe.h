@@ -51,6 +51,7 @@ typedef struct LinkProbeResult {
         bool clock_stepped;  /* CLOCK_REALTIME was set meanwhile: the delays are worthless */
         uint64_t delay_min_ns, delay_median_ns, delay_p90_ns, delay_p99_ns,
                 delay_max_ns;      /* 0: nothing received */
+        uint64_t late_max_ns;      /* the longest that a packet was sent after its time: the host was busy */
         uint64_t offered_bps;      /* as it was really sent */
         uint64_t first_second_bps; /* of arrivals, between the first and the last within 1 s of it */
         uint64_t rate_bps; /* of arrivals, from `warmup_ns` behind the first to the last; 0: too few */

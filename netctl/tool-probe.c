@@ -105,16 +105,17 @@ int tool_probe_end(int netns_fd, const char *ifname, LinkProbeEnd *ret, TbError 
 json_t *tool_probe_json(const LinkProbeTrain *t, const LinkProbeResult *r)
 {
         return json_pack(
-                "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
                 "frame_bytes", (json_int_t) t->frame_bytes, "sent", (json_int_t) r->sent, "received",
                 (json_int_t) r->received, "duplicates", (json_int_t) r->duplicates, "reordered",
                 (json_int_t) r->reordered, "overrun", (json_int_t) r->overrun, "interval_ns",
-                (json_int_t) t->interval_ns, "clock_stepped", r->clock_stepped, "delay_min_ns",
-                (json_int_t) r->delay_min_ns, "delay_median_ns", (json_int_t) r->delay_median_ns,
-                "delay_p90_ns", (json_int_t) r->delay_p90_ns, "delay_p99_ns", (json_int_t) r->delay_p99_ns,
-                "delay_max_ns", (json_int_t) r->delay_max_ns, "offered_bps", (json_int_t) r->offered_bps,
-                "first_second_bps", (json_int_t) r->first_second_bps, "rate_bps", (json_int_t) r->rate_bps,
-                "span_ns", (json_int_t) r->span_ns);
+                (json_int_t) t->interval_ns, "late_max_ns", (json_int_t) r->late_max_ns, "clock_stepped",
+                r->clock_stepped, "delay_min_ns", (json_int_t) r->delay_min_ns, "delay_median_ns",
+                (json_int_t) r->delay_median_ns, "delay_p90_ns", (json_int_t) r->delay_p90_ns,
+                "delay_p99_ns", (json_int_t) r->delay_p99_ns, "delay_max_ns", (json_int_t) r->delay_max_ns,
+                "offered_bps", (json_int_t) r->offered_bps, "first_second_bps",
+                (json_int_t) r->first_second_bps, "rate_bps", (json_int_t) r->rate_bps, "span_ns",
+                (json_int_t) r->span_ns);
 }
 
 void tool_probe_print(const LinkProbeResult *r)
