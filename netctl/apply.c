@@ -66,6 +66,7 @@ void op_encode(NlWriter *w, const Op *op)
                 break;
         case OP_LEAF_ADD:
         case OP_LEAF_CHANGE:
+        case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
                 encode_leaf(w, op);
                 break;
@@ -103,6 +104,7 @@ static const char *op_module(const Op *op)
                 return "sch_htb";
         case OP_LEAF_ADD:
         case OP_LEAF_CHANGE:
+        case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
                 return leaf_vtable(op->leaf.kind)->module;
         case OP_INGRESS_ADD:
@@ -117,6 +119,18 @@ static const char *op_module(const Op *op)
         default:
                 return NULL;
         }
+}
+
+/* What of a shape needs the module of this operation, as the rest of a sentence. */
+static const char *op_needed_for(const Op *op)
+{
+        if (op->kind < OP_LEAF_ADD || op->kind > OP_LEAF_REPLACE)
+                return "";
+        if (op->leaf.kind == LEAF_NETEM)
+                return ", which delay, jitter, loss, duplicate, corrupt, reorder and slot need";
+        if (op->leaf.kind == LEAF_RED)
+                return ", which 'queue red' needs";
+        return "";
 }
 
 static bool is_delete(OpKind k)
@@ -142,11 +156,8 @@ int op_error(const Op *op, const RtnlResult *result, TbError **err)
                         "cannot %s: this kernel has no %s%s%s%s; boot a kernel with module %s (Debian: "
                         "install "
                         "linux-image-amd64 and reboot)",
-                        what, module,
-                        op->kind <= OP_LEAF_REPLACE && op->kind >= OP_LEAF_ADD && op->leaf.kind == LEAF_NETEM
-                                ? ", which delay, jitter, loss, duplicate, corrupt and reorder need"
-                                : "",
-                        result->text[0] ? ": kernel says: " : "", result->text, module);
+                        what, module, op_needed_for(op), result->text[0] ? ": kernel says: " : "",
+                        result->text, module);
         if (code == -EPERM)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, code,
                         "cannot %s: not permitted; run as root (CAP_NET_ADMIN)", what);

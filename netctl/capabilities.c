@@ -184,7 +184,7 @@ static void probe_tc(Rtnl *r, Capabilities *caps)
                 .kind = OP_LEAF_ADD,
                 .device = device,
                 .leaf = {.kind = LEAF_NETEM,
-                        .major = TC_MAJOR_NETEM | TC_SEEDED,
+                        .major = leaf_major(LEAF_NETEM, false, 1),
                         .netem = {.limit = 10, .latency = 1000000, .seeded = true, .seed = 7}},
         };
         note(caps, CAPABILITY_NETEM, try_op(r, &op));
@@ -199,7 +199,7 @@ static void probe_tc(Rtnl *r, Capabilities *caps)
                         note(caps, CAPABILITY_NETEM_SEED, 0);
         }
         op.kind = OP_LEAF_REPLACE;
-        op.leaf = (Leaf){.kind = LEAF_PFIFO, .major = TC_MAJOR_FIFO, .limit = 10};
+        op.leaf = (Leaf){.kind = LEAF_PFIFO, .major = leaf_major(LEAF_PFIFO, false, 1), .limit = 10};
         note(caps, CAPABILITY_PFIFO, try_op(r, &op));
 
         op.kind = OP_ROOT_DELETE;

@@ -153,7 +153,8 @@ static int verify(Netctl *n, Work *w, TbError **err)
                 if (r >= 0 && plan.n == 0)
                         continue;
                 const Leaf *up = &w->desired[i].up.leaf, *down = &w->desired[i].down.leaf;
-                bool seeded = up->netem.seeded || down->netem.seeded;
+                bool seeded = (up->kind == LEAF_NETEM && up->netem.seeded) ||
+                        (down->kind == LEAF_NETEM && down->netem.seeded);
                 if (e)
                         (void) tb_error_move(node_error, &e);
                 else if (!links_find(&w->links, w->now[i].veth))

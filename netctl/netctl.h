@@ -42,6 +42,8 @@ typedef struct NetctlOptions {
         bool enable_bridge_nf;
         /* Firewall: servers and gateways of the site. Borrowed until netctl_free(); may be NULL. */
         const FwSite *site;
+        /* Where the tables of `distribution NAME` are (netem-dist.h). Borrowed; NULL: NETEM_TABLES_DIRECTORY. */
+        const char *distributions;
 } NetctlOptions;
 
 /* `options` may be NULL (the defaults). Opens its rtnetlink socket and notes the current network namespace;

@@ -51,7 +51,7 @@ bool qdisc_decode(const struct nlmsghdr *h, Qdisc *ret)
         q.leaf.major = TC_H_MAJ(q.handle) >> 16;
         q.leaf.kind = leaf_kind_from_string(q.kind);
         const LeafVtable *v = leaf_vtable(q.leaf.kind);
-        if (v && (!options.data || !v->decode(&options, &q.leaf)))
+        if (v && !v->decode(&options, &q.leaf))
                 q.leaf.kind = LEAF_OTHER;
         *ret = q;
         return true;

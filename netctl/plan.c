@@ -20,6 +20,7 @@ static const struct {
         [OP_CLASS_CHANGE] = {"change htb class", NETCTL_IN_PLACE},
         [OP_LEAF_ADD] = {"add leaf", NETCTL_LEAF_REPLACED},
         [OP_LEAF_CHANGE] = {"change leaf", NETCTL_IN_PLACE},
+        [OP_LEAF_RESET] = {"change leaf, dropping its queue", NETCTL_LEAF_REPLACED},
         [OP_LEAF_REPLACE] = {"replace leaf", NETCTL_LEAF_REPLACED},
         [OP_INGRESS_ADD] = {"add ingress qdisc", NETCTL_REBUILT},
         [OP_INGRESS_DELETE] = {"delete ingress qdisc", NETCTL_REBUILT},
@@ -80,11 +81,6 @@ static Op *plan_add(Plan *p, OpKind kind, uint32_t device, size_t owner)
         return op;
 }
 
-static bool class_equal(const HtbClass *a, const HtbClass *b)
-{
-        return a->rate == b->rate && a->buffer == b->buffer && a->quantum == b->quantum;
-}
-
 static void plan_leaf(const Leaf *desired, const Leaf *actual, uint32_t device, size_t owner, Plan *p)
 {
         const LeafVtable *v = leaf_vtable(desired->kind);
@@ -93,11 +89,11 @@ static void plan_leaf(const Leaf *desired, const Leaf *actual, uint32_t device, 
                 return;
         if (actual->kind == LEAF_NONE)
                 plan_add(p, OP_LEAF_ADD, device, owner)->leaf = *desired;
-        else if (actual->kind != desired->kind || actual->major != desired->major ||
-                (actual->kind == LEAF_NETEM && actual->netem.foreign))
+        else if (actual->kind != desired->kind || actual->major != desired->major)
                 plan_add(p, OP_LEAF_REPLACE, device, owner)->leaf = *desired;
         else if (!v->equal(desired, actual))
-                plan_add(p, OP_LEAF_CHANGE, device, owner)->leaf = *desired;
+                plan_add(p, v->change_drops ? OP_LEAF_RESET : OP_LEAF_CHANGE, device, owner)->leaf =
+                        *desired;
 }
 
 static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t device, size_t owner, Plan *p)
@@ -115,7 +111,7 @@ static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t devi
                 return;
         if (!actual->has_class)
                 plan_add(p, OP_CLASS_ADD, device, owner)->htb_class = desired->htb_class;
-        else if (!class_equal(&desired->htb_class, &actual->htb_class))
+        else if (!htb_class_equal(&desired->htb_class, &actual->htb_class))
                 plan_add(p, OP_CLASS_CHANGE, device, owner)->htb_class = desired->htb_class;
         plan_leaf(&desired->leaf, actual->has_class ? &actual->leaf : &none, device, owner, p);
 }
@@ -218,6 +214,7 @@ static void simulate_tree(const Op *op, TcTree *t)
                 break;
         case OP_LEAF_ADD:
         case OP_LEAF_CHANGE:
+        case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
                 t->leaf = op->leaf;
                 break;
@@ -266,6 +263,7 @@ void plan_simulate(const Op *op, IfaceState *s)
         case OP_CLASS_CHANGE:
         case OP_LEAF_ADD:
         case OP_LEAF_CHANGE:
+        case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
                 simulate_tree(op, op->device == s->veth ? &s->down : &s->up);
                 break;

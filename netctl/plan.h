@@ -14,6 +14,7 @@ typedef enum OpKind {
         OP_CLASS_CHANGE,
         OP_LEAF_ADD,
         OP_LEAF_CHANGE,
+        OP_LEAF_RESET, /* parameters of a kind that makes a new queue then */
         OP_LEAF_REPLACE,
         OP_INGRESS_ADD,
         OP_INGRESS_DELETE,

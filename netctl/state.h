@@ -5,6 +5,14 @@
 
 /* Shapes <-> kernel objects. Pure. */
 
+/* The leaf of class 7462:<class> for a shape. `actual` (may be NULL) is what is there; it is kept as far as it can be, because
+ * another kind of leaf drops the queue. `have_netem`: see below. */
+void leaf_from_shape(
+        const Shape *s, uint32_t mtu, const Leaf *actual, bool have_netem, uint32_t class, Leaf *ret);
+
+/* Adds what the leaf does to a shape; the limit is always set, but for a link that is down. */
+void leaf_to_shape(const Leaf *leaf, Shape *s);
+
 /* The tree for a shape. `actual` is what is there (its leaf is kept as it is when the shape does not need netem: changing
  * the kind of a leaf would drop its queue); `have_netem`: make new leaves netem even if a pfifo would do, so that later
  * changes are in place. */

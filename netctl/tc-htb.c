@@ -30,6 +30,15 @@
 #define DIRECT_QLEN 1000U
 #define HTB_VERSION 3
 
+/* `bytes` at `rate` (bytes/s) as time. */
+static uint32_t buffer_ticks(uint64_t bytes, uint64_t rate)
+{
+        unsigned __int128 ns = ((unsigned __int128) bytes * NS_PER_S + rate - 1) / rate;
+        unsigned __int128 ticks = (ns + PSCHED_TICK_NS - 1) / PSCHED_TICK_NS;
+
+        return ticks > UINT32_MAX ? UINT32_MAX : (uint32_t) ticks;
+}
+
 void htb_class_for_rate(uint64_t rate_bps, uint32_t mtu, HtbClass *ret)
 {
         uint64_t bps = rate_bps > 0 ? rate_bps : TC_UNLIMITED;
@@ -39,19 +48,53 @@ void htb_class_for_rate(uint64_t rate_bps, uint32_t mtu, HtbClass *ret)
                 rate = 1;
 
         uint64_t burst = frame + rate * BURST_MS / 1000;
-        unsigned __int128 ns = ((unsigned __int128) burst * NS_PER_S + rate - 1) / rate;
-        unsigned __int128 ticks = (ns + PSCHED_TICK_NS - 1) / PSCHED_TICK_NS;
         uint64_t quantum = rate / R2Q;
 
         *ret = (HtbClass){
                 .rate = rate,
-                .buffer = ticks > UINT32_MAX ? UINT32_MAX : (uint32_t) ticks,
+                .buffer = buffer_ticks(burst, rate),
                 .quantum = quantum < frame      ? frame
                         : quantum > QUANTUM_MAX ? QUANTUM_MAX
                                                 : (uint32_t) quantum,
         };
         if (ret->quantum < frame)
                 ret->quantum = frame;
+}
+
+void htb_class_for_shape(const Shape *s, uint32_t mtu, HtbClass *ret)
+{
+        HtbClass c;
+
+        htb_class_for_rate(shape_has(s, SHAPE_RATE) ? s->rate_bps : 0, mtu, &c);
+        if (shape_has(s, SHAPE_OVERHEAD))
+                c.overhead = (uint16_t) s->overhead;
+        if (shape_has(s, SHAPE_MPU))
+                c.mpu = (uint16_t) s->mpu;
+        c.atm = shape_has(s, SHAPE_LINKLAYER) && s->linklayer == SHAPE_ATM;
+        if (shape_has(s, SHAPE_BURST))
+                c.buffer = buffer_ticks(s->burst, c.rate);
+        if (shape_has(s, SHAPE_QUANTUM))
+                c.quantum = s->quantum;
+        *ret = c;
+}
+
+void htb_class_to_shape(const HtbClass *c, Shape *s)
+{
+        if (c->rate == 0 || c->rate * 8 >= TC_UNLIMITED)
+                return;
+        s->rate_bps = c->rate * 8;
+        s->set |= UINT64_C(1) << SHAPE_RATE;
+        s->overhead = c->overhead;
+        s->mpu = c->mpu;
+        s->linklayer = c->atm ? SHAPE_ATM : SHAPE_ETHERNET;
+        s->set |= (uint64_t) (c->overhead > 0) << SHAPE_OVERHEAD | (uint64_t) (c->mpu > 0) << SHAPE_MPU |
+                (uint64_t) c->atm << SHAPE_LINKLAYER;
+}
+
+bool htb_class_equal(const HtbClass *a, const HtbClass *b)
+{
+        return a->rate == b->rate && a->buffer == b->buffer && a->quantum == b->quantum &&
+                a->overhead == b->overhead && a->mpu == b->mpu && a->atm == b->atm;
 }
 
 uint32_t htb_burst_bytes(const HtbClass *c)
@@ -76,9 +119,15 @@ void htb_encode_root(NlWriter *w)
 void htb_encode_class(NlWriter *w, const HtbClass *c)
 {
         uint32_t rate32 = c->rate > UINT32_MAX ? UINT32_MAX : (uint32_t) c->rate;
+        struct tc_ratespec spec = {
+                .linklayer = c->atm ? TC_LINKLAYER_ATM : TC_LINKLAYER_ETHERNET,
+                .overhead = c->overhead,
+                .mpu = c->mpu,
+                .rate = rate32,
+        };
         struct tc_htb_opt opt = {
-                .rate = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = rate32},
-                .ceil = {.linklayer = TC_LINKLAYER_ETHERNET, .rate = rate32},
+                .rate = spec,
+                .ceil = spec,
                 .buffer = c->buffer,
                 .cbuffer = c->buffer,
                 .quantum = c->quantum,
@@ -116,6 +165,9 @@ bool htb_decode_class(const NlAttr *options, HtbClass *ret)
                 .rate = ceil == rate ? rate : 0,
                 .buffer = opt.buffer == opt.cbuffer ? opt.buffer : 0,
                 .quantum = opt.quantum,
+                .overhead = opt.rate.overhead,
+                .mpu = opt.rate.mpu,
+                .atm = (opt.rate.linklayer & TC_LINKLAYER_MASK) == TC_LINKLAYER_ATM,
         };
         return true;
 }

@@ -24,14 +24,18 @@
  * P13). A direction without a rate has the same tree with a class of TC_UNLIMITED: HTB then passes every packet on
  * arrival (its token bucket never empties at what a veth can carry), and a rate can be set later in place.
  *
- * The leaf's handle says what the kernel does not tell back: the distribution of the delay and whether the seed is the
- * user's (netem dumps neither a table's name nor that). Another distribution therefore is another leaf.
+ * What the kernel does not tell back about a netem is the name of its table and whose its seed is. Both are noted in netem's
+ * packet and cell overhead (TCA_NETEM_RATE): the kernel keeps and dumps these, and uses them only with a rate of netem's own,
+ * which we never give (shape.h says why). So another distribution is a change in place.
+ *
+ * A leaf's handle says which class it is of and its kind, because one handle cannot become another kind (leaf_major()).
  */
 
 #define TC_MAJOR_ROOT 0x7462U
-#define TC_MAJOR_FIFO 0x7463U
-#define TC_MAJOR_NETEM 0x7500U /* + distribution + 16 when seeded */
-#define TC_SEEDED 0x10U
+#define TC_MAJOR_LEAF 0x7500U /* + variant: of class 1 */
+#define TC_MAJOR_LEAVES \
+        0x8004U /* + 6 * (class - 2) + variant: of further classes; both are multiples of 6 */
+#define TC_MAJOR_VARIANTS 6U
 #define TC_FILTER_PREF 0x7462U
 #define TC_HANDLE_ROOT (TC_MAJOR_ROOT << 16)
 #define TC_HANDLE_CLASS (TC_HANDLE_ROOT | 1U)
@@ -48,26 +52,53 @@ typedef struct HtbClass {
         uint64_t rate;   /* bytes/s; ceil is the same */
         uint32_t buffer; /* psched ticks (64 ns) at the rate; cbuffer is the same */
         uint32_t quantum;
+        uint16_t overhead, mpu; /* bytes per frame */
+        bool atm;               /* counts cells of 53 bytes for 48 */
 } HtbClass;
+
+typedef enum NetemLoss {
+        NETEM_RANDOM,  /* loss, loss_correlation */
+        NETEM_STATE,   /* loss_state */
+        NETEM_GEMODEL, /* loss_gemodel */
+} NetemLoss;
 
 typedef struct Netem {
         uint64_t latency, jitter; /* ns */
         uint64_t seed;
+        uint64_t slot_min, slot_max, slot_delay, slot_jitter; /* ns */
+        uint64_t rate;                                        /* (decoded only) bytes/s; never ours */
+        uint32_t slot_packets, slot_bytes;
+        uint32_t table, slot_table; /* netem-dist.h; 0: none, that is uniform */
         uint32_t limit;
         uint32_t delay_correlation;
+        NetemLoss loss_model;
         uint32_t loss, loss_correlation;
+        uint32_t loss_state[_SHAPE_STATE_MAX];
+        uint32_t loss_gemodel[_SHAPE_GE_MAX]; /* as in Shape: 1-h, not h */
         uint32_t duplicate, duplicate_correlation;
         uint32_t corrupt, corrupt_correlation;
         uint32_t reorder, reorder_correlation;
         uint32_t gap;
-        bool seeded;  /* compare and send the seed */
-        bool foreign; /* (decoded only) has options that we never set: loss model, slot, rate, ecn */
+        bool ecn;
+        bool seeded; /* compare and send the seed */
+        bool reset_table; /* (not compared) a table is there that the kernel would go on using: send a uniform one */
 } Netem;
+
+typedef struct Red {
+        uint32_t limit, min, max; /* bytes */
+        uint32_t probability;     /* of 2^32 */
+        uint8_t wlog, plog, cell_log;
+        bool ecn, harddrop, adaptive;
+        double damping; /* (not told back, not compared) powers of two that the average loses per tick of idle time */
+} Red;
 
 typedef enum LeafKind {
         LEAF_NONE,
         LEAF_PFIFO,
+        LEAF_BFIFO,
         LEAF_NETEM,
+        LEAF_RED,
+        LEAF_BLACKHOLE,
         LEAF_OTHER, /* somebody exchanged it */
         _LEAF_KIND_MAX,
 } LeafKind;
@@ -75,8 +106,11 @@ typedef enum LeafKind {
 typedef struct Leaf {
         LeafKind kind;
         uint32_t major;
-        uint32_t limit; /* pfifo */
-        Netem netem;
+        union {
+                uint32_t limit; /* fifos: packets or bytes */
+                Netem netem;
+                Red red;
+        };
 } Leaf;
 
 typedef struct TcStats {
@@ -124,20 +158,32 @@ typedef struct IfaceState {
         TcTree up; /* on ifb */
 } IfaceState;
 
-/* Encoders and decoders of one kind of qdisc each; `options` is the payload of TCA_OPTIONS. */
+/* Encoders and decoders of one kind of qdisc each; `options` is the payload of TCA_OPTIONS (empty when the kernel gave none). */
 typedef struct LeafVtable {
         const char *kind;
         const char *module;
         void (*encode)(NlWriter *w, const Leaf *leaf); /* puts TCA_OPTIONS */
         bool (*decode)(const NlAttr *options, Leaf *leaf);
         bool (*equal)(const Leaf *a, const Leaf *b);
+        bool change_drops; /* the kernel makes a new queue when parameters change */
 } LeafVtable;
 
 extern const LeafVtable leaf_pfifo_vtable;
+extern const LeafVtable leaf_bfifo_vtable;
 extern const LeafVtable leaf_netem_vtable;
+extern const LeafVtable leaf_red_vtable;
+extern const LeafVtable leaf_blackhole_vtable;
 /* NULL for LEAF_NONE and LEAF_OTHER. */
 const LeafVtable *leaf_vtable(LeafKind kind);
 LeafKind leaf_kind_from_string(const char *kind);
+
+/* The handle of the leaf of class 7462:<class> (1..). `slotted`: a netem that has got a table for slots, which the kernel
+ * never lets go, so that it can't do "slot MIN MAX" any more. */
+uint32_t leaf_major(LeafKind kind, bool slotted, uint32_t class);
+bool leaf_is_slotted(const Leaf *leaf);
+
+/* Fills in everything that follows from limit, min, max, probability and the rate (bit/s): tc-red.c. */
+void red_compute(Red *red, uint64_t rate_bps);
 
 /* HTB: root, class (tc-htb.c). */
 void htb_encode_root(NlWriter *w);
@@ -145,6 +191,11 @@ void htb_encode_class(NlWriter *w, const HtbClass *c);
 bool htb_decode_class(const NlAttr *options, HtbClass *ret);
 /* The class for a rate in bit/s (0: unlimited) at an MTU; the rules are in tc-htb.c. */
 void htb_class_for_rate(uint64_t rate_bps, uint32_t mtu, HtbClass *ret);
+/* The same for all of a shape that is the class's business: rate, overhead, mpu, linklayer, burst, quantum. And back, without
+ * burst and quantum (NetctlDirection has them). */
+void htb_class_for_shape(const Shape *s, uint32_t mtu, HtbClass *ret);
+void htb_class_to_shape(const HtbClass *c, Shape *s);
+bool htb_class_equal(const HtbClass *a, const HtbClass *b);
 uint32_t htb_burst_bytes(const HtbClass *c);
 
 /* Ingress, u32, mirred (tc-ingress.c): one match-all filter that redirects to `ifindex`. */
@@ -160,7 +211,3 @@ void ifb_encode_delete(NlWriter *w, uint32_t ifindex);
 int ifb_identity(uint32_t veth, const char *node_id, IfbState *ret);
 /* Parses an alias of ours; false when it is none. `id` has room for TC_ALIAS_MAX. */
 bool ifb_parse_alias(const char *alias, char *id, uint32_t *veth);
-
-/* The table for netem's tabledist() (netem-dist.c): 4096 entries of a distribution with mean 0 and deviation 1, scaled by
- * NETEM_DIST_SCALE. NULL for uniform. Computed once. */
-const int16_t *netem_distribution(ShapeDistribution d, size_t *ret_entries);

@@ -5,6 +5,7 @@
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "netctl/netctl-internal.h"
+#include "netctl/netem-dist.h"
 
 void work_done(Work *w)
 {
@@ -22,7 +23,19 @@ void work_done(Work *w)
         *w = (Work){};
 }
 
-static int check_node(const NetctlNode *node, bool optional, TbError **err)
+static int check_shape(const Netctl *n, const Shape *s, const char *direction, TbError **err)
+{
+        if (!s)
+                return 0;
+        int r = shape_validate(s, direction, err);
+        if (r >= 0 && shape_has(s, SHAPE_DISTRIBUTION))
+                r = netem_table_load(n->options.distributions, &s->distribution, err);
+        if (r >= 0 && shape_has(s, SHAPE_SLOT_DISTRIBUTION))
+                r = netem_table_load(n->options.distributions, &s->slot_distribution.name, err);
+        return r;
+}
+
+static int check_node(const Netctl *n, const NetctlNode *node, bool optional, TbError **err)
 {
         int r = node_check_id(node->id, err);
         if (r < 0)
@@ -34,17 +47,11 @@ static int check_node(const NetctlNode *node, bool optional, TbError **err)
                 return tb_error_set(
                         err, TB_ERROR_SYSTEM, -ESRCH, "the container's network namespace is not there");
         for (size_t i = 0; i < node->n_interfaces && !optional; i++) {
-                const NetctlInterface *x = node->interfaces + i;
-                if (x->up) {
-                        r = shape_validate(x->up, "up", err);
-                        if (r < 0)
-                                return r;
-                }
-                if (x->down) {
-                        r = shape_validate(x->down, "down", err);
-                        if (r < 0)
-                                return r;
-                }
+                r = check_shape(n, node->interfaces[i].up, "up", err);
+                if (r >= 0)
+                        r = check_shape(n, node->interfaces[i].down, "down", err);
+                if (r < 0)
+                        return r;
         }
         return 0;
 }
@@ -149,7 +156,7 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
 
         for (size_t i = 0; i < n_nodes; i++) {
                 w->first[i] = w->n_ifaces;
-                r = check_node(nodes + i, optional, w->errors + i);
+                r = check_node(n, nodes + i, optional, w->errors + i);
                 if (r >= 0 && nodes[i].netns_fd >= 0) {
                         r = resolve_node(n, w, i, optional, w->errors + i);
                         /* Not back in our own namespace: nothing more may be done by this thread. */

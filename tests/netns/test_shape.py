@@ -329,14 +329,16 @@ class Traffic(netlab.Lab):
 
     def test_no_packet_lost_by_changes(self):
         a, b = self.pair()
-        self.apply([self.declare(n, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}]) for n in (a, b)])
+        self.apply([self.declare(n, [{'ifname': 'eth0', 'shape': 'rate 10mbit limit 3000'}]) for n in (a, b)])
         counter = b.start(sys.executable, netlab.TRAFFIC, 'count', 2)
         self.assertEqual(counter.stdout.readline(), 'ready\n')
         sender = a.start(sys.executable, netlab.TRAFFIC, 'stream', '10.9.0.2', 400, 1600)
         changes = 0
         while sender.poll() is None:
             rate = ('2mbit', '10mbit', '40gbit', '')[changes % 4]
-            r = self.apply([self.declare(n, [{'ifname': 'eth0', 'shape': f'rate {rate}' if rate else ''}]) for n in (a, b)])
+            # With room for what the sender makes up for after the machine stood still.
+            spec = f'rate {rate} limit 3000' if rate else 'limit 3000'
+            r = self.apply([self.declare(n, [{'ifname': 'eth0', 'shape': spec}]) for n in (a, b)])
             self.assertEqual(r['nodes'][0]['change'], 'in-place')
             changes += 1
         self.assertEqual(json.loads(counter.stdout.readline())['received'], 1600, f'{changes} changes')
