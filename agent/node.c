@@ -31,11 +31,7 @@ static uint64_t realtime_us(void)
 
 void node_status_done(NetctlNodeStatus *s)
 {
-        for (size_t i = 0; i < s->n_interfaces; i++)
-                free(s->interfaces[i].network);
-        free(s->interfaces);
-        tb_error_free(s->error);
-        *s = (NetctlNodeStatus){};
+        netctl_node_status_done(s);
 }
 
 /* Everything that belongs to one run of the container. */

@@ -21,6 +21,16 @@ static void begin_tc(NlWriter *w, uint16_t type, uint16_t flags, uint32_t device
         nlw_begin(w, type, flags, &m, sizeof(m));
 }
 
+static uint32_t class_handle(const Op *op)
+{
+        return TC_HANDLE_ROOT | (op->minor > 0 ? op->minor : TC_CLASS_DEFAULT);
+}
+
+static uint32_t program_info(int generation)
+{
+        return TC_H_MAKE((TC_PROGRAM_PREF + (uint32_t) generation) << 16, htons(ETH_P_ALL));
+}
+
 static void encode_leaf(NlWriter *w, const Op *op)
 {
         const LeafVtable *v = leaf_vtable(op->leaf.kind);
@@ -29,7 +39,7 @@ static void encode_leaf(NlWriter *w, const Op *op)
                 : op->kind == OP_LEAF_REPLACE    ? NLM_F_CREATE | NLM_F_REPLACE
                                                  : 0;
 
-        begin_tc(w, RTM_NEWQDISC, flags, op->device, op->leaf.major << 16, TC_HANDLE_CLASS, 0);
+        begin_tc(w, RTM_NEWQDISC, flags, op->device, op->leaf.major << 16, class_handle(op), 0);
         nlw_put_string(w, TCA_KIND, v->kind);
         v->encode(w, &op->leaf);
         nlw_end(w);
@@ -60,8 +70,12 @@ void op_encode(NlWriter *w, const Op *op)
         case OP_CLASS_ADD:
         case OP_CLASS_CHANGE:
                 begin_tc(w, RTM_NEWTCLASS, op->kind == OP_CLASS_ADD ? NLM_F_CREATE | NLM_F_EXCL : 0,
-                        op->device, TC_HANDLE_CLASS, TC_HANDLE_ROOT, 0);
+                        op->device, class_handle(op), TC_HANDLE_ROOT, 0);
                 htb_encode_class(w, &op->htb_class);
+                nlw_end(w);
+                break;
+        case OP_CLASS_DELETE:
+                begin_tc(w, RTM_DELTCLASS, 0, op->device, class_handle(op), TC_HANDLE_ROOT, 0);
                 nlw_end(w);
                 break;
         case OP_LEAF_ADD:
@@ -84,6 +98,17 @@ void op_encode(NlWriter *w, const Op *op)
                 begin_tc(w, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, op->device, 0,
                         TC_H_MAKE(TC_H_INGRESS, 0), TC_H_MAKE(TC_FILTER_PREF << 16, htons(ETH_P_ALL)));
                 ingress_encode_filter(w, op->redirect);
+                nlw_end(w);
+                break;
+        case OP_PROGRAM_ADD:
+                begin_tc(w, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, op->device, op->handle,
+                        TC_HANDLE_ROOT, program_info(op->generation));
+                program_encode(w, &op->program);
+                nlw_end(w);
+                break;
+        case OP_PROGRAMS_DELETE:
+                /* Handle 0: the whole preference. */
+                begin_tc(w, RTM_DELTFILTER, 0, op->device, 0, TC_HANDLE_ROOT, program_info(op->generation));
                 nlw_end(w);
                 break;
         case _OP_KIND_MAX:
@@ -111,10 +136,14 @@ static const char *op_module(const Op *op)
                 return "sch_ingress";
         case OP_FILTER_ADD:
                 return "cls_u32, act_mirred";
+        case OP_PROGRAM_ADD:
+                return "cls_bpf";
         case OP_IFB_SETUP:
         case OP_IFB_DELETE:
         case OP_ROOT_DELETE:
+        case OP_CLASS_DELETE:
         case OP_INGRESS_DELETE:
+        case OP_PROGRAMS_DELETE:
         case _OP_KIND_MAX:
         default:
                 return NULL;
@@ -135,7 +164,8 @@ static const char *op_needed_for(const Op *op)
 
 static bool is_delete(OpKind k)
 {
-        return k == OP_IFB_DELETE || k == OP_ROOT_DELETE || k == OP_INGRESS_DELETE;
+        return k == OP_IFB_DELETE || k == OP_ROOT_DELETE || k == OP_INGRESS_DELETE || k == OP_CLASS_DELETE ||
+                k == OP_PROGRAMS_DELETE;
 }
 
 int op_error(const Op *op, const RtnlResult *result, TbError **err)

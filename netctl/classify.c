@@ -27,9 +27,6 @@ enum {
 /* Code of one program; the rest is for the rules that it carries. */
 #define CODE_MAX 2400U
 
-/* Programs that only carry rules, at most: 4096 of 12 words each. */
-#define OUT_EXTRA 16
-
 /* BPF memory */
 enum {
         MEM_DPORT,
@@ -51,7 +48,7 @@ typedef struct Code {
 typedef struct Compiler {
         bool ipv6;
         Code code;
-        Program out[CLASSIFY_PROGRAMS_MAX + OUT_EXTRA]; /* on the heap, with room to the end */
+        Program out[CLASSIFY_ALL_MAX]; /* on the heap, with room to the end */
         size_t n_out;
 } Compiler;
 

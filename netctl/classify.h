@@ -27,6 +27,8 @@
 
 #define CLASSIFY_OPS_MAX 3500U
 #define CLASSIFY_PROGRAMS_MAX 64U
+/* With those that only carry rules: 4096 of up to 12 words each. */
+#define CLASSIFY_ALL_MAX (CLASSIFY_PROGRAMS_MAX + 16U)
 
 /* One rule of one direction, and where its packets go. */
 typedef struct ClassifyRule {

@@ -197,14 +197,16 @@ static int cmd_shape(int argc, char **argv)
 {
         _cleanup_error_ TbError *err = NULL;
         _cleanup_(single_done) Single s = {.fd = -EBADF};
-        ShapePair pair;
+        _cleanup_link_shape_ LinkShape shape = {};
 
-        if (shape_spec_parse_complete(argv[3], &pair, &err) < 0 ||
+        if (link_shape_parse_complete(argv[3], &shape, &err) < 0 ||
                 single_load(&s, argv[1], argv[2], &err) < 0)
                 return fail(err);
         s.node.parts = NETCTL_SHAPES;
-        s.interfaces[0].up = &pair.up;
-        s.interfaces[0].down = &pair.down;
+        s.interfaces[0].up = &shape.base.up;
+        s.interfaces[0].down = &shape.base.down;
+        s.interfaces[0].rules = shape.rules;
+        s.interfaces[0].n_rules = shape.n_rules;
         return run_nodes(NULL, &s.node, 1, true);
 }
 
@@ -353,6 +355,8 @@ static void help(FILE *f)
                 "  --id ID  the node's id (default: pid<PID>)\n"
                 "  --help, --version\n\n"
                 "SPEC: [up|down] rate 10mbit delay 20ms 2ms distribution normal loss 1%% limit 200 ...\n"
+                "      ; to 10.1.0.7 delay 5ms ; to 10.2.0.0/16 udp port 53 loss 1%% ; to 10.9.0.1 pass "
+                "...\n"
                 "Exit status: 0 done, 1 failed, 2 wrong usage.\n");
 }
 

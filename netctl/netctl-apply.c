@@ -33,12 +33,32 @@ static bool needs_leaf_choice(const Work *w)
                 const IfaceState *b = w->before + i;
                 if (w->nodes[w->ifaces[i].node].parts == NETCTL_FIREWALL)
                         continue;
+                if (x->n_rules > 0)
+                        return true;
                 if (x->down && !shape_needs_netem(x->down) && !b->down.has_class)
                         return true;
                 if (x->up && !shape_needs_netem(x->up) && !(b->ifb.present && b->up.has_class))
                         return true;
         }
         return false;
+}
+
+static int add_rules(Work *w, size_t i, bool have_netem, TbError **err)
+{
+        const Iface *x = w->ifaces + i;
+        const IfaceState *before = w->before + i;
+        int r = 0;
+
+        if (x->want->n_rules == 0)
+                return 0;
+        if (x->want->down)
+                r = tree_add_rules(x->want->rules, x->want->n_rules, false, x->host.mtu, &before->down,
+                        have_netem, &w->arena, &w->desired[i].down, err);
+        if (r >= 0 && x->want->up)
+                r = tree_add_rules(x->want->rules, x->want->n_rules, true, x->host.mtu,
+                        before->ifb.present ? &before->up : NULL, have_netem, &w->arena, &w->desired[i].up,
+                        err);
+        return r;
 }
 
 static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError **err)
@@ -57,6 +77,8 @@ static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError 
                         (void) tb_error_set(err, TB_ERROR_RESOURCE, -ERANGE,
                                 "interface index %u or id is out of range", x->host.ifindex);
                 else
+                        r = add_rules(w, i, have_netem, err);
+                if (r >= 0)
                         r = plan_iface(w->desired + i, w->before + i, i, plan, &x->change, err);
                 if (r < 0) {
                         name_error(err, w, i);
@@ -89,7 +111,7 @@ static int observe_now(Netctl *n, Work *w, TbError **err)
                 return r;
         for (size_t i = 0; i < w->n_ifaces; i++)
                 w->now[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
-        return observe(n->rtnl, &w->links, w->now, w->n_ifaces, err);
+        return observe(n->rtnl, &w->links, w->now, w->n_ifaces, &w->arena, err);
 }
 
 /* Puts the interfaces of all failed nodes back to before[]. Best effort: what can't be put back (a container that ended
@@ -247,11 +269,44 @@ static int apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
         return 0;
 }
 
-static void fill_direction(const TcTree *t, const char *device, NetctlDirection *ret)
+static int compare_netctl_rule(const void *a, const void *b)
+{
+        return shape_match_compare(&((const NetctlRule *) a)->match, &((const NetctlRule *) b)->match);
+}
+
+static int fill_rules(const TcTree *t, NetctlDirection *ret, TbError **err)
+{
+        if (t->n_rules == 0)
+                return 0;
+        ret->rules = calloc(t->n_rules, sizeof(*ret->rules));
+        if (!ret->rules)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < t->n_rules; i++) {
+                const TcRule *rule = t->rules + i;
+                const TcTree as_tree = {
+                        .has_class = rule->has_class, .htb_class = rule->htb_class, .leaf = rule->leaf};
+                if (!rule->match)
+                        continue;
+                NetctlRule *out = ret->rules + ret->n_rules++;
+                *out = (NetctlRule){
+                        .match = *rule->match,
+                        .class = rule->minor,
+                        .bytes = rule->stats.bytes,
+                        .packets = rule->stats.packets,
+                        .drops = rule->stats.drops,
+                };
+                tree_to_shape(&as_tree, &out->shape);
+        }
+        if (ret->n_rules > 1)
+                qsort(ret->rules, ret->n_rules, sizeof(*ret->rules), compare_netctl_rule);
+        return 0;
+}
+
+static int fill_direction(const TcTree *t, const char *device, NetctlDirection *ret, TbError **err)
 {
         *ret = (NetctlDirection){};
         if (t->owner != TC_OURS)
-                return;
+                return 0;
         *ret = (NetctlDirection){
                 .present = true,
                 .burst_bytes = htb_burst_bytes(&t->htb_class),
@@ -265,6 +320,7 @@ static void fill_direction(const TcTree *t, const char *device, NetctlDirection 
         };
         tree_to_shape(t, &ret->shape);
         (void) snprintf(ret->device, sizeof(ret->device), "%s", device);
+        return fill_rules(t, ret, err);
 }
 
 static int fill_node(const Work *w, size_t i, const IfaceState *states, NetctlNodeStatus *s, TbError **err)
@@ -292,9 +348,11 @@ static int fill_node(const Work *w, size_t i, const IfaceState *states, NetctlNo
                 memcpy(o->host_ifname, x->host.name, sizeof(o->host_ifname));
                 o->bridge_ifindex = (int) x->host.master;
                 o->ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4;
-                fill_direction(&state->down, x->host.name, &o->down);
-                if (state->ifb.present)
-                        fill_direction(&state->up, state->ifb.name, &o->up);
+                int r = fill_direction(&state->down, x->host.name, &o->down, err);
+                if (r >= 0 && state->ifb.present)
+                        r = fill_direction(&state->up, state->ifb.name, &o->up, err);
+                if (r < 0)
+                        return r;
                 o->offload = offload_decision(
                         o->up.present ? &o->up.shape : NULL, o->down.present ? &o->down.shape : NULL);
                 o->change = x->change;

@@ -35,6 +35,7 @@ typedef struct Work {
         size_t n_ifaces;
         IfaceState *before, *desired, *now; /* per interface */
         Links links;
+        Arena arena;                   /* what the states are too small for */
         bool *fw_changed, *fw_present; /* per node */
 } Work;
 void work_done(Work *w);

@@ -41,9 +41,10 @@ static int targets_add(Targets *t, uint32_t veth, TbError **err)
 static int remove_targets(Netctl *n, const Links *links, Targets *t, unsigned long *writes, TbError **err)
 {
         _cleanup_plan_ Plan plan = {};
+        _cleanup_(arena_done) Arena arena = {};
         ApplyCounts counts = {};
 
-        int r = observe(n->rtnl, links, t->v, t->n, err);
+        int r = observe(n->rtnl, links, t->v, t->n, &arena, err);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < t->n; i++) {

@@ -81,15 +81,22 @@ int node_check_id(const char *id, TbError **err)
         return 0;
 }
 
+void netctl_node_status_done(NetctlNodeStatus *s)
+{
+        tb_error_free(s->error);
+        for (size_t k = 0; k < s->n_interfaces; k++) {
+                free(s->interfaces[k].network);
+                free(s->interfaces[k].up.rules);
+                free(s->interfaces[k].down.rules);
+        }
+        free(s->interfaces);
+        *s = (NetctlNodeStatus){};
+}
+
 void netctl_report_done(NetctlReport *r)
 {
-        for (size_t i = 0; i < r->n_nodes; i++) {
-                NetctlNodeStatus *s = r->nodes + i;
-                tb_error_free(s->error);
-                for (size_t k = 0; k < s->n_interfaces; k++)
-                        free(s->interfaces[k].network);
-                free(s->interfaces);
-        }
+        for (size_t i = 0; i < r->n_nodes; i++)
+                netctl_node_status_done(r->nodes + i);
         free(r->nodes);
         *r = (NetctlReport){};
 }

@@ -10,7 +10,7 @@
 #include "common/error.h"
 #include "netctl/capabilities.h"
 #include "netctl/fw.h"
-#include "netctl/shape.h"
+#include "netctl/shape-rule.h"
 
 /*
  * netctl: traffic shaping and firewall of the containers ("nodes") of one host, on the host side of their
@@ -66,6 +66,10 @@ typedef struct NetctlInterface {
          * pass; give this after "clear" to a running node, because removing a root drops what is queued. */
         const Shape *up;
         const Shape *down;
+        /* Traffic with a shape of its own, in the order of shape_match_compare(); only looked at in directions that are not
+         * NULL. */
+        const ShapeRule *rules;
+        size_t n_rules;
 
         /* Firewall, only looked at when the node has one: */
         bool filtered; /* the node's style holds for this interface (the control network) */
@@ -103,6 +107,14 @@ typedef enum NetctlChange {
 } NetctlChange;
 const char *netctl_change_to_string(NetctlChange c);
 
+/* One rule as read back from the kernel. */
+typedef struct NetctlRule {
+        ShapeMatch match;
+        Shape shape;    /* kernel's values; `limit` is always set */
+        uint16_t class; /* 7462:<class> */
+        uint64_t bytes, packets, drops;
+} NetctlRule;
+
 /* One direction as read back from the kernel. */
 typedef struct NetctlDirection {
         bool present;          /* our root is there */
@@ -114,6 +126,8 @@ typedef struct NetctlDirection {
         /* Since the root was made: */
         uint64_t bytes, packets, drops, overlimits;
         uint32_t backlog_packets;
+        NetctlRule *rules; /* most specific first */
+        size_t n_rules;
 } NetctlDirection;
 
 typedef struct NetctlInterfaceStatus {
@@ -145,6 +159,9 @@ typedef struct NetctlNodeStatus {
         bool bridge_nf_enabled; /* this call turned bridge-nf-call-iptables on: tell the operator */
         NetctlChange change;    /* the worst of the interfaces */
 } NetctlNodeStatus;
+
+/* Frees what is inside. */
+void netctl_node_status_done(NetctlNodeStatus *s);
 
 typedef struct NetctlReport {
         NetctlNodeStatus *nodes; /* one per node given, same order */

@@ -92,6 +92,8 @@ typedef struct Device {
 typedef struct Observation {
         Device *devices; /* sorted by ifindex */
         size_t n;
+        Arena *arena;
+        TcTree *tree; /* whose classes and programs are being listed */
 } Observation;
 
 static int compare_device(const void *a, const void *b)
@@ -106,6 +108,36 @@ static Device *find_device(const Observation *o, uint32_t ifindex)
         Device key = {.ifindex = ifindex};
 
         return o->n > 0 ? bsearch(&key, o->devices, o->n, sizeof(*o->devices), compare_device) : NULL;
+}
+
+/* The place of a class in the tree; a new one for a class not seen yet. NULL: out of memory. */
+static TcRule *find_rule(const Observation *o, TcTree *t, uint32_t handle)
+{
+        uint16_t minor = (uint16_t) TC_H_MIN(handle);
+
+        /* The kernel lists leaves in the order in which they were made, that is, mostly in ours. */
+        for (size_t i = t->n_rules; i > 0 && t->rules[i - 1].minor >= minor; i--)
+                if (t->rules[i - 1].minor == minor)
+                        return t->rules + i - 1;
+        if ((t->n_rules & (t->n_rules + 1)) == 0) { /* full: 0, 1, 3, 7, ... */
+                TcRule *grown = arena_alloc(o->arena, t->n_rules * 2 + 1, sizeof(*grown));
+                if (!grown)
+                        return NULL;
+                if (t->n_rules > 0)
+                        memcpy(grown, t->rules, t->n_rules * sizeof(*grown));
+                t->rules = grown;
+        }
+        size_t at = t->n_rules++;
+        for (; at > 0 && t->rules[at - 1].minor > minor; at--)
+                t->rules[at] = t->rules[at - 1];
+        t->rules[at] = (TcRule){.minor = minor};
+        return t->rules + at;
+}
+
+static bool is_rule_class(uint32_t handle)
+{
+        return TC_H_MAJ(handle) == TC_HANDLE_ROOT && TC_H_MIN(handle) >= TC_CLASS_RULES &&
+                TC_H_MIN(handle) < TC_CLASS_RULES + SHAPE_RULES_MAX;
 }
 
 static int take_qdisc(const struct nlmsghdr *h, void *userdata)
@@ -126,7 +158,13 @@ static int take_qdisc(const struct nlmsghdr *h, void *userdata)
                 t->stats = q.stats;
         } else if (q.parent == TC_HANDLE_CLASS)
                 t->leaf = q.leaf;
-        else if (q.parent == TC_H_INGRESS && !d->is_ifb) {
+        else if (is_rule_class(q.parent)) {
+                TcRule *rule = find_rule(o, t, q.parent);
+                if (!rule)
+                        return -ENOMEM;
+                rule->leaf = q.leaf;
+                rule->stats = q.stats;
+        } else if (q.parent == TC_H_INGRESS && !d->is_ifb) {
                 IngressState *s = &d->iface->ingress;
                 s->owner = TC_FOREIGN; /* until its filters say otherwise */
                 (void) snprintf(s->kind, sizeof(s->kind), "%s", q.kind);
@@ -136,15 +174,30 @@ static int take_qdisc(const struct nlmsghdr *h, void *userdata)
 
 static int take_class(const struct nlmsghdr *h, void *userdata)
 {
-        TcTree *t = userdata;
+        const Observation *o = userdata;
         uint32_t ifindex, handle;
         HtbClass c;
 
-        if (class_decode(h, &ifindex, &handle, &c) && handle == TC_HANDLE_CLASS) {
-                t->has_class = true;
-                t->htb_class = c;
+        if (!class_decode(h, &ifindex, &handle, &c))
+                return 0;
+        if (handle == TC_HANDLE_CLASS) {
+                o->tree->has_class = true;
+                o->tree->htb_class = c;
+        } else if (is_rule_class(handle)) {
+                TcRule *rule = find_rule(o, o->tree, handle);
+                if (!rule)
+                        return -ENOMEM;
+                rule->has_class = true;
+                rule->htb_class = c;
         }
         return 0;
+}
+
+static int take_program(const struct nlmsghdr *h, void *userdata)
+{
+        const Observation *o = userdata;
+
+        return program_decode(h, o->arena, o->tree);
 }
 
 static int take_filter(const struct nlmsghdr *h, void *userdata)
@@ -175,6 +228,20 @@ static void judge_ingress(IfaceState *s)
                 s->ingress.owner = TC_OURS;
 }
 
+static int observe_tree(Rtnl *r, Observation *o, uint32_t device, TcTree *t, TbError **err)
+{
+        if (t->owner != TC_OURS)
+                return 0;
+        o->tree = t;
+        int k = dump_device(r, RTM_GETTCLASS, device, 0, take_class, o, err);
+        if (k < 0 || t->n_rules == 0)
+                return k;
+        k = dump_device(r, RTM_GETTFILTER, device, TC_HANDLE_ROOT, take_program, o, err);
+        if (k < 0)
+                return k;
+        return tree_name_rules(t, o->arena) < 0 ? tb_error_oom(err) : 0;
+}
+
 static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
 {
         int k = dump_device(r, RTM_GETQDISC, 0, 0, take_qdisc, o, err);
@@ -182,16 +249,11 @@ static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, T
                 return k;
         for (size_t i = 0; i < n; i++) {
                 IfaceState *s = states + i;
-                if (s->down.owner == TC_OURS) {
-                        k = dump_device(r, RTM_GETTCLASS, s->veth, 0, take_class, &s->down, err);
-                        if (k < 0)
-                                return k;
-                }
-                if (s->ifb.present && s->up.owner == TC_OURS) {
-                        k = dump_device(r, RTM_GETTCLASS, s->ifb.ifindex, 0, take_class, &s->up, err);
-                        if (k < 0)
-                                return k;
-                }
+                k = observe_tree(r, o, s->veth, &s->down, err);
+                if (k >= 0 && s->ifb.present)
+                        k = observe_tree(r, o, s->ifb.ifindex, &s->up, err);
+                if (k < 0)
+                        return k;
                 if (s->ingress.owner != TC_NONE) {
                         k = dump_device(r, RTM_GETTFILTER, s->veth, TC_H_MAKE(TC_H_INGRESS, 0), take_filter,
                                 &s->ingress, err);
@@ -268,7 +330,7 @@ static void observe_links(const Links *links, Named *named, IfaceState *states, 
         }
 }
 
-int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, TbError **err)
+int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)
 {
         enum {
                 TRIES = 5,
@@ -283,7 +345,7 @@ int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, TbError *
 
         for (int try = 0;; try++) {
                 _cleanup_error_ TbError *e = NULL;
-                Observation o = {.devices = devices};
+                Observation o = {.devices = devices, .arena = arena};
 
                 observe_links(links, named, states, n);
                 for (size_t i = 0; i < n; i++) {

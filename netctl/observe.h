@@ -50,6 +50,8 @@ bool class_decode(const struct nlmsghdr *h, uint32_t *ret_ifindex, uint32_t *ret
 /*
  * Fills states[].down, .ingress, .ifb and .up from the kernel for the veths named in states[].veth (sorted or not, each
  * once). `links` is a dump of this moment. One dump of all qdiscs; classes and filters (which the kernel only lists per
- * device) only where our root or an ingress qdisc was found. Repeats itself when the tables changed meanwhile.
+ * device) only where our root or an ingress qdisc was found, programs only where a root has classes of rules. Repeats itself
+ * when the tables changed meanwhile. Rules and programs lie in the arena.
  */
-int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, TbError **err) _warn_unused_;
+int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)
+        _warn_unused_;

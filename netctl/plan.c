@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/strv.h"
 
@@ -18,6 +19,7 @@ static const struct {
         [OP_ROOT_DELETE] = {"delete root htb", NETCTL_REBUILT},
         [OP_CLASS_ADD] = {"add htb class", NETCTL_REBUILT},
         [OP_CLASS_CHANGE] = {"change htb class", NETCTL_IN_PLACE},
+        [OP_CLASS_DELETE] = {"delete htb class", NETCTL_LEAF_REPLACED},
         [OP_LEAF_ADD] = {"add leaf", NETCTL_LEAF_REPLACED},
         [OP_LEAF_CHANGE] = {"change leaf", NETCTL_IN_PLACE},
         [OP_LEAF_RESET] = {"change leaf, dropping its queue", NETCTL_LEAF_REPLACED},
@@ -25,6 +27,8 @@ static const struct {
         [OP_INGRESS_ADD] = {"add ingress qdisc", NETCTL_REBUILT},
         [OP_INGRESS_DELETE] = {"delete ingress qdisc", NETCTL_REBUILT},
         [OP_FILTER_ADD] = {"add redirect filter", NETCTL_REBUILT},
+        [OP_PROGRAM_ADD] = {"add bpf filter", NETCTL_IN_PLACE},
+        [OP_PROGRAMS_DELETE] = {"delete bpf filters", NETCTL_IN_PLACE},
 };
 static_assert(ELEMENTSOF(op_table) == _OP_KIND_MAX, "one row per operation");
 
@@ -57,14 +61,24 @@ void plan_done(Plan *p)
         *p = (Plan){};
 }
 
-/* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
-#define OPS_PER_IFACE 16
-
-static int plan_reserve(Plan *p, TbError **err)
+/* Operations for a tree at most: root, class, leaf; class and leaf of each rule, or its deletion; programs. */
+static size_t tree_ops(const TcTree *desired, const TcTree *actual)
 {
-        if (p->allocated - p->n >= OPS_PER_IFACE)
+        return 3 + 2 * desired->n_rules + actual->n_rules + TC_GENERATIONS * (2 + CLASSIFY_ALL_MAX);
+}
+
+/* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
+static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *actual, TbError **err)
+{
+        size_t need = 8; /* root, class, leaf, ifb, ingress */
+
+        if (desired->down.n_rules + actual->down.n_rules + desired->up.n_rules + actual->up.n_rules > 0)
+                need += tree_ops(&desired->down, &actual->down) + tree_ops(&desired->up, &actual->up);
+        else
+                need += 8;
+        if (p->allocated - p->n >= need)
                 return 0;
-        size_t want = p->allocated > 0 ? p->allocated * 2 : 64;
+        size_t want = MAX2(p->allocated > 0 ? p->allocated * 2 : 64, p->n + need);
         Op *ops = reallocarray(p->ops, want, sizeof(*ops));
         if (!ops)
                 return tb_error_oom(err);
@@ -81,19 +95,79 @@ static Op *plan_add(Plan *p, OpKind kind, uint32_t device, size_t owner)
         return op;
 }
 
-static void plan_leaf(const Leaf *desired, const Leaf *actual, uint32_t device, size_t owner, Plan *p)
+/* Where operations go: a class of a device. */
+typedef struct Place {
+        uint32_t device;
+        size_t owner;
+        uint16_t minor;
+} Place;
+
+static Op *plan_at(Plan *p, OpKind kind, const Place *at)
+{
+        Op *op = plan_add(p, kind, at->device, at->owner);
+
+        op->minor = at->minor;
+        return op;
+}
+
+static void plan_leaf(const Leaf *desired, const Leaf *actual, const Place *at, Plan *p)
 {
         const LeafVtable *v = leaf_vtable(desired->kind);
 
         if (!v)
                 return;
         if (actual->kind == LEAF_NONE)
-                plan_add(p, OP_LEAF_ADD, device, owner)->leaf = *desired;
+                plan_at(p, OP_LEAF_ADD, at)->leaf = *desired;
         else if (actual->kind != desired->kind || actual->major != desired->major)
-                plan_add(p, OP_LEAF_REPLACE, device, owner)->leaf = *desired;
+                plan_at(p, OP_LEAF_REPLACE, at)->leaf = *desired;
         else if (!v->equal(desired, actual))
-                plan_add(p, v->change_drops ? OP_LEAF_RESET : OP_LEAF_CHANGE, device, owner)->leaf =
-                        *desired;
+                plan_at(p, v->change_drops ? OP_LEAF_RESET : OP_LEAF_CHANGE, at)->leaf = *desired;
+}
+
+static void plan_rule(const TcRule *desired, const TcRule *actual, uint32_t device, size_t owner, Plan *p)
+{
+        static const Leaf none;
+        const Place at = {.device = device, .owner = owner, .minor = desired->minor};
+        bool there = actual && actual->has_class;
+
+        if (!there)
+                plan_at(p, OP_CLASS_ADD, &at)->htb_class = desired->htb_class;
+        else if (!htb_class_equal(&desired->htb_class, &actual->htb_class))
+                plan_at(p, OP_CLASS_CHANGE, &at)->htb_class = desired->htb_class;
+        plan_leaf(&desired->leaf, there ? &actual->leaf : &none, &at, p);
+}
+
+static void plan_generation(
+        const TcTree *desired, const TcTree *actual, int generation, uint32_t device, size_t owner, Plan *p)
+{
+        const Programs *want = desired->programs + generation;
+
+        if (actual->programs[generation].n > 0)
+                plan_add(p, OP_PROGRAMS_DELETE, device, owner)->generation = generation;
+        for (size_t i = 0; i < want->n; i++) {
+                if (want->v[i].n == 0) /* a state to return to, in which one was missing */
+                        continue;
+                Op *op = plan_add(p, OP_PROGRAM_ADD, device, owner);
+                op->generation = generation;
+                op->handle = (uint32_t) i + 1;
+                op->program = want->v[i];
+        }
+}
+
+/* New classes, then the programs that lead to them, then away with the old programs and with what they led to. */
+static void plan_rules(const TcTree *desired, const TcTree *actual, uint32_t device, size_t owner, Plan *p)
+{
+        for (size_t i = 0; i < desired->n_rules; i++)
+                plan_rule(desired->rules + i, tree_find_rule(actual, desired->rules[i].minor), device, owner,
+                        p);
+        for (int wanted = 1; wanted >= 0; wanted--)
+                for (int g = 0; g < TC_GENERATIONS; g++)
+                        if ((desired->programs[g].n > 0) == (bool) wanted &&
+                                !programs_equal(desired->programs + g, actual->programs + g))
+                                plan_generation(desired, actual, g, device, owner, p);
+        for (size_t i = 0; i < actual->n_rules; i++)
+                if (actual->rules[i].has_class && !tree_find_rule(desired, actual->rules[i].minor))
+                        plan_add(p, OP_CLASS_DELETE, device, owner)->minor = actual->rules[i].minor;
 }
 
 static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t device, size_t owner, Plan *p)
@@ -109,11 +183,14 @@ static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t devi
                 plan_add(p, OP_ROOT_ADD, device, owner);
         if (!desired->has_class) /* a state to return to, not one to make: interrupted between root and class */
                 return;
+        const Place at = {.device = device, .owner = owner, .minor = TC_CLASS_DEFAULT};
         if (!actual->has_class)
-                plan_add(p, OP_CLASS_ADD, device, owner)->htb_class = desired->htb_class;
+                plan_at(p, OP_CLASS_ADD, &at)->htb_class = desired->htb_class;
         else if (!htb_class_equal(&desired->htb_class, &actual->htb_class))
-                plan_add(p, OP_CLASS_CHANGE, device, owner)->htb_class = desired->htb_class;
-        plan_leaf(&desired->leaf, actual->has_class ? &actual->leaf : &none, device, owner, p);
+                plan_at(p, OP_CLASS_CHANGE, &at)->htb_class = desired->htb_class;
+        plan_leaf(&desired->leaf, actual->has_class ? &actual->leaf : &none, &at, p);
+        if (desired->n_rules + actual->n_rules > 0)
+                plan_rules(desired, actual, device, owner, p);
 }
 
 static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan *p)
@@ -176,6 +253,14 @@ static int check_foreign(const IfaceState *d, const IfaceState *a, TbError **err
         return 0;
 }
 
+/* A rule that is added takes nothing from anybody. */
+static NetctlChange change_of(const Op *op)
+{
+        bool rule = op->minor >= TC_CLASS_RULES && (op->kind == OP_CLASS_ADD || op->kind == OP_LEAF_ADD);
+
+        return rule ? NETCTL_IN_PLACE : op_change(op->kind);
+}
+
 int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner, Plan *plan,
         NetctlChange *ret_change, TbError **err)
 {
@@ -184,20 +269,74 @@ int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner
         int r = check_foreign(desired, actual, err);
         if (r < 0)
                 return r;
-        r = plan_reserve(plan, err);
+        r = plan_reserve(plan, desired, actual, err);
         if (r < 0)
                 return r;
         size_t first = plan->n;
         plan_tree(&desired->down, &actual->down, desired->veth, owner, plan);
         plan_up(desired, actual, owner, plan);
         for (size_t i = first; i < plan->n; i++)
-                worst = MAX2(worst, op_change(plan->ops[i].kind));
+                worst = MAX2(worst, change_of(plan->ops + i));
         *ret_change = worst;
         return 0;
 }
 
-static void simulate_tree(const Op *op, TcTree *t)
+static TcRule *simulate_rule(TcTree *t, uint16_t minor, Arena *arena)
 {
+        TcRule *rules = arena_alloc(arena, t->n_rules + 1, sizeof(*rules));
+        size_t n = 0;
+
+        if (!rules)
+                return NULL;
+        while (n < t->n_rules && t->rules[n].minor < minor) {
+                rules[n] = t->rules[n];
+                n++;
+        }
+        rules[n] = (TcRule){.minor = minor, .has_class = true};
+        memcpy(rules + n + 1, t->rules + n, (t->n_rules - n) * sizeof(*rules));
+        t->rules = rules;
+        t->n_rules++;
+        return rules + n;
+}
+
+static void simulate_class(const Op *op, TcTree *t, Arena *arena)
+{
+        TcRule *rule = tree_find_rule(t, op->minor);
+
+        if (op->kind == OP_CLASS_DELETE && rule) {
+                size_t behind = t->n_rules - (size_t) (rule - t->rules) - 1;
+                memmove(rule, rule + 1, behind * sizeof(*rule));
+                t->n_rules--;
+        } else if (op->kind == OP_CLASS_ADD)
+                rule = simulate_rule(t, op->minor, arena);
+        if (rule && (op->kind == OP_CLASS_ADD || op->kind == OP_CLASS_CHANGE))
+                rule->htb_class = op->htb_class;
+        else if (rule && op->kind != OP_CLASS_DELETE)
+                rule->leaf = op->leaf;
+}
+
+static void simulate_program(const Op *op, TcTree *t, Arena *arena)
+{
+        Programs *p = t->programs + op->generation;
+
+        if (op->kind == OP_PROGRAMS_DELETE) {
+                *p = (Programs){};
+                return;
+        }
+        if (!p->v)
+                p->v = arena_alloc(arena, CLASSIFY_ALL_MAX, sizeof(*p->v));
+        if (!p->v)
+                return;
+        p->v[op->handle - 1] = op->program;
+        p->n = MAX2(p->n, (size_t) op->handle);
+}
+
+static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
+{
+        if (op->minor >= TC_CLASS_RULES) {
+                simulate_class(op, t, arena);
+                return;
+        }
         switch (op->kind) {
         case OP_ROOT_ADD:
                 *t = (TcTree){.owner = TC_OURS, .kind = "htb"};
@@ -218,6 +357,11 @@ static void simulate_tree(const Op *op, TcTree *t)
         case OP_LEAF_REPLACE:
                 t->leaf = op->leaf;
                 break;
+        case OP_PROGRAM_ADD:
+        case OP_PROGRAMS_DELETE:
+                simulate_program(op, t, arena);
+                break;
+        case OP_CLASS_DELETE:
         case OP_IFB_CREATE:
         case OP_IFB_SETUP:
         case OP_IFB_DELETE:
@@ -230,7 +374,7 @@ static void simulate_tree(const Op *op, TcTree *t)
         }
 }
 
-void plan_simulate(const Op *op, IfaceState *s)
+void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
 {
         switch (op->kind) {
         case OP_IFB_CREATE:
@@ -261,11 +405,14 @@ void plan_simulate(const Op *op, IfaceState *s)
         case OP_ROOT_DELETE:
         case OP_CLASS_ADD:
         case OP_CLASS_CHANGE:
+        case OP_CLASS_DELETE:
+        case OP_PROGRAM_ADD:
+        case OP_PROGRAMS_DELETE:
         case OP_LEAF_ADD:
         case OP_LEAF_CHANGE:
         case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
-                simulate_tree(op, op->device == s->veth ? &s->down : &s->up);
+                simulate_tree(op, op->device == s->veth ? &s->down : &s->up, arena);
                 break;
         case _OP_KIND_MAX:
         default:

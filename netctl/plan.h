@@ -12,6 +12,7 @@ typedef enum OpKind {
         OP_ROOT_DELETE,
         OP_CLASS_ADD,
         OP_CLASS_CHANGE,
+        OP_CLASS_DELETE,
         OP_LEAF_ADD,
         OP_LEAF_CHANGE,
         OP_LEAF_RESET, /* parameters of a kind that makes a new queue then */
@@ -19,6 +20,8 @@ typedef enum OpKind {
         OP_INGRESS_ADD,
         OP_INGRESS_DELETE,
         OP_FILTER_ADD,
+        OP_PROGRAM_ADD,
+        OP_PROGRAMS_DELETE, /* of one generation */
         _OP_KIND_MAX,
 } OpKind;
 
@@ -27,11 +30,17 @@ typedef struct Op {
         OpKind kind;
         uint32_t device; /* ifindex */
         size_t owner;    /* the caller's: which interface this is for */
+        uint16_t minor;  /* class operations and leaves: of which class; 0: the default one */
         union {
                 IfbState ifb;
                 HtbClass htb_class;
                 Leaf leaf;
                 uint32_t redirect;
+                struct {
+                        int generation;
+                        uint32_t handle;
+                        Program program; /* borrowed */
+                };
         };
 } Op;
 
@@ -47,8 +56,9 @@ NetctlChange op_change(OpKind k);
 
 /*
  * Appends to `plan` what turns `actual` into `desired` (same veth), in the order in which the kernel must be told: an ifb
- * carries its whole tree before packets are sent to it, and gets no packets any more before it goes. Pure; plan(x, x)
- * appends nothing.
+ * carries its whole tree before packets are sent to it, and gets no packets any more before it goes; classes of rules come
+ * before the programs that lead to them and go after them. Pure; plan(x, x) appends nothing. What it appends borrows from
+ * the states' arenas.
  *
  * *ret_change: the worst class of the operations. Fails with TB_ERROR_ENVIRONMENT -EEXIST, and appends nothing, when
  * something foreign is in the way of what is desired; foreign objects where nothing is desired are left alone.
@@ -58,4 +68,4 @@ int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner
 
 /* What the kernel would hold after `op`, on a model (for the tests of the planner and for nothing else in the kernel's
  * stead). */
-void plan_simulate(const Op *op, IfaceState *s);
+void plan_simulate(const Op *op, IfaceState *s, Arena *arena);

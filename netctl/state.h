@@ -18,6 +18,15 @@ void leaf_to_shape(const Leaf *leaf, Shape *s);
  * changes are in place. */
 void tree_from_shape(const Shape *s, uint32_t mtu, const TcTree *actual, bool have_netem, TcTree *ret);
 
+/*
+ * Adds the rules of one direction to the tree that tree_from_shape() made: a class with its leaf for each, and the programs.
+ * A rule keeps the class that it has in `actual` (NULL: nothing is there); a new one gets a free class, so that nobody
+ * else's queue is touched. The programs are those of `actual` where they fit, else they go under the generation that is
+ * free. Everything lies in the arena. TB_ERROR_CONFIG -E2BIG: see classify.h.
+ */
+int tree_add_rules(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, const TcTree *actual,
+        bool have_netem, Arena *arena, TcTree *tree, TbError **err) _warn_unused_;
+
 /* What the tree does, in a shape's terms; `limit` is always set. */
 void tree_to_shape(const TcTree *t, Shape *ret);
 

@@ -4,6 +4,7 @@
 #include <linux/pkt_sched.h>
 #include <net/if.h>
 
+#include "netctl/classify.h"
 #include "netctl/nlmsg.h"
 #include "netctl/shape.h"
 
@@ -15,6 +16,11 @@
  *   host veth  root  HTB 7462: ── class 7462:1 (rate) ── leaf: netem 75xx: or pfifo 7463:          "down"
  *              ingress ffff: ── u32 match-all, pref 0x7462, ETH_P_ALL ── mirred redirect ─┐
  *   ifb tbi<N> root  HTB 7462: ── class 7462:1 (rate) ── leaf                       <──────┘         "up"
+ *
+ * An interface with rules (shape-rule.h) has, under the same root, one more class with its own leaf for each of them,
+ * 7462:2 and up, and BPF programs at the root that say which class a packet belongs to (classify.h); what they don't know
+ * goes to class 1 as before. Nothing but the programs changes when another rule comes or goes. Programs are exchanged all at
+ * once: the new ones are put under the other of two preferences, then the old preference goes.
  *
  * Ownership is in the kernel: qdisc and class handles 7462 ("tb"), filter preference 0x7462, ifb name `tbi<ifindex of the
  * veth>` with alias `tbnode:<node id>:<ifindex>:up`. A root or ingress qdisc with other handles is foreign: reported, never
@@ -37,6 +43,10 @@
         0x8004U /* + 6 * (class - 2) + variant: of further classes; both are multiples of 6 */
 #define TC_MAJOR_VARIANTS 6U
 #define TC_FILTER_PREF 0x7462U
+#define TC_PROGRAM_PREF 0x7462U /* and the next */
+#define TC_GENERATIONS 2
+#define TC_CLASS_DEFAULT 1U
+#define TC_CLASS_RULES 2U /* .. 2 + SHAPE_RULES_MAX - 1 */
 #define TC_HANDLE_ROOT (TC_MAJOR_ROOT << 16)
 #define TC_HANDLE_CLASS (TC_HANDLE_ROOT | 1U)
 /* bit/s; above any veth, below what costs HTB precision. */
@@ -118,6 +128,16 @@ typedef struct TcStats {
         uint32_t drops, overlimits, qlen;
 } TcStats;
 
+/* The class of one rule. */
+typedef struct TcRule {
+        uint16_t minor;
+        bool has_class; /* (decoded only) false: a leaf without class can't be, but was seen on its own */
+        HtbClass htb_class;
+        Leaf leaf;
+        TcStats stats;           /* read only, not compared */
+        const ShapeMatch *match; /* whose it is; NULL: no program leads to it. Not compared */
+} TcRule;
+
 typedef struct TcTree {
         TcOwner owner;
         char kind[IFNAMSIZ]; /* of a foreign root */
@@ -125,6 +145,9 @@ typedef struct TcTree {
         HtbClass htb_class;
         Leaf leaf;
         TcStats stats; /* read only, not compared */
+        TcRule *rules; /* sorted by minor, in the arena of the state, like what follows */
+        size_t n_rules;
+        Programs programs[TC_GENERATIONS];
 } TcTree;
 
 typedef struct IngressState {
@@ -134,6 +157,11 @@ typedef struct IngressState {
         uint32_t redirect;  /* ifindex it sends to; 0: that device is gone */
         unsigned n_foreign; /* (decoded only) filters of others */
 } IngressState;
+
+/* The class of a rule, or NULL. */
+TcRule *tree_find_rule(const TcTree *t, uint16_t minor);
+/* Says of each class whose it is, as the programs carry it; the generation that the kernel asks first counts. -ENOMEM. */
+int tree_name_rules(TcTree *t, Arena *arena) _warn_unused_;
 
 #define TC_ALIAS_MAX 128
 #define TC_IFB_TXQLEN 1000U
@@ -197,6 +225,11 @@ void htb_class_for_shape(const Shape *s, uint32_t mtu, HtbClass *ret);
 void htb_class_to_shape(const HtbClass *c, Shape *s);
 bool htb_class_equal(const HtbClass *a, const HtbClass *b);
 uint32_t htb_burst_bytes(const HtbClass *c);
+
+/* cls_bpf (tc-bpf.c): one program at a root, under generation 0 or 1, with handle 1, 2, ... */
+void program_encode(NlWriter *w, const Program *p);
+/* Takes one RTM_NEWTFILTER of our root into the tree; what is not ours is left out. -ENOMEM. */
+int program_decode(const struct nlmsghdr *h, Arena *arena, TcTree *tree);
 
 /* Ingress, u32, mirred (tc-ingress.c): one match-all filter that redirects to `ifindex`. */
 void ingress_encode_filter(NlWriter *w, uint32_t ifindex);

@@ -17,6 +17,8 @@ void tool_nodes_done(ToolNodes *t)
 {
         for (size_t i = 0; i < t->n; i++) {
                 tb_close(t->nodes[i].netns_fd);
+                for (size_t k = 0; t->shapes[i] && k < t->nodes[i].n_interfaces; k++)
+                        link_shape_done(t->shapes[i] + k);
                 free(t->interfaces[i]);
                 free(t->shapes[i]);
         }
@@ -159,6 +161,26 @@ static int load_direction(
         return 0;
 }
 
+/* Both directions, and rules. */
+static int load_link(const json_t *o, LinkShape *shape, NetctlInterface *i, TbError **err)
+{
+        const char *text = NULL;
+
+        int r = tb_json_get_string(o, "shape", &text, err);
+        if (r <= 0)
+                return r;
+        if (*text) {
+                r = link_shape_parse_complete(text, shape, err);
+                if (r < 0)
+                        return r;
+        }
+        i->up = &shape->base.up;
+        i->down = &shape->base.down;
+        i->rules = shape->rules;
+        i->n_rules = shape->n_rules;
+        return 0;
+}
+
 static int load_mac(const json_t *o, const Container *c, uint8_t mac[static 6], TbError **err)
 {
         const char *text = NULL, *ifname = NULL;
@@ -189,7 +211,7 @@ static int load_mac(const json_t *o, const Container *c, uint8_t mac[static 6], 
 }
 
 static int load_interface(
-        const json_t *o, const Container *c, NetctlInterface *i, ShapePair *pair, TbError **err)
+        const json_t *o, const Container *c, NetctlInterface *i, LinkShape *shape, TbError **err)
 {
         static const char *const keys[] = {
                 "mac", "ifname", "network", "shape", "up", "down", "filtered", "pinned", "ipv4", NULL};
@@ -201,13 +223,11 @@ static int load_interface(
         if (r >= 0)
                 r = tb_json_get_string(o, "network", &i->network, err);
         if (r >= 0)
-                r = load_direction(o, "shape", true, pair, &i->up, err);
+                r = load_link(o, shape, i, err);
         if (r >= 0)
-                r = load_direction(o, "shape", false, pair, &i->down, err);
+                r = load_direction(o, "up", true, &shape->base, &i->up, err);
         if (r >= 0)
-                r = load_direction(o, "up", true, pair, &i->up, err);
-        if (r >= 0)
-                r = load_direction(o, "down", false, pair, &i->down, err);
+                r = load_direction(o, "down", false, &shape->base, &i->down, err);
         if (r >= 0)
                 r = tb_json_get_bool(o, "filtered", &i->filtered, err);
         if (r >= 0)
@@ -282,7 +302,7 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 return tb_error_set(
                         err, TB_ERROR_CONFIG, -E2BIG, "more than %d interfaces", NETCTL_INTERFACES_MAX);
         t->interfaces[index] = calloc(n + 1, sizeof(NetctlInterface));
-        t->shapes[index] = calloc(n + 1, sizeof(ShapePair));
+        t->shapes[index] = calloc(n + 1, sizeof(LinkShape));
         if (!t->interfaces[index] || !t->shapes[index])
                 return tb_error_oom(err);
         if (any_by_name(interfaces)) {
@@ -290,14 +310,14 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 if (r < 0)
                         return r;
         }
+        node->interfaces = t->interfaces[index];
+        node->n_interfaces = n;
         for (size_t i = 0; i < n; i++) {
                 r = load_interface(json_array_get(interfaces, i), &c, t->interfaces[index] + i,
                         t->shapes[index] + i, err);
                 if (r < 0)
                         return r;
         }
-        node->interfaces = t->interfaces[index];
-        node->n_interfaces = n;
         return 0;
 }
 
@@ -338,17 +358,34 @@ int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err)
         return 0;
 }
 
+static json_t *rules_json(const NetctlDirection *d)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < d->n_rules; i++) {
+                const NetctlRule *r = d->rules + i;
+                char match[SHAPE_MATCH_TEXT_MAX], text[SHAPE_TEXT_MAX];
+                (void) json_array_append_new(list,
+                        json_pack("{s:s, s:s, s:i, s:I, s:I, s:I}", "match",
+                                shape_match_print(&r->match, match), "shape", shape_print(&r->shape, text),
+                                "class", (int) r->class, "bytes", (json_int_t) r->bytes, "packets",
+                                (json_int_t) r->packets, "drops", (json_int_t) r->drops));
+        }
+        return list;
+}
+
 static json_t *direction_json(const NetctlDirection *d)
 {
         char text[SHAPE_TEXT_MAX];
 
         if (!d->present)
                 return json_null();
-        return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device", d->device, "shape",
-                shape_print(&d->shape, text), "netem", d->netem, "burst_bytes", (json_int_t) d->burst_bytes,
-                "quantum_bytes", (json_int_t) d->quantum_bytes, "bytes", (json_int_t) d->bytes, "packets",
-                (json_int_t) d->packets, "drops", (json_int_t) d->drops, "overlimits",
-                (json_int_t) d->overlimits, "backlog", (json_int_t) d->backlog_packets);
+        return json_pack("{s:s, s:s, s:o, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device", d->device,
+                "shape", shape_print(&d->shape, text), "rules", rules_json(d), "netem", d->netem,
+                "burst_bytes", (json_int_t) d->burst_bytes, "quantum_bytes", (json_int_t) d->quantum_bytes,
+                "bytes", (json_int_t) d->bytes, "packets", (json_int_t) d->packets, "drops",
+                (json_int_t) d->drops, "overlimits", (json_int_t) d->overlimits, "backlog",
+                (json_int_t) d->backlog_packets);
 }
 
 static json_t *interface_json(const NetctlInterfaceStatus *s)
@@ -397,11 +434,20 @@ static void print_direction(const char *name, const NetctlDirection *d)
 {
         char text[SHAPE_TEXT_MAX];
 
-        if (d->present)
-                printf("  %-5s%s: %s (burst %u, quantum %u) sent %llu bytes %llu packets, dropped %llu\n",
-                        name, d->device, shape_print(&d->shape, text), d->burst_bytes, d->quantum_bytes,
-                        (unsigned long long) d->bytes, (unsigned long long) d->packets,
-                        (unsigned long long) d->drops);
+        if (!d->present)
+                return;
+        printf("  %-5s%s: %s (burst %u, quantum %u) sent %llu bytes %llu packets, dropped %llu\n", name,
+                d->device, shape_print(&d->shape, text), d->burst_bytes, d->quantum_bytes,
+                (unsigned long long) d->bytes, (unsigned long long) d->packets,
+                (unsigned long long) d->drops);
+        for (size_t i = 0; i < d->n_rules; i++) {
+                const NetctlRule *r = d->rules + i;
+                char match[SHAPE_MATCH_TEXT_MAX];
+                printf("       %s: %s, sent %llu bytes %llu packets, dropped %llu\n",
+                        shape_match_print(&r->match, match), shape_print(&r->shape, text),
+                        (unsigned long long) r->bytes, (unsigned long long) r->packets,
+                        (unsigned long long) r->drops);
+        }
 }
 
 int tool_report_print(const NetctlReport *r)

@@ -12,7 +12,8 @@
  *   { "nodes": [ { "id": "4f5d...", "name": "n1", "pid": 1234, (or "netns": "/run/netns/x")
  *                  "style": "closed",
  *                  "interfaces": [ { "mac": "02:42:ac:11:00:02", (or "ifname": "eth0")
- *                                    "network": "exp1", "shape": SPEC, (or "up": SPEC, "down": SPEC; "" = pass everything)
+ *                                    "network": "exp1", "shape": TEXT (shape-rule.h), (or "up": SPEC, "down": SPEC;
+ *                                    "" = pass everything)
  *                                    "filtered": true, "pinned": true, "ipv4": "172.17.0.2" } ] } ],
  *     "site": { "gateways": ["10.0.0.0/24"], "servers": [], "dns": [], "ntp": [] } }
  *
@@ -22,7 +23,7 @@
 typedef struct ToolNodes {
         NetctlNode *nodes;
         NetctlInterface **interfaces; /* one array per node */
-        ShapePair **shapes;
+        LinkShape **shapes;
         size_t n;
         FwSite site;
         json_t *document; /* holds the strings */

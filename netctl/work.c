@@ -20,6 +20,7 @@ void work_done(Work *w)
         free(w->fw_changed);
         free(w->fw_present);
         links_done(&w->links);
+        arena_done(&w->arena);
         *w = (Work){};
 }
 
@@ -33,6 +34,25 @@ static int check_shape(const Netctl *n, const Shape *s, const char *direction, T
         if (r >= 0 && shape_has(s, SHAPE_SLOT_DISTRIBUTION))
                 r = netem_table_load(n->options.distributions, &s->slot_distribution.name, err);
         return r;
+}
+
+static int check_rules(const Netctl *n, const NetctlInterface *x, TbError **err)
+{
+        if (x->n_rules > SHAPE_RULES_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -E2BIG, "more than %u rules at one interface",
+                        SHAPE_RULES_MAX);
+        for (size_t i = 1; i < x->n_rules; i++)
+                if (shape_match_compare(&x->rules[i - 1].match, &x->rules[i].match) >= 0)
+                        return tb_error_set(
+                                err, TB_ERROR_BUG, -EINVAL, "rules of an interface are not in order");
+        for (size_t i = 0; i < x->n_rules; i++) {
+                int r = check_shape(n, &x->rules[i].up, "up", err);
+                if (r >= 0)
+                        r = check_shape(n, &x->rules[i].down, "down", err);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
 }
 
 static int check_node(const Netctl *n, const NetctlNode *node, bool optional, TbError **err)
@@ -50,6 +70,8 @@ static int check_node(const Netctl *n, const NetctlNode *node, bool optional, Tb
                 r = check_shape(n, node->interfaces[i].up, "up", err);
                 if (r >= 0)
                         r = check_shape(n, node->interfaces[i].down, "down", err);
+                if (r >= 0)
+                        r = check_rules(n, node->interfaces + i, err);
                 if (r < 0)
                         return r;
         }
@@ -169,5 +191,5 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
         w->first[n_nodes] = w->n_ifaces;
         for (size_t i = 0; i < w->n_ifaces; i++)
                 w->before[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
-        return observe(n->rtnl, &w->links, w->before, w->n_ifaces, err);
+        return observe(n->rtnl, &w->links, w->before, w->n_ifaces, &w->arena, err);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/unit/test.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 /* Properties of the planner: plan(x, x) is empty; carrying out plan(d, a) on a gives d; and then plan(d, a) is empty. */
 
 static uint64_t seed = 42;
+static Arena arena;
 
 static uint32_t draw(uint32_t below)
 {
@@ -51,6 +53,41 @@ static Shape random_shape(void)
         return s;
 }
 
+/* A few rules out of a small world, in order. */
+static size_t random_rules(ShapeRule rules[static 8])
+{
+        size_t n = 0;
+
+        for (unsigned i = 0; i < 8; i++) {
+                if (draw(2))
+                        continue;
+                ShapeRule *r = rules + n++;
+                *r = (ShapeRule){
+                        .match = {
+                                .to = {.family = AF_INET, .prefix = 32, .bytes = {10, 0, 0, (uint8_t) i}}}};
+                r->up_action = draw(3) ? SHAPE_RULE_SHAPE : SHAPE_RULE_NONE;
+                r->down_action = !r->up_action || draw(3) ? SHAPE_RULE_SHAPE : SHAPE_RULE_NONE;
+                r->up = r->up_action ? random_shape() : (Shape){};
+                r->down = r->down_action ? random_shape() : (Shape){};
+        }
+        return n;
+}
+
+static void add_rules(const ShapeRule *rules, size_t n, const IfaceState *actual, IfaceState *desired)
+{
+        TbError *err = NULL;
+        bool netem = draw(2);
+
+        if (desired->down.owner == TC_OURS)
+                assert_ok(tree_add_rules(
+                                  rules, n, false, 1500, &actual->down, netem, &arena, &desired->down, &err),
+                        err);
+        if (desired->up.owner == TC_OURS)
+                assert_ok(tree_add_rules(rules, n, true, 1500, actual->ifb.present ? &actual->up : NULL,
+                                  netem, &arena, &desired->up, &err),
+                        err);
+}
+
 /* A state that the kernel can be in: whole, half-made or damaged, but not foreign. */
 static IfaceState random_state(void)
 {
@@ -60,7 +97,11 @@ static IfaceState random_state(void)
         assert_int_equal(iface_from_shapes(draw(3) ? &up : NULL, draw(3) ? &down : NULL, 1500, "abc", &empty,
                                  draw(2), &s),
                 0);
-        switch (draw(8)) {
+        if (draw(3) == 0) {
+                ShapeRule rules[8];
+                add_rules(rules, random_rules(rules), &empty, &s);
+        }
+        switch (draw(10)) {
         case 0:
                 s.down = (TcTree){};
                 break;
@@ -88,6 +129,13 @@ static IfaceState random_state(void)
                 if (s.ifb.present)
                         s.ifb.up = false;
                 break;
+        case 7: /* a rule's class is gone, with its leaf */
+                if (s.down.n_rules > 0)
+                        s.down.n_rules--;
+                break;
+        case 8: /* interrupted while programs were exchanged */
+                s.down.programs[1] = s.down.programs[0];
+                break;
         default:
                 break;
         }
@@ -102,7 +150,7 @@ static NetctlChange plan_and_run(const IfaceState *desired, IfaceState *actual, 
 
         assert_ok(plan_iface(desired, actual, 0, &plan, &change, &err), err);
         for (size_t i = 0; i < plan.n; i++)
-                plan_simulate(plan.ops + i, actual);
+                plan_simulate(plan.ops + i, actual, &arena);
         *ret_ops = plan.n;
         return change;
 }
@@ -119,6 +167,93 @@ static void test_same_is_empty(void **state)
                 assert_int_equal(plan_and_run(&s, &t, &ops), NETCTL_UNCHANGED);
                 assert_int_equal(ops, 0);
         }
+}
+
+/* Other rules come and go: whoever stays as he is keeps his class, and no operation is for it. */
+static void check_rules_untouched(const TcTree *desired, const IfaceState *actual, bool up, const Plan *plan)
+{
+        const TcTree *before = up ? &actual->up : &actual->down;
+        uint32_t device = up ? actual->ifb.ifindex : actual->veth;
+
+        for (size_t i = 0; i < desired->n_rules; i++) {
+                const TcRule *r = desired->rules + i, *old = NULL;
+                for (size_t k = 0; k < before->n_rules; k++)
+                        if (before->rules[k].match &&
+                                shape_match_compare(before->rules[k].match, r->match) == 0)
+                                old = before->rules + k;
+                if (!old)
+                        continue;
+                assert_int_equal(old->minor, r->minor);
+                bool same = old->htb_class.rate == r->htb_class.rate && old->leaf.major == r->leaf.major &&
+                        leaf_vtable(r->leaf.kind)->equal(&old->leaf, &r->leaf);
+                for (size_t k = 0; k < plan->n && same; k++)
+                        if (plan->ops[k].device == device && plan->ops[k].minor == r->minor)
+                                assert_int_equal(plan->ops[k].kind, -1);
+        }
+}
+
+static void test_rules(void **state)
+{
+        for (int i = 0; i < 4000; i++) {
+                IfaceState actual = {.veth = 7}, desired;
+                ShapeRule rules[8];
+                Shape up = random_shape(), down = random_shape();
+                size_t ops;
+
+                for (int step = 0; step < 4; step++) {
+                        size_t n = random_rules(rules);
+                        _cleanup_plan_ Plan plan = {};
+                        NetctlChange change;
+                        TbError *err = NULL;
+                        assert_int_equal(
+                                iface_from_shapes(&up, &down, 1500, "abc", &actual, true, &desired), 0);
+                        add_rules(rules, n, &actual, &desired);
+                        assert_ok(plan_iface(&desired, &actual, 0, &plan, &change, &err), err);
+                        if (step > 0) {
+                                check_rules_untouched(&desired.down, &actual, false, &plan);
+                                check_rules_untouched(&desired.up, &actual, true, &plan);
+                                assert_true(change <= NETCTL_LEAF_REPLACED);
+                        }
+                        (void) plan_and_run(&desired, &actual, &ops);
+                        assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_UNCHANGED);
+                        assert_int_equal(ops, 0);
+                        assert_int_equal(tree_name_rules(&actual.down, &arena), 0);
+                        assert_int_equal(tree_name_rules(&actual.up, &arena), 0);
+                        for (size_t k = 0; k < actual.down.n_rules; k++)
+                                assert_non_null(actual.down.rules[k].match);
+                }
+                arena_done(&arena);
+        }
+}
+
+/* More new rules than there are free classes: those that go are taken over. */
+static void test_all_rules_change(void **state)
+{
+        ShapeRule *rules = calloc(SHAPE_RULES_MAX, sizeof(*rules));
+        IfaceState actual = {.veth = 7}, desired;
+        Shape s = {.set = 1 << SHAPE_RATE, .rate_bps = 1000000};
+        size_t ops;
+
+        assert_non_null(rules);
+        for (int step = 0; step < 2; step++) {
+                for (unsigned i = 0; i < SHAPE_RULES_MAX; i++)
+                        rules[i] = (ShapeRule){
+                                .match = {.to = {.family = AF_INET,
+                                                  .prefix = 32,
+                                                  .bytes = {10, (uint8_t) step, (uint8_t) (i >> 8),
+                                                          (uint8_t) i}}},
+                                .down_action = SHAPE_RULE_SHAPE,
+                                .down = s,
+                        };
+                assert_int_equal(iface_from_shapes(NULL, &s, 1500, "abc", &actual, true, &desired), 0);
+                add_rules(rules, SHAPE_RULES_MAX, &actual, &desired);
+                assert_int_equal(desired.down.n_rules, SHAPE_RULES_MAX);
+                (void) plan_and_run(&desired, &actual, &ops);
+                assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_UNCHANGED);
+                assert_int_equal(tree_name_rules(&actual.down, &arena), 0);
+        }
+        arena_done(&arena);
+        free(rules);
 }
 
 #define BIT(f) (UINT64_C(1) << (f))
@@ -161,9 +296,14 @@ static void test_reaches_desired(void **state)
                 assert_int_equal(iface_from_shapes(want_up ? &up : NULL, want_down ? &down : NULL, 1500,
                                          "abc", &actual, draw(2), &desired),
                         0);
+                ShapeRule rules[8];
+                if (draw(2))
+                        add_rules(rules, random_rules(rules), &actual, &desired);
                 (void) plan_and_run(&desired, &actual, &ops);
                 assert_int_equal(plan_and_run(&desired, &actual, &ops), NETCTL_UNCHANGED);
                 assert_int_equal(ops, 0);
+                if (i % 100 == 99)
+                        arena_done(&arena);
                 assert_int_equal(actual.down.owner, want_down ? TC_OURS : TC_NONE);
                 assert_int_equal(actual.ifb.present, want_up);
                 assert_int_equal(actual.ingress.owner, want_up ? TC_OURS : TC_NONE);
@@ -290,6 +430,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_same_is_empty),
                 cmocka_unit_test(test_reaches_desired),
+                cmocka_unit_test(test_rules),
+                cmocka_unit_test(test_all_rules_change),
                 cmocka_unit_test(test_live_changes_are_in_place),
                 cmocka_unit_test(test_foreign_is_refused),
                 cmocka_unit_test(test_order),
