@@ -184,7 +184,8 @@ static void check_rules_untouched(const TcTree *desired, const IfaceState *actua
                 if (!old)
                         continue;
                 assert_int_equal(old->minor, r->minor);
-                bool same = old->htb_class.rate == r->htb_class.rate && old->leaf.major == r->leaf.major &&
+                bool same = htb_class_equal(&old->htb_class, &r->htb_class) &&
+                        old->leaf.major == r->leaf.major &&
                         leaf_vtable(r->leaf.kind)->equal(&old->leaf, &r->leaf);
                 for (size_t k = 0; k < plan->n && same; k++)
                         if (plan->ops[k].device == device && plan->ops[k].minor == r->minor)
