@@ -9,12 +9,12 @@ import io
 import json
 import os
 import shutil
-import stat
 import tarfile
 import unittest
 
 import lab
 from augment_driver import Driver, essence
+from labkit import tree
 
 L = None
 D = None
@@ -107,27 +107,6 @@ def config_of(repo, digest):
     return json.loads(L.local.blob(repo, manifest["config"]["digest"]))
 
 
-def file_tree(image):
-    """{path: what it is} of an image in the local registry, unpacked by umoci."""
-    work = L.tmp("tree")
-    L.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{image}", f"oci:{work}/oci:x")
-    L.umoci("raw", "unpack", "--image", f"{work}/oci:x", f"{work}/root")
-    tree = {}
-    for folder, dirs, files in os.walk(f"{work}/root"):
-        for name in dirs + files:
-            path = os.path.join(folder, name)
-            s = os.lstat(path)
-            entry = [stat.filemode(s.st_mode), s.st_uid, s.st_gid, s.st_nlink if stat.S_ISREG(s.st_mode) else 0]
-            if stat.S_ISLNK(s.st_mode):
-                entry.append(os.readlink(path))
-            elif stat.S_ISREG(s.st_mode):
-                with open(path, "rb") as f:
-                    entry += [int(s.st_mtime), hashlib.sha256(f.read()).hexdigest()]
-            tree[os.path.relpath(path, f"{work}/root")] = entry
-    shutil.rmtree(work)
-    return tree
-
-
 def engine_state():
     """Names, images and containers of the engine."""
     images = sorted(L.docker("images", "-aq", "--no-trunc").out.split())
@@ -138,24 +117,23 @@ def engine_state():
 class Builders(unittest.TestCase):
     def test_native_and_docker_give_the_same_image(self):
         L.dockerd.ensure()
-        for name in FIXTURES:
-            with self.subTest(name):
-                native = D("augment", f"{name}:1")
+        for name, level in [*((name, "basic") for name in FIXTURES), ("user", "core"), ("odd", "core"), ("health", "core")]:
+            with self.subTest(f"{name} {level}"):
+                native = D("augment", f"{name}:1", level=level)
                 self.assertNotIn("error", native)
                 before = engine_state()
-                docker = D("docker", f"{name}:1", fresh=True)
+                docker = D("docker", f"{name}:1", level=level, fresh=True)
                 self.assertNotIn("error", docker)
                 after = engine_state()
                 self.assertEqual(after[1:], before[1:])
                 self.assertLessEqual(len(set(after[0]) - set(before[0])), 1)  # the base
                 repo = repository(name)
                 a, b = (x["result"]["digest"] for x in (native, docker))
-                self.assertEqual(L.local.manifest(repo, "1-basic")[1], b)
+                self.assertEqual(L.local.manifest(repo, f"1-{level}")[1], b)
                 self.assertEqual(L.local.manifest(repo, docker["result"]["key"])[1], b)
                 self.assertEqual(essence(config_of(repo, a)), essence(config_of(repo, b)))
-                if name in ("user", "odd"):
-                    host = L.local.host
-                    self.assertEqual(file_tree(f"{host}/{repo}@{a}"), file_tree(f"{host}/{repo}@{b}"))
+                self.assertEqual(*(tree.of_image(L.local, repo, x) for x in (a, b)))
+                self.assertIn("tbnode/init", tree.of_image(L.local, repo, b))
 
     def test_same_input_same_digest(self):
         first = D("augment", "user:1", fresh=True)["result"]

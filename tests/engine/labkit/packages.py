@@ -51,6 +51,10 @@ LAYERS = {
     "php": (["php8.2-cli", "php8.2-fpm"], "", ""),
 }
 
+# What levels buildenv and full need (augment/packages.c), and a few of what they take where a release has it.
+MIRRORED = ("ca-certificates gcc g++ make libc6-dev patch wget sudo flex byacc git libssl-dev libpcap-dev openssh-server rsyslog "
+            "iproute2 iputils-ping net-tools less perl file nano psmisc").split()
+
 GO_PACKAGES = ["golang-1.19-go", "golang-1.19-src"]
 
 
@@ -84,14 +88,15 @@ def key(name, root):
     h = hashlib.sha256()
     with open(__file__, "rb") as f:
         h.update(f.read())
-    h.update(json.dumps([name, LAYERS.get(name), GO_PACKAGES]).encode())
+    h.update(json.dumps([name, LAYERS.get(name), GO_PACKAGES, MIRRORED]).encode())
     st = os.stat(root)  # a root that was made anew has newer packages
     h.update(f"{st.st_size} {st.st_mtime_ns}".encode())
     return f"{CACHE}/{name}-{h.hexdigest()[:16]}.tar.gz"
 
 
 def paths(names, root):
-    """{name: path} of all named layers ("debian" is the root itself, "go" the static server); makes what is missing.
+    """{name: path} of all named layers ("debian" is the root itself, "go" the static server, "mirror" no layer but
+    packages as they come from a mirror, and their index); makes what is missing.
     root: the Debian root's tarball (debian.tarball())."""
     os.makedirs(CACHE, exist_ok=True)
     found = {name: key(name, root) for name in names}
@@ -320,6 +325,29 @@ def _compile_go(path, base, work):
     shutil.rmtree(work)
 
 
+def _download(path, base, work):
+    """mirror/pool/*.deb and mirror/Packages: all that MIRRORED needs beyond the root."""
+    started = time.monotonic()
+    root = _overlay(work, base)
+    _devices(root)
+    _chroot(root, "apt-get", "-q", "-y", "--download-only", "install", *MIRRORED)
+    os.makedirs(f"{work}/mirror")
+    os.makedirs(f"{work}/mirror/pool")
+    for file in sorted(os.listdir(f"{root}/var/cache/apt/archives")):
+        if file.endswith(".deb"):
+            shutil.move(f"{root}/var/cache/apt/archives/{file}", f"{work}/mirror/pool/{file.replace('%3a', '.')}")
+    with open(f"{work}/mirror/Packages", "wb") as f:
+        _run("dpkg-scanpackages", "-m", "pool", cwd=f"{work}/mirror", stdout=f, stderr=subprocess.DEVNULL)
+
+    def fill(f):
+        with tarfile.open(fileobj=f, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            tar.add(f"{work}/mirror", "mirror")
+
+    _keep(path, started, MIRRORED, fill)
+    _run("umount", "-R", "-l", root)
+    shutil.rmtree(work)
+
+
 def _pack_root(path, tarball):
     started = time.monotonic()
 
@@ -350,6 +378,8 @@ def _main(tarball, names):
             _pack_root(files[name], tarball)
         elif name == "go":
             _compile_go(files[name], base, f"{work}/{name}")
+        elif name == "mirror":
+            _download(files[name], base, f"{work}/{name}")
         else:
             _install(name, files[name], base, f"{work}/{name}")
 
