@@ -20,17 +20,29 @@ USER "0"
 # What a release does not have is left out.
 RUN ["/bin/sh", "-euc", \
 "export DEBIAN_FRONTEND=noninteractive\n\
-if ! apt-get update; then\n\
+options=\n\
+if ! apt-get update && [ -z \"$(apt-cache madison gcc)\" ]; then\n\
     for f in /etc/apt/sources.list /etc/apt/sources.list.d/*; do\n\
         [ -f \"$f\" ] || continue\n\
         cp -p \"$f\" \"$f.tbnode\"\n\
         sed -i -E \\\n\
             -e 's#https?://(deb|security|httpredir|ftp[.a-z0-9]*)[.]debian[.]org/(debian-security|debian)#http://archive.debian.org/\\2#g' \\\n\
-            -e 's#https?://[-.a-z0-9]*([.]archive|archive|security|ports)[.]ubuntu[.]com#http://old-releases.ubuntu.com#g' \\\n\
-            -e '/archive[.]debian[.]org.*-(updates|backports)/d' \\\n\
+            -e 's#https?://security[.]debian[.]org/?([[:space:]]|$)#http://archive.debian.org/debian-security\\1#g' \\\n\
+            -e 's#https?://[-.a-z0-9]*([.]archive|archive|security|ports)[.]ubuntu[.]com/ubuntu(-ports)?#http://old-releases.ubuntu.com/ubuntu#g' \\\n\
+            -e '/^deb.*archive[.]debian[.]org.*-(updates|backports)/d' \\\n\
             \"$f\"\n\
+        if grep -q 'archive[.]debian[.]org' \"$f\"; then\n\
+            sed -i -E '/^Suites:/s/ [a-z]+-(updates|backports)\\b//g' \"$f\"\n\
+        fi\n\
     done\n\
-    apt-get -o Acquire::Check-Valid-Until=false update\n\
+    options='-o Acquire::Check-Valid-Until=false'\n\
+    case $(cat /etc/debian_version) in\n\
+    [789].*)\n\
+        echo 'This release is so old that the signatures of its archive have expired: its packages are not verified.'\n\
+        options=\"$options -o Acquire::AllowInsecureRepositories=true -o APT::Get::AllowUnauthenticated=true\"\n\
+        ;;\n\
+    esac\n\
+    apt-get $options update\n\
 fi\n\
 wanted=\n\
 for p in libtool-bin libtool libboost-dev python3 python3-dev python python-dev perl file; do\n\
@@ -38,7 +50,7 @@ for p in libtool-bin libtool libboost-dev python3 python3-dev python python-dev 
         wanted=\"$wanted $p\"\n\
     fi\n\
 done\n\
-apt-get install -y --no-install-recommends ca-certificates gcc g++ make libc6-dev patch wget sudo flex byacc git libssl-dev libpcap-dev $wanted\n\
+apt-get $options install -y --no-install-recommends ca-certificates gcc g++ make libc6-dev patch wget sudo flex byacc git libssl-dev libpcap-dev $wanted\n\
 for f in /etc/apt/sources.list.tbnode /etc/apt/sources.list.d/*.tbnode; do\n\
     [ ! -f \"$f\" ] || mv \"$f\" \"${f%.tbnode}\"\n\
 done\n\
