@@ -180,6 +180,34 @@ static void check_sysctls(Doctor *d)
 
 /* ---- Engine, registry, payload, worker --------------------------------------------------------------------------- */
 
+/* Is the start gate in use? */
+static void check_gate(Doctor *d, TbEngine *e)
+{
+        _cleanup_json_ json_t *info = NULL;
+        TbError *err = NULL;
+
+        if (tb_engine_perform(e,
+                    &(TbEngineCall){.method = "GET", .path = "/info", .timeout_usec = HTTP_TIMEOUT_USEC},
+                    NULL, &info, &err) < 0) {
+                say_error(d, VERDICT_WARN, "start gate", err);
+                return;
+        }
+        bool known = json_object_get(json_object_get(info, "Runtimes"), GATE_RUNTIME) != NULL;
+        bool all = tb_streq(json_string_value(json_object_get(info, "DefaultRuntime")), GATE_RUNTIME);
+        if (all)
+                say(d, VERDICT_OK, "start gate", "every labelled container waits for its rules");
+        else if (known)
+                say(d, VERDICT_OK, "start gate",
+                        "nodes of 'tbnode run' and containers with '--runtime " GATE_RUNTIME
+                        "' wait for their rules; set \"default-runtime\": \"" GATE_RUNTIME
+                        "\" in /etc/docker/daemon.json for all");
+        else
+                say(d, VERDICT_WARN, "start gate",
+                        "containers start before their rules exist; add \"runtimes\": {\"" GATE_RUNTIME
+                        "\": {\"path\": \"" TBNODE_LIBEXECDIR
+                        "/tbnode-runtime\"}} to /etc/docker/daemon.json and reload Docker");
+}
+
 static void check_engine(Doctor *d)
 {
         _cleanup_engine_ TbEngine *e = NULL;
@@ -195,6 +223,7 @@ static void check_engine(Doctor *d)
         }
         say(d, VERDICT_OK, "engine", "Docker %s, API %s, at %s", tb_engine_version(e),
                 tb_engine_api_version(e), d->config.docker);
+        check_gate(d, e);
 }
 
 static void check_registry(Doctor *d)

@@ -126,10 +126,16 @@ static int parse_firewall(const char *value, void *userdata, TbError **err)
 
 static int parse_gate(const char *value, void *userdata, TbError **err)
 {
-        if (tb_streq(value, "required"))
-                return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
-                        "this version has no start gate, so it cannot be required; use gate=optional");
-        return tb_streq(value, "optional") ? 0 : bad_value(value, "'required' or 'optional'", err);
+        *(bool *) userdata = tb_streq(value, "optional");
+        return *(bool *) userdata || tb_streq(value, "required")
+                ? 0
+                : bad_value(value, "'required' or 'optional'", err);
+}
+
+/* A program to be found in PATH, or where it is. */
+static int parse_runtime(const char *value, void *userdata, TbError **err)
+{
+        return strchr(value, '/') ? parse_path(value, userdata, err) : parse_name(value, userdata, err);
 }
 
 static int parse_level(const char *value, void *userdata, TbError **err)
@@ -262,8 +268,11 @@ static const ConfigKey config_keys[] = {
                 "Subnet of the control network when the agent makes it (default: Docker chooses)"},
         {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables",
                 "Firewall backend (default auto)"},
-        {"gate", parse_gate, 0, "optional",
-                "Whether containers may start before their rules exist (optional)"},
+        {"gate", parse_gate, offsetof(Config, gate_optional), "required|optional",
+                "Whether tbnode-runtime starts a labelled container that is not configured (default "
+                "required: no)"},
+        {"oci-runtime", parse_runtime, offsetof(Config, oci_runtime), "NAME|PATH",
+                "The runtime behind tbnode-runtime (default runc)"},
         {"level", parse_level, offsetof(Config, level), "none|basic|core",
                 "How much is added to images when a request does not say (default basic)"},
         {"builder", parse_builder, offsetof(Config, builder), "native|docker",
@@ -339,6 +348,7 @@ void config_done(Config *c)
         free(c->socket_group);
         free(c->worker_user);
         free(c->docker_config);
+        free(c->oci_runtime);
         *c = (Config){};
 }
 

@@ -16,6 +16,8 @@
 
 #define AGENT_CONFIG_FILE "/etc/tbnode/tbnoded.conf"
 #define AGENT_SOCKET "/run/tbnode/tbnoded.sock"
+/* What dockerd's configuration calls tbnode-runtime. */
+#define GATE_RUNTIME "tbnode"
 
 typedef enum AgentFirewall {
         AGENT_FIREWALL_AUTO,     /* iptables where the kernel has it */
@@ -49,6 +51,8 @@ typedef struct Config {
         char *control_network; /* Docker network that is not an experiment link */
         char *control_subnet;  /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
         AgentFirewall firewall;
+        bool gate_optional; /* labelled containers start although the agent is away, or they cannot be configured */
+        char *oci_runtime;   /* for tbnode-runtime; NULL = runc */
         char *run_dir;       /* sockets and lock: must be a tmpfs or cleared at boot */
         char *state_dir;     /* what cannot be derived from Docker and the kernel */
         char *socket;        /* API; NULL = <run_dir>/tbnoded.sock */

@@ -20,6 +20,7 @@ struct DockerEvents {
         Manager *manager;
         TbEngineRequest *stream;
         TbEngineRequest *list;
+        TbEngineRequest *info;
         sd_event_source *timer;
         uint64_t backoff_usec;
         uint64_t since_ns; /* CLOCK_REALTIME: events from here on are not known yet */
@@ -49,6 +50,7 @@ DockerEvents *docker_events_free(DockerEvents *d)
         sd_event_source_disable_unref(d->timer);
         tb_engine_request_free(d->stream);
         tb_engine_request_free(d->list);
+        tb_engine_request_free(d->info);
         tb_error_free(d->error);
         free(d);
         return NULL;
@@ -64,24 +66,35 @@ const TbError *docker_events_error(const DockerEvents *d)
         return d->error;
 }
 
-/* Creates the node when the labels make it one. NULL: not ours, or out of memory (said). */
-static Node *find_or_add(DockerEvents *d, const char *id, const char *name, const json_t *labels)
+int docker_events_find_or_add(
+        Manager *m, const char *id, const char *name, const json_t *labels, Node **ret, TbError **err)
 {
-        _cleanup_error_ TbError *err = NULL;
-        Manager *m = d->manager;
         Node *n = manager_find(m, id);
+        int r;
 
+        *ret = n;
         if (n || !node_labels_is_managed(labels))
-                return n;
-        if (node_new(m, id, name, labels, &n, &err) < 0) {
-                log_error("cannot take care of container %.12s: %s", id, tb_error_message(err));
-                return NULL;
-        }
+                return 0;
+        r = node_new(m, id, name, labels, &n, err);
+        if (r < 0)
+                return r;
         if (run_uses_dir(m, n->name)) {
                 _cleanup_free_ char *dir = node_dir_path(m, n->name);
 
                 node_dir_take(n, dir);
         }
+        *ret = n;
+        return 0;
+}
+
+/* NULL: not ours, or out of memory (said). */
+static Node *find_or_add(DockerEvents *d, const char *id, const char *name, const json_t *labels)
+{
+        _cleanup_error_ TbError *err = NULL;
+        Node *n;
+
+        if (docker_events_find_or_add(d->manager, id, name, labels, &n, &err) < 0)
+                log_error("cannot take care of container %.12s: %s", id, tb_error_message(err));
         return n;
 }
 
@@ -126,6 +139,8 @@ static void on_container(DockerEvents *d, const char *action, const char *id, co
                         node_event(n, NODE_EVENT_FAIL, n->label_error);
         } else if (tb_streq(action, "start"))
                 node_event(n, NODE_EVENT_START, NULL);
+        else if (tb_streq(action, "die") && n->gate)
+                n->needs_removal = true; /* its former run; the next one waits at the gate already */
         else if (tb_streq(action, "die"))
                 node_event(n, still_alive(n) ? NODE_EVENT_CHANGED : NODE_EVENT_DIE, NULL);
         else if (tb_streq(action, "destroy"))
@@ -225,8 +240,8 @@ static void take_listed(DockerEvents *d, const json_t *c)
         n->listed_us = d->list_us;
         if (tb_json_get_array(c, "Mounts", &mounts, NULL) > 0)
                 node_dir_take(n, container_mount_source(mounts, NODE_DIR_TARGET));
-        if (known && n->touched_us >= d->list_us)
-                return; /* an event knows better */
+        if (n->gate || (known && n->touched_us >= d->list_us))
+                return; /* an event knows better, and of one that is about to start the gate */
         running = tb_streq(state, "running") || tb_streq(state, "paused");
         if (running)
                 node_event(n, NODE_EVENT_START, NULL);
@@ -278,6 +293,19 @@ static void on_list_done(
         manager_listed(d->manager);
 }
 
+/* Does `tbnode run` have a start gate to ask for? */
+static void on_info(
+        TbEngineRequest *r, unsigned status, const json_t *body, const TbError *err, void *userdata)
+{
+        DockerEvents *d = userdata;
+
+        d->info = NULL;
+        if (!err)
+                d->manager->engine_has_gate =
+                        json_object_get(json_object_get(body, "Runtimes"), GATE_RUNTIME) != NULL;
+        tb_engine_request_free(r);
+}
+
 static uint64_t realtime_ns(void)
 {
         struct timespec ts;
@@ -311,6 +339,11 @@ static int subscribe(DockerEvents *d, TbError **err)
                         .userdata = d,
                 },
                 &d->stream, err);
+        if (r < 0)
+                return r;
+        r = tb_engine_call(d->manager->engine,
+                &(TbEngineCall){.method = "GET", .path = "/info", .done = on_info, .userdata = d}, &d->info,
+                err);
         if (r < 0)
                 return r;
         d->list_us = tb_now_us();
@@ -370,6 +403,7 @@ static void disconnect(DockerEvents *d, const TbError *cause)
         /* `cause` may live in the stream: it is used no more. */
         d->stream = tb_engine_request_free(d->stream);
         d->list = tb_engine_request_free(d->list);
+        d->info = tb_engine_request_free(d->info);
         tb_engine_connect_cancel(d->manager->engine);
         manager_update_status(d->manager);
 

@@ -28,6 +28,11 @@ bool docker_events_is_connected(const DockerEvents *d);
 /* Why not, borrowed; NULL when connected or not tried yet. */
 const TbError *docker_events_error(const DockerEvents *d);
 
+/* The node of a container, made when its labels say that it is one; *ret NULL: it is none. Also for whoever hears of a container before
+ * the engine's event about it is here. */
+int docker_events_find_or_add(Manager *m, const char *id, const char *name, const json_t *labels, Node **ret,
+        TbError **err) _warn_unused_;
+
 /* One value of the event stream, and the answer of the list: for the stream itself and for the fuzzer. */
 void docker_events_take(DockerEvents *d, const json_t *event);
 void docker_events_take_list(DockerEvents *d, const json_t *list);

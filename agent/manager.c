@@ -14,6 +14,7 @@
 #include "agent/barrier.h"
 #include "agent/docker-events.h"
 #include "agent/experiment.h"
+#include "agent/gate.h"
 #include "agent/link-check.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
@@ -62,6 +63,7 @@ Manager *manager_free(Manager *m)
                 return NULL;
         m->api = api_free(m->api);
         link_check_stop(m);
+        m->gate = gate_free(m->gate);
         while (m->runs)
                 run_job_free(m->runs);
         m->jobs = job_queue_free(m->jobs);
@@ -211,6 +213,7 @@ void manager_node_changed(Manager *m, Node *n, NodeState old)
         }
         if (n->state == NODE_CONFIGURED && old != NODE_CONFIGURED)
                 link_check_configured(m);
+        gate_node_changed(n);
         run_node_changed(m, n);
         experiment_changed(m);
 }
@@ -441,6 +444,9 @@ static int manager_setup(Manager *m, TbError **err)
         if (r < 0)
                 return r;
         r = job_queue_new(m, &m->jobs, err);
+        if (r < 0)
+                return r;
+        r = gate_new(m, &m->gate, err);
         if (r < 0)
                 return r;
         r = tmcd_server_new(m, &m->tmcd, err);

@@ -54,6 +54,7 @@ struct Manager {
         FwSite site; /* what netctl is told of the surroundings */
         TmcdServer *tmcd;
         Barriers *barriers;
+        struct Gate *gate;
         sd_event_source *experiment_check; /* deferred: see experiment.h */
         unsigned node_connections;         /* of all nodes */
         unsigned link_checks;              /* that run, see link-check.h */
@@ -70,8 +71,9 @@ struct Manager {
         bool synced;                  /* the first list was worked off: batches may run */
         bool want_sweep;              /* the next batch looks for leftovers as well */
         bool ready;
-        uint64_t started_us; /* CLOCK_REALTIME */
-        uint64_t ready_us;   /* how long READY took */
+        bool engine_has_gate; /* it knows a runtime called GATE_RUNTIME */
+        uint64_t started_us;  /* CLOCK_REALTIME */
+        uint64_t ready_us;    /* how long READY took */
         ManagerStats stats;
         json_t *saved_nodes; /* state file: what nodes that we have not seen yet had */
 };

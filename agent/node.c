@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "agent/experiment.h"
+#include "agent/gate.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
 #include "agent/node-client.h"
@@ -89,6 +90,7 @@ Node *node_free(Node *n)
 {
         if (!n)
                 return NULL;
+        gate_node_gone(n);
         manager_remove(n->manager, n);
         experiment_changed(n->manager);
         n->client = node_client_free(n->client); /* before the run is forgotten: it may go on without us */
@@ -191,7 +193,10 @@ static void node_enter(Node *n, NodeState state)
                 n->retry = sd_event_source_disable_unref(n->retry);
                 if (n->event_us == 0)
                         n->event_us = tb_now_us();
-                manager_inspect(n->manager, n);
+                if (n->gate)
+                        gate_describe(n->gate);
+                else
+                        manager_inspect(n->manager, n);
                 break;
         case NODE_CONFIGURING:
                 reconcile_schedule(n->manager);

@@ -26,6 +26,7 @@
  */
 
 typedef struct Manager Manager;
+typedef struct GateCall GateCall;
 typedef struct NodeClient NodeClient;
 
 /* A live change of one network's shape, which wins over the labels. */
@@ -61,6 +62,8 @@ typedef struct Node {
 
         bool needs_removal; /* it died: its objects go with the next batch */
         bool destroyed;     /* the container is gone: free the node after the removal */
+
+        GateCall *gate; /* it is held at the start gate: not the engine describes it (gate.h) */
 
         bool want_inspect; /* queued for, or to be asked again */
         TbEngineRequest *inspect;

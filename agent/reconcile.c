@@ -200,6 +200,31 @@ static void batch_apply(Manager *m)
                 take_status(m, b.nodes[i], &report.nodes[i]);
 }
 
+void reconcile_before_sync(Manager *m, Node *n)
+{
+        _cleanup_node_declaration_ NodeDeclaration d = {};
+        _cleanup_netctl_report_ NetctlReport report = {};
+        _cleanup_error_ TbError *err = NULL;
+        const char *missing;
+        int r;
+
+        n->needs_removal =
+                false; /* what its last run left is removed by the sweep that follows the engine's list */
+        if (!node_check_ready(n, &missing)) {
+                log_node(n, LOG_DEBUG, "not configured yet: %s", missing);
+                return;
+        }
+        r = node_declare(n, m->config.control_network, &d, &err);
+        if (r >= 0)
+                r = netctl_apply(m->netctl, &d.node, 1, &report, &err);
+        if (r < 0) {
+                node_event(n, NODE_EVENT_FAIL, err);
+                return;
+        }
+        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        take_status(m, n, &report.nodes[0]);
+}
+
 /* Until then the kernel may still have what is about to be known. */
 static bool no_node_is_starting(const Manager *m)
 {

@@ -12,6 +12,9 @@
 /* Ask for a batch; cheap, as often as one likes. */
 void reconcile_schedule(Manager *m);
 
+/* For a node at the start gate while the engine cannot be asked yet: does not wait for the first batch (gate.h). */
+void reconcile_before_sync(Manager *m, Node *n);
+
 /* Writes one running node right now and reads it back, for the API: on failure the kernel has what it had before, and
  * the node's state is unchanged. */
 int reconcile_now(Manager *m, Node *n, TbError **err) _warn_unused_;

@@ -158,6 +158,13 @@ void run_step_create(RunJob *j)
                 run_fail_take(j, err);
                 return;
         }
+        if (j->manager->engine_has_gate &&
+                json_object_set_new(
+                        json_object_get(body, "HostConfig"), "Runtime", json_string(GATE_RUNTIME)) < 0) {
+                (void) tb_error_oom(&err);
+                run_fail_take(j, err);
+                return;
+        }
         (void) snprintf(path, sizeof(path), "/containers/create?name=%s", j->spec.container);
         run_call(j, &(TbEngineCall){.method = "POST", .path = path, .body = body, .done = on_created});
 }
