@@ -60,7 +60,6 @@ static void test_bad_values(void **state)
                 "augment-memory=1kb\n",
                 "firewall=nftables\n",
                 "firewall=x\n",
-                "gate=required\n",
                 "gate=x\n",
                 "control-network=-x\n",
                 "control-subnet=10.0.0.0\n",
