@@ -138,12 +138,15 @@ static int find_network(const Node *n, const char *interface, const char **ret, 
 }
 
 /* Sets the override, writes it to the kernel and to the state file; on failure everything is as before. */
-static int change_shape(Node *n, const char *network, const ShapePair *shape, TbError **err)
+static int change_shape(Node *n, const char *network, const LinkShape *shape, TbError **err)
 {
         const ShapeOverride *o = node_override(n, network);
-        ShapeOverride before = o ? *o : (ShapeOverride){};
-        bool existed = o != NULL;
+        _cleanup_link_shape_ LinkShape before = {};
+        bool existed = o != NULL, keep_up = o && o->keep_up, keep_down = o && o->keep_down;
         int r;
+
+        if (o && link_shape_copy(&o->shape, &before, err) < 0)
+                return -ENOMEM;
 
         r = node_set_override(n, network, shape, err);
         if (r < 0)
@@ -156,12 +159,14 @@ static int change_shape(Node *n, const char *network, const ShapePair *shape, Tb
         if (existed) {
                 ShapeOverride *back = (ShapeOverride *) node_override(n, network);
 
-                back->shape = before.shape;
-                back->keep_up = before.keep_up;
-                back->keep_down = before.keep_down;
+                link_shape_done(&back->shape);
+                back->shape = before;
+                before = (LinkShape){};
+                back->keep_up = keep_up;
+                back->keep_down = keep_down;
         } else {
                 n->n_overrides--;
-                free(n->overrides[n->n_overrides].network);
+                shape_override_done(&n->overrides[n->n_overrides]);
         }
         /* When it was the state file that failed, the kernel is one step ahead. */
         if (reconcile_now(n->manager, n, NULL) < 0)
@@ -177,37 +182,52 @@ static void reply_changed(ApiRequest *r, Node *n, const char *what, const char *
         api_reply(r, 200, node_to_json(n, true));
 }
 
-static int merge_shape(const Node *n, const char *network, const char *spec, ShapePair *ret, TbError **err)
+/* {"spec": ...} changes what it names; {"rules": ...} has all rules that there shall be, and may name the default as well. */
+static int merge_shape(const Node *n, const char *network, const char *spec, bool replace_rules,
+        LinkShape *ret, TbError **err)
 {
-        ShapePair base, change;
+        _cleanup_link_shape_ LinkShape base = {}, change = {};
         int r;
 
         r = node_shape(n, network, &base, err);
-        if (r >= 0)
-                r = shape_spec_parse(spec, &change, err);
-        if (r < 0)
-                return r;
-        shape_merge(&base.up, &change.up, &ret->up);
-        shape_merge(&base.down, &change.down, &ret->down);
-        r = shape_validate(&ret->up, "up", err);
-        return r < 0 ? r : shape_validate(&ret->down, "down", err);
+        if (r >= 0 && !(replace_rules && spec[strspn(spec, "; \t\n")] == '\0')) /* no rules any more */
+                r = link_shape_parse(spec, &change, err);
+        return r < 0 ? r : link_shape_merge(&base, &change, replace_rules, ret, err);
+}
+
+static int read_change(const ApiRequest *r, const char **ret, bool *ret_rules, TbError **err)
+{
+        static const char *const members[] = {"spec", "rules", NULL};
+        const char *spec = NULL, *rules = NULL;
+        int k;
+
+        k = request_body_check_members(api_request_body(r), members, err);
+        if (k >= 0)
+                k = api_blame_caller(tb_json_get_string(api_request_body(r), "spec", &spec, err), err);
+        if (k >= 0)
+                k = api_blame_caller(tb_json_get_string(api_request_body(r), "rules", &rules, err), err);
+        if (k < 0)
+                return k;
+        if (spec && rules)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "give \"spec\" or \"rules\", not both");
+        *ret = rules ?: spec ?: "";
+        *ret_rules = rules != NULL;
+        return 0;
 }
 
 static void op_shape_set(ApiRequest *r)
 {
-        static const char *const members[] = {"spec", NULL};
         _cleanup_error_ TbError *err = NULL;
+        _cleanup_link_shape_ LinkShape shape = {};
         const char *network, *spec = NULL;
-        ShapePair shape;
+        bool rules;
         Node *n;
 
         if (api_request_node(r, &n) < 0)
                 return;
-        if (request_body_check_members(api_request_body(r), members, &err) < 0 ||
-                check_changeable(n, &err) < 0 ||
+        if (read_change(r, &spec, &rules, &err) < 0 || check_changeable(n, &err) < 0 ||
                 find_network(n, api_request_argument(r, 1), &network, &err) < 0 ||
-                api_blame_caller(tb_json_get_string(api_request_body(r), "spec", &spec, &err), &err) < 0 ||
-                merge_shape(n, network, spec ?: "", &shape, &err) < 0 ||
+                merge_shape(n, network, spec, rules, &shape, &err) < 0 ||
                 change_shape(n, network, &shape, &err) < 0) {
                 api_reply_error(r, err);
                 return;
@@ -218,7 +238,7 @@ static void op_shape_set(ApiRequest *r)
 static void op_shape_clear(ApiRequest *r)
 {
         _cleanup_error_ TbError *err = NULL;
-        const ShapePair nothing = {};
+        const LinkShape nothing = {};
         const char *network;
         Node *n;
 
@@ -296,7 +316,8 @@ const ApiOperation api_operations[] = {
         {"GET", "/v1/nodes/{}/logs", op_logs,
                 "Output of its container, or with source=syslog its system log (text; follow=1, tail=N)"},
         {"PUT", "/v1/nodes/{}/shape/{}", op_shape_set,
-                "Change the shape of one interface: {\"spec\": SPEC}"},
+                "Change the shape of one interface: {\"spec\": SPEC}, or all of its rules: {\"rules\": "
+                "TEXT}"},
         {"DELETE", "/v1/nodes/{}/shape/{}", op_shape_clear, "Let everything pass at one interface"},
         {"PUT", "/v1/nodes/{}/firewall", op_firewall_set, "Change the firewall style: {\"style\": STYLE}"},
         {"GET", "/v1/nodes/{}/declaration", op_declaration_get, "What was declared for a node"},

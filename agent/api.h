@@ -23,7 +23,7 @@
  */
 
 #define API_CONNECTIONS_MAX 256U
-#define API_BODY_MAX (256U * 1024)
+#define API_BODY_MAX (1024U * 1024)
 #define API_STREAM_MAX (1024U * 1024)
 #define API_SEGMENTS_MAX 8U
 

@@ -10,6 +10,7 @@
 #include "agent/cli.h"
 #include "common/cleanup.h"
 #include "common/engine.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "common/strv.h"
 
@@ -99,17 +100,60 @@ static int change(Cli *c, const char *method, const char *node, const char *suff
         return r < 0 ? cli_fail(err) : CLI_OK;
 }
 
+#define RULES_FILE_MAX (1024U * 1024)
+
+/* One part in a line; "#" begins a comment. */
+static char *rules_from_lines(char *text)
+{
+        bool comment = false;
+
+        for (char *p = text; *p; p++) {
+                if (*p == '\n')
+                        comment = false;
+                else if (*p == '#')
+                        comment = true;
+                if (comment)
+                        *p = ' ';
+                else if (*p == '\n')
+                        *p = ';';
+        }
+        return text;
+}
+
+static int set_rules(Cli *c, const char *node, const char *suffix, const char *file)
+{
+        _cleanup_json_ json_t *body = NULL;
+        _cleanup_free_ char *text = NULL;
+        TbError *err = NULL;
+        size_t size;
+
+        if (tb_file_read(file, RULES_FILE_MAX, &text, &size, &err) < 0)
+                return cli_fail(err);
+        if (strlen(text) != size)
+                return cli_usage(c, "the file of rules is not text");
+        body = json_pack("{s:s}", "rules", rules_from_lines(text));
+        if (!body)
+                return cli_usage(c, "the file of rules is not valid UTF-8 text");
+        return change(c, "PUT", node, suffix, body);
+}
+
 int cli_shape(Cli *c, int argc, char **argv)
 {
         _cleanup_free_ char *iface = NULL, *suffix = NULL, *spec = NULL;
         _cleanup_json_ json_t *body = NULL;
-        int r, n;
+        static const struct option options[] = {CLI_OPTIONS, {"rules", required_argument, NULL, 'r'}, {}};
+        const char *rules = NULL;
+        int n, opt;
 
         if (argc > 1 && tb_streq(argv[1], "check"))
                 return cli_link_check(c, argc - 1, argv + 1);
-        r = cli_parse_plain(c, argc, argv);
-        if (r >= 0)
-                return r;
+        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                if (opt == 'j')
+                        c->json = true;
+                else if (opt == 'r')
+                        rules = optarg;
+                else
+                        return cli_getopt_other(c, opt);
         argv += optind;
         n = argc - optind;
         if (n >= 1 && n <= 2 && tb_streq(argv[0], "show"))
@@ -123,6 +167,9 @@ int cli_shape(Cli *c, int argc, char **argv)
         if (tb_streq(argv[0], "clear"))
                 return n == 3 ? change(c, "DELETE", argv[1], suffix, NULL)
                               : cli_usage(c, "clear takes NODE and IFACE");
+        if (rules)
+                return n == 3 ? set_rules(c, argv[1], suffix, rules)
+                              : cli_usage(c, "--rules FILE takes the place of SPEC");
         if (n < 4)
                 return cli_usage(c, "no SPEC is given, like 'rate 10mbit'");
         spec = tb_strv_join(argv + 3, " ");

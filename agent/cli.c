@@ -45,8 +45,8 @@ const CliVerb cli_verbs[] = {
         {"inspect", "inspect NODE", "Everything about a node, with what the kernel has for it", NULL,
                 cli_inspect},
         {"shape",
-                "shape show [NODE] | check [--no-rate] [NODE [IFACE]] | set NODE IFACE SPEC... | clear NODE "
-                "IFACE",
+                "shape show [NODE] | check [--no-rate] [NODE [IFACE]] | set NODE IFACE SPEC...|--rules FILE "
+                "| clear NODE IFACE",
                 "Show or change the shaping of links",
                 "  IFACE is a Docker network or an interface's name inside the node. SPEC has the words of "
                 "tc(8):\n"
@@ -54,6 +54,11 @@ const CliVerb cli_verbs[] = {
                 "corrupt 0.1%\n"
                 "  'up' (from the node) or 'down' (to it) in front sets one direction. set changes only "
                 "what it names.\n"
+                "  Some of the traffic: 'to ADDRESS[/BITS] [tcp|udp|icmp] [port P[-Q]] SPEC', '... pass', "
+                "'... "
+                "default'; parts\n"
+                "  are separated by ';'. --rules FILE: these are all rules that there shall be, one in a "
+                "line.\n"
                 "  check measures what links really do and shows it beside what is declared; --no-rate does "
                 "not "
                 "fill them.\n",

@@ -152,7 +152,9 @@ static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError *
 
         if (!shown_key)
                 return tb_error_oom(err);
-        if (!value || json_string_length(j) > LABEL_VALUE_MAX)
+        if (!value ||
+                json_string_length(j) >
+                        (tb_startswith(key, PREFIX "shape") ? LABEL_SHAPE_MAX : LABEL_VALUE_MAX))
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "label %s: its value is %s", shown_key,
                         value ? "too long" : "no string");
         r = label_read(l, key, value, &cause);

@@ -22,6 +22,7 @@
 
 #define LABELS_NETWORKS_MAX 64U /* tbnode.shape.<network> labels of one container */
 #define LABEL_VALUE_MAX 1024U   /* bytes of a value of ours */
+#define LABEL_SHAPE_MAX 16384U  /* ... of a shape, which may have hundreds of rules */
 #define LABEL_NAME_MAX 63U      /* of experiment and node: a host name label (RFC 1123, 2.1) */
 
 typedef enum NodeOnExit {

@@ -186,7 +186,8 @@ static int end_take(const Node *n, const NetctlInterfaceStatus *s, End *ret, TbE
 static int add_direction(LinkCheck *c, const Node *from, const Node *to, const char *network, TbError **err)
 {
         const NetctlInterfaceStatus *a = find_interface(from, network), *b = find_interface(to, network);
-        ShapePair up = {}, down = {};
+        _cleanup_link_shape_ LinkShape sender = {}, receiver = {};
+        ShapePair up, down;
 
         if (!a || !b || from == to)
                 return 0;
@@ -199,11 +200,13 @@ static int add_direction(LinkCheck *c, const Node *from, const Node *to, const c
                 return tb_error_set(err, TB_ERROR_RESOURCE, -E2BIG,
                         "more than %u directions of links; name a node, or a network",
                         LINK_CHECK_DIRECTIONS_MAX);
-        int r = node_shape(from, network, &up, err);
+        int r = node_shape(from, network, &sender, err);
         if (r >= 0)
-                r = node_shape(to, network, &down, err);
+                r = node_shape(to, network, &receiver, err);
         if (r < 0)
                 return r;
+        link_shape_for_peer(&sender, b->ipv4, &up);
+        link_shape_for_peer(&receiver, a->ipv4, &down);
         if (c->n == c->allocated) {
                 size_t want = c->allocated > 0 ? c->allocated * 2 : 8;
                 Direction *v = reallocarray(c->directions, want, sizeof(*v));

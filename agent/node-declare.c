@@ -17,28 +17,34 @@ const ShapeOverride *node_override(const Node *n, const char *network)
         return NULL;
 }
 
-int node_shape(const Node *n, const char *network, ShapePair *ret, TbError **err)
+void shape_override_done(ShapeOverride *o)
+{
+        free(o->network);
+        link_shape_done(&o->shape);
+}
+
+int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err)
 {
         const ShapeOverride *o = node_override(n, network);
         const char *spec;
 
-        if (o) {
-                *ret = o->shape;
-                return 0;
-        }
+        if (o)
+                return link_shape_copy(&o->shape, ret, err);
         spec = node_labels_shape(&n->labels, network);
         if (!spec) {
-                *ret = (ShapePair){};
+                *ret = (LinkShape){};
                 return 0;
         }
-        return shape_spec_parse_complete(spec, ret, err);
+        return link_shape_parse_complete(spec, ret, err);
 }
 
-int node_set_override(Node *n, const char *network, const ShapePair *shape, TbError **err)
+int node_set_override(Node *n, const char *network, const LinkShape *shape, TbError **err)
 {
         ShapeOverride *o = (ShapeOverride *) node_override(n, network);
-        ShapePair before = {};
+        _cleanup_link_shape_ LinkShape before = {}, copy = {};
 
+        if (link_shape_copy(shape, &copy, err) < 0)
+                return -ENOMEM;
         if (!o) {
                 ShapeOverride *grown;
                 char *name;
@@ -47,7 +53,7 @@ int node_set_override(Node *n, const char *network, const ShapePair *shape, TbEr
                         return tb_error_set(err, TB_ERROR_RESOURCE, -E2BIG, "more than %d shaped networks",
                                 NODE_OVERRIDES_MAX);
                 if (node_shape(n, network, &before, NULL) < 0) /* what the label had stays as a root */
-                        before = (ShapePair){};
+                        before = (LinkShape){};
                 grown = reallocarray(n->overrides, n->n_overrides + 1, sizeof(*grown));
                 if (!grown)
                         return tb_error_oom(err);
@@ -59,9 +65,10 @@ int node_set_override(Node *n, const char *network, const ShapePair *shape, TbEr
                 *o = (ShapeOverride){.network = name};
         } else
                 before = o->shape;
-        o->keep_up |= !shape_is_empty(&before.up) || !shape_is_empty(&shape->up);
-        o->keep_down |= !shape_is_empty(&before.down) || !shape_is_empty(&shape->down);
-        o->shape = *shape;
+        o->keep_up |= link_shape_has_up(&before) || link_shape_has_up(shape);
+        o->keep_down |= link_shape_has_down(&before) || link_shape_has_down(shape);
+        o->shape = copy;
+        copy = (LinkShape){};
         return 0;
 }
 
@@ -74,6 +81,8 @@ FwStyle node_firewall(const Node *n)
 
 void node_declaration_done(NodeDeclaration *d)
 {
+        for (size_t i = 0; d->shapes && i < d->node.n_interfaces; i++)
+                link_shape_done(&d->shapes[i]);
         free(d->interfaces);
         free(d->shapes);
         *d = (NodeDeclaration){};
@@ -97,10 +106,10 @@ static int check_shapes(const Node *n, TbError **err)
         for (size_t i = 0; i < n->labels.n_shapes; i++) {
                 const NetworkShape *s = &n->labels.shapes[i];
                 _cleanup_free_ char *shown = NULL, *network = NULL;
-                ShapePair pair;
+                _cleanup_link_shape_ LinkShape parsed = {};
                 int r;
 
-                r = shape_spec_parse_complete(s->spec, &pair, err);
+                r = link_shape_parse_complete(s->spec, &parsed, err);
                 if (r >= 0)
                         continue;
                 shown = tb_escape(s->spec, 100);
@@ -135,7 +144,7 @@ static int check_network_mode(const Node *n, TbError **err)
 }
 
 static int declare_interface(const Node *n, const Endpoint *e, bool control, bool filtered,
-        NetctlInterface *ret, ShapePair *ret_shape, TbError **err)
+        NetctlInterface *ret, LinkShape *ret_shape, TbError **err)
 {
         const ShapeOverride *o = node_override(n, e->network);
         /* tbnode.shape is for experiment interfaces; the control network is only shaped when it is named. */
@@ -156,10 +165,12 @@ static int declare_interface(const Node *n, const Endpoint *e, bool control, boo
                 r = node_shape(n, e->network, ret_shape, err);
                 if (r < 0)
                         return r;
-                if (!shape_is_empty(&ret_shape->up) || (o && o->keep_up))
-                        ret->up = &ret_shape->up;
-                if (!shape_is_empty(&ret_shape->down) || (o && o->keep_down))
-                        ret->down = &ret_shape->down;
+                if (link_shape_has_up(ret_shape) || (o && o->keep_up))
+                        ret->up = &ret_shape->base.up;
+                if (link_shape_has_down(ret_shape) || (o && o->keep_down))
+                        ret->down = &ret_shape->base.down;
+                ret->rules = ret_shape->rules;
+                ret->n_rules = ret_shape->n_rules;
         }
         return 0;
 }
@@ -190,9 +201,9 @@ int node_declare(const Node *n, const char *control_network, NodeDeclaration *re
                  * any source address. A node without control network is filtered wherever it is attached. */
                 r = declare_interface(
                         n, e, control, control || !has_control, &d.interfaces[k], &d.shapes[k], err);
+                d.node.n_interfaces = ++k;
                 if (r < 0)
                         return r;
-                k++;
         }
         d.node = (NetctlNode){
                 .id = n->id,

@@ -31,6 +31,24 @@ static json_t *address_to_json(struct in_addr a)
         return a.s_addr == 0 ? json_null() : json_string(inet_ntop(AF_INET, &a, text, sizeof(text)));
 }
 
+static json_t *rules_to_json(const NetctlDirection *d)
+{
+        _cleanup_json_ json_t *list = json_array();
+
+        for (size_t i = 0; list && i < d->n_rules; i++) {
+                const NetctlRule *r = &d->rules[i];
+                char match[SHAPE_MATCH_TEXT_MAX], text[SHAPE_TEXT_MAX];
+
+                if (json_array_append_new(list,
+                            json_pack("{s:s, s:s, s:I, s:I, s:I}", "match",
+                                    shape_match_print(&r->match, match), "shape",
+                                    shape_print(&r->shape, text), "bytes", (json_int_t) r->bytes, "packets",
+                                    (json_int_t) r->packets, "drops", (json_int_t) r->drops)) < 0)
+                        return NULL;
+        }
+        return TAKE_PTR(list);
+}
+
 static json_t *direction_to_json(const NetctlDirection *d)
 {
         char text[SHAPE_TEXT_MAX];
@@ -43,6 +61,10 @@ static json_t *direction_to_json(const NetctlDirection *d)
                 "quantum_bytes", (json_int_t) d->quantum_bytes, "bytes", (json_int_t) d->bytes, "packets",
                 (json_int_t) d->packets, "drops", (json_int_t) d->drops, "overlimits",
                 (json_int_t) d->overlimits, "backlog_packets", (json_int_t) d->backlog_packets);
+        if (j && d->n_rules > 0 && !set(j, "rules", rules_to_json(d))) {
+                json_decref(j);
+                return NULL;
+        }
         return j;
 }
 
@@ -58,19 +80,21 @@ static json_t *interface_to_json(const Node *n, const Endpoint *e, bool full)
 {
         const NetctlInterfaceStatus *s = find_status(n, e);
         bool control = tb_streq(e->network, n->manager->config.control_network);
-        char text[SHAPE_TEXT_MAX], mac[18];
-        ShapePair shape = {};
+        _cleanup_link_shape_ LinkShape shape = {};
+        _cleanup_free_ char *text = NULL;
+        char mac[18];
         const uint8_t *m = e->mac.ether_addr_octet;
         _cleanup_json_ json_t *j = json_object();
 
         (void) snprintf(
                 mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
         if ((!control || node_override(n, e->network)) && node_shape(n, e->network, &shape, NULL) < 0)
-                shape = (ShapePair){};
-        if (!j || !set_text(j, "network", e->network) || !set(j, "control", json_boolean(control)) ||
+                shape = (LinkShape){};
+        text = link_shape_print(&shape);
+        if (!j || !text || !set_text(j, "network", e->network) ||
+                !set(j, "control", json_boolean(control)) ||
                 !set(j, "address", address_to_json(e->address)) ||
-                !set_text(j, "mac", e->has_mac ? mac : NULL) ||
-                !set_text(j, "shape", shape_pair_print(&shape, text)) ||
+                !set_text(j, "mac", e->has_mac ? mac : NULL) || !set_text(j, "shape", text) ||
                 !set_text(j, "ifname", s ? s->ifname : NULL) ||
                 !set_text(j, "host_ifname", s ? s->host_ifname : NULL))
                 return NULL;

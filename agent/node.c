@@ -100,7 +100,7 @@ Node *node_free(Node *n)
         tb_error_free(n->label_error);
         tb_error_free(n->error);
         for (size_t i = 0; i < n->n_overrides; i++)
-                free(n->overrides[i].network);
+                shape_override_done(&n->overrides[i]);
         free(n->overrides);
         free(n->name);
         free(n->key);

@@ -32,7 +32,7 @@ typedef struct NodeClient NodeClient;
 /* A live change of one network's shape, which wins over the labels. */
 typedef struct ShapeOverride {
         char *network;
-        ShapePair shape;
+        LinkShape shape;
         /* Directions that have or had something: their root stays in the kernel while the node runs (removing it
          * would drop what is queued). */
         bool keep_up, keep_down;
@@ -107,7 +107,7 @@ bool node_is_running(const Node *n);
 typedef struct NodeDeclaration {
         NetctlNode node;
         NetctlInterface *interfaces;
-        ShapePair *shapes; /* per interface */
+        LinkShape *shapes; /* per interface */
 } NodeDeclaration;
 
 /* Frees what is inside. */
@@ -121,10 +121,12 @@ int node_declare(const Node *n, const char *control_network, NodeDeclaration *re
 
 /* Do the labels' SPECs and style parse? -EINVAL, kind CONFIG, naming the label. */
 int node_check_labels(const Node *n, TbError **err) _warn_unused_;
-/* The shape in force for a network (override, else labels). */
-int node_shape(const Node *n, const char *network, ShapePair *ret, TbError **err) _warn_unused_;
+/* A copy of the shape in force for a network (override, else labels). */
+int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err) _warn_unused_;
 /* Replaces (adds) the override for a network. */
-int node_set_override(Node *n, const char *network, const ShapePair *shape, TbError **err) _warn_unused_;
+int node_set_override(Node *n, const char *network, const LinkShape *shape, TbError **err) _warn_unused_;
+/* Frees what is inside. */
+void shape_override_done(ShapeOverride *o);
 const ShapeOverride *node_override(const Node *n, const char *network);
 FwStyle node_firewall(const Node *n);
 

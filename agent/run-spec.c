@@ -13,7 +13,7 @@
 #include "common/strv.h"
 #include "common/units.h"
 #include "netctl/fw.h"
-#include "netctl/shape.h"
+#include "netctl/shape-rule.h"
 
 void run_spec_done(RunSpec *s)
 {
@@ -124,7 +124,7 @@ static int parse_names(const json_t *body, RunSpec *s, TbError **err)
 static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbError **err)
 {
         _cleanup_free_ char *on_exit = NULL;
-        ShapePair pair;
+        _cleanup_link_shape_ LinkShape shape = {};
         int r;
 
         r = take_list(body, "networks", &s->networks, err);
@@ -145,7 +145,7 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
                                         err, TB_ERROR_CONFIG, -EINVAL, "network %s is given twice", *n);
         }
         if (r >= 0 && s->shape) {
-                r = shape_spec_parse_complete(s->shape, &pair, err);
+                r = link_shape_parse_complete(s->shape, &shape, err);
                 if (r < 0)
                         (void) tb_error_prefix(err, "shape");
         }

@@ -9,7 +9,7 @@
 #include "common/json.h"
 #include "common/strv.h"
 
-#define STATE_MAX (4U * 1024 * 1024)
+#define STATE_MAX (64U * 1024 * 1024) /* thousands of rules at hundreds of interfaces */
 
 static char *state_path(const Manager *m)
 {
@@ -51,14 +51,14 @@ int state_file_load(Manager *m, TbError **err)
 
 static int override_to_json(const ShapeOverride *o, json_t *shapes, TbError **err)
 {
-        char text[SHAPE_TEXT_MAX];
+        _cleanup_free_ char *text = link_shape_print(&o->shape);
         _cleanup_json_ json_t *j = json_object(), *keep = json_array();
 
-        if (!j || !keep || (o->keep_up && json_array_append_new(keep, json_string("up")) < 0) ||
+        if (!j || !keep || !text || (o->keep_up && json_array_append_new(keep, json_string("up")) < 0) ||
                 (o->keep_down && json_array_append_new(keep, json_string("down")) < 0) ||
                 json_object_set(j, "keep", keep) < 0)
                 return tb_error_oom(err);
-        if (tb_json_set_string(j, "spec", shape_pair_print(&o->shape, text), err) < 0)
+        if (tb_json_set_string(j, "spec", text, err) < 0)
                 return -ENOMEM;
         return json_object_set(shapes, o->network, j) < 0 ? tb_error_oom(err) : 0;
 }
@@ -125,17 +125,17 @@ static int restore_override(Node *n, const char *network, const json_t *j, TbErr
 {
         _cleanup_strv_ char **keep = NULL;
         const char *spec = "";
-        ShapePair pair = {};
+        _cleanup_link_shape_ LinkShape shape = {};
         ShapeOverride *o;
         int r;
 
         r = tb_json_get_string(j, "spec", &spec, err);
         if (r >= 0 && spec[0] != 0)
-                r = shape_spec_parse_complete(spec, &pair, err);
+                r = link_shape_parse_complete(spec, &shape, err);
         if (r >= 0)
                 r = tb_json_get_strv(j, "keep", &keep, err);
         if (r >= 0)
-                r = node_set_override(n, network, &pair, err);
+                r = node_set_override(n, network, &shape, err);
         if (r < 0)
                 return r;
         o = (ShapeOverride *) node_override(n, network);

@@ -419,25 +419,28 @@ static int join_rules(LinkShape *l, TbError **err)
         return 0;
 }
 
-/* One part, of `n` bytes; `index` counts from 0. */
-static int parse_part(const char *text, size_t n, size_t index, LinkShape *l, TbError **err)
+/* One part, of `n` bytes; `first`: nothing was in the ones before. Returns 1 when there is something in it. */
+static int parse_part(const char *text, size_t n, bool first, LinkShape *l, TbError **err)
 {
         char part[SHAPE_SPEC_MAX + 1];
         Words w = {.next = part};
 
         if (n > SHAPE_SPEC_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "bad shape: part %zu is longer than %d bytes", index + 1, SHAPE_SPEC_MAX);
+                        "bad shape: one part is longer than %d bytes", SHAPE_SPEC_MAX);
         memcpy(part, text, n);
         part[n] = '\0';
         if (!words_next(&w))
                 return 0;
-        if (is_match_word(w.word))
-                return parse_rule(part, l->rules + l->n_rules, err);
-        if (index > 0)
+        if (is_match_word(w.word)) {
+                int r = parse_rule(part, l->rules + l->n_rules, err);
+                return r < 0 ? r : 1;
+        }
+        if (!first)
                 return bad_rule(err, part, -EINVAL,
                         "only the first part may be without a match; begin with 'to ADDRESS'");
-        return shape_spec_parse(part, &l->base, err);
+        int r = shape_spec_parse(part, &l->base, err);
+        return r < 0 ? r : 1;
 }
 
 int link_shape_parse(const char *text, LinkShape *ret, TbError **err)
@@ -460,13 +463,13 @@ int link_shape_parse(const char *text, LinkShape *ret, TbError **err)
                 return tb_error_oom(err);
         for (size_t i = 0; i < n_parts; i++) {
                 size_t n = strcspn(text, ";");
-                int r = parse_part(text, n, i, &l, err);
+                int r = parse_part(text, n, !any, &l, err);
                 if (r < 0)
                         return r;
+                any |= r > 0;
                 const ShapeRule *rule = l.rules + l.n_rules;
                 bool said = rule->up_action || rule->down_action;
                 l.n_rules += said;
-                any |= said || l.base.up.set || l.base.down.set;
                 text += n + (text[n] == ';');
         }
         if (!any)

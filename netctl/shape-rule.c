@@ -100,6 +100,31 @@ static int validate_rule(const ShapeRule *r, TbError **err)
         return k;
 }
 
+void link_shape_for_peer(const LinkShape *l, struct in_addr peer, ShapePair *ret)
+{
+        bool up = false, down = false;
+
+        *ret = l->base;
+        for (size_t i = 0; i < l->n_rules; i++) {
+                const ShapeRule *r = l->rules + i;
+                const ShapeMatch *m = &r->match;
+                uint32_t net, mask = m->to.prefix > 0 ? UINT32_MAX << (32 - m->to.prefix) : 0;
+                memcpy(&net, m->to.bytes, sizeof(net));
+                if (m->from.family != AF_UNSPEC || m->has_protocol || m->has_port || m->has_sport ||
+                        m->to.family == AF_INET6 ||
+                        (m->to.family == AF_INET && ((ntohl(net) ^ ntohl(peer.s_addr)) & mask) != 0))
+                        continue;
+                if (!up && r->up_action == SHAPE_RULE_SHAPE) {
+                        ret->up = r->up;
+                        up = true;
+                }
+                if (!down && r->down_action == SHAPE_RULE_SHAPE) {
+                        ret->down = r->down;
+                        down = true;
+                }
+        }
+}
+
 int link_shape_copy(const LinkShape *l, LinkShape *ret, TbError **err)
 {
         LinkShape out = {.base = l->base, .n_rules = l->n_rules};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <netinet/in.h>
+
 #include "netctl/shape.h"
 
 /*
@@ -100,6 +102,10 @@ int link_shape_parse_complete(const char *text, LinkShape *ret, TbError **err) _
  * of the change are all that is left. The result is complete and validated. */
 int link_shape_merge(const LinkShape *base, const LinkShape *change, bool replace_rules, LinkShape *ret,
         TbError **err) _warn_unused_;
+
+/* What holds for all traffic to and from one IPv4 address: its most specific rule without further conditions, else the
+ * default. */
+void link_shape_for_peer(const LinkShape *l, struct in_addr peer, ShapePair *ret);
 
 int link_shape_copy(const LinkShape *l, LinkShape *ret, TbError **err) _warn_unused_;
 bool link_shape_equal(const LinkShape *a, const LinkShape *b);

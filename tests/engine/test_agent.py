@@ -167,6 +167,29 @@ class Shape(Base):
         with open("/var/lib/tbnode/state.json", encoding="utf-8") as f:
             self.assertEqual(1, json.load(f)["version"])
 
+    def test_rules_for_some_of_the_traffic(self):
+        start("aa", "tbnode.shape=rate 10mbit; to 10.7.0.9 rate 1mbit")
+        wait_state("aa", "configured")
+        self.assertEqual(["to 10.7.0.9"], [r["match"] for r in interface("aa")["up"]["rules"]])
+        r = L.tbnode("shape", "set", "aa", "lan0", "; to 10.7.0.0/16 rate 5mbit; to 10.7.0.9 up default; to 10.7.0.1 up rate 1mbit")
+        self.assertEqual(0, r.rc, r)
+        i = interface("aa")
+        self.assertEqual(["to 10.7.0.1", "to 10.7.0.0/16"], [r["match"] for r in i["up"]["rules"]])
+        self.assertEqual(["to 10.7.0.9", "to 10.7.0.0/16"], [r["match"] for r in i["down"]["rules"]])
+        with open("/tmp/rules", "w", encoding="utf-8") as f:
+            f.write("# a LAN\n" + "".join(f"to 10.8.{k // 250}.{k % 250} rate {k + 1000}kbit\n" for k in range(1000)))
+        r = L.tbnode("shape", "set", "aa", "lan0", "--rules", "/tmp/rules")
+        self.assertEqual(0, r.rc, r)
+        i = interface("aa")
+        self.assertEqual((1000, 1000), (len(i["up"]["rules"]), len(i["down"]["rules"])))
+        self.assertEqual("rate 10mbit", i["up"]["shape"].split(" limit")[0])
+        L.tbnoded.restart()
+        wait_state("aa", "configured")
+        self.assertEqual((0, 1000), (writes(), len(interface("aa")["up"]["rules"])))
+        self.assertEqual(2, L.tbnode("shape", "set", "aa", "lan0", "--rules", "/tmp/rules", "rate", "1mbit").rc)
+        self.assertEqual(0, L.tbnode("shape", "clear", "aa", "lan0").rc)
+        self.assertEqual(("", False), (interface("aa")["shape"], "rules" in interface("aa")["up"]))
+
     def test_bad_changes_change_nothing(self):
         start("aa", SHAPE)
         wait_state("aa", "configured")
