@@ -5,6 +5,7 @@
 
 #include "agent/augment-job.h"
 #include "agent/registry-session.h"
+#include "agent/transfer-dir.h"
 #include "agent/worker-pool.h"
 #include "augment/build-docker.h"
 #include "augment/cache.h"
@@ -47,6 +48,7 @@ struct Job {
         AugmentLookup *lookup;
         Worker *worker;
         AugmentDockerBuild *build;
+        char *transfer_dir; /* of the worker; others may use the same */
         sd_event_source *later;
         bool finishing;
 };
@@ -85,8 +87,18 @@ int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
                 free(q);
                 return r;
         }
+        transfer_dirs_sweep(c->state_dir);
         *ret = q;
         return 0;
+}
+
+/* When this job is the last one that uses it. */
+static void release_transfer_dir(Job *j)
+{
+        for (const Job *i = j->queue->jobs; i; i = i->next)
+                if (i != j && j->transfer_dir && tb_streq(i->transfer_dir, j->transfer_dir))
+                        return;
+        transfer_dir_release(j->transfer_dir);
 }
 
 static void job_free(Job *j)
@@ -107,6 +119,8 @@ static void job_free(Job *j)
         augment_docker_build_free(j->build);
         sd_event_source_disable_unref(j->later);
         registry_session_unref(j->session);
+        release_transfer_dir(j);
+        free(j->transfer_dir);
         augment_request_done(&j->request);
         free(j->text);
         free(j->key);
@@ -166,17 +180,43 @@ json_t *job_queue_rate_limits(const JobQueue *q)
         return TAKE_PTR(all);
 }
 
+static size_t running_of(const JobQueue *q, const char *project)
+{
+        size_t n = 0;
+
+        for (const Job *j = q->jobs; j; j = j->next)
+                if ((j->state == JOB_WORKING || j->state == JOB_BUILDING) &&
+                        tb_streq(j->request.project, project))
+                        n++;
+        return n;
+}
+
+/* The oldest one of the project that has the fewest under way: nobody waits for all that somebody else asked for. */
+static Job *next_job(const JobQueue *q)
+{
+        size_t fewest = SIZE_MAX;
+        Job *next = NULL;
+
+        for (Job *j = q->jobs; j; j = j->next) {
+                size_t n = job_can_step(j) ? running_of(q, j->request.project) : SIZE_MAX;
+
+                if (n < fewest) {
+                        fewest = n;
+                        next = j;
+                }
+        }
+        return next;
+}
+
 /* One job per turn: a step may end the job, and others with it. */
 static int on_pump(sd_event_source *s, void *userdata)
 {
-        JobQueue *q = userdata;
+        Job *next = next_job(userdata);
 
-        for (Job *j = q->jobs; j; j = j->next)
-                if (job_can_step(j)) {
-                        job_step(j);
-                        return 0;
-                }
-        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
+        if (next)
+                job_step(next);
+        else
+                (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
         return 0;
 }
 
@@ -200,7 +240,7 @@ static void queue_pump(JobQueue *q)
 static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
 {
         JobQueue *q = j->queue;
-        bool worked = j->worker || j->build;
+        bool worked = j->worker || j->build, failed = err;
 
         j->finishing = true; /* nobody joins, and a waiter that leaves now frees nothing */
         if (err)
@@ -214,8 +254,11 @@ static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
         }
         job_free(j);
         queue_pump(q);
-        if (worked)
-                worker_pool_refill(q->workers);
+        if (!worked)
+                return;
+        if (failed)
+                transfer_dirs_sweep(q->manager->config.state_dir);
+        worker_pool_refill(q->workers);
 }
 
 static void job_progress(Job *j, const json_t *line)
@@ -275,22 +318,47 @@ static void on_worker_done(Worker *w, const AugmentResult *result, const TbError
         j->worker = worker_free(j->worker);
 }
 
+/* Without one, a download that breaks off begins anew; that is no reason not to try. */
+static void make_transfer_dir(Job *j)
+{
+        const Config *c = &j->queue->manager->config;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_free_ char *name = NULL;
+        uid_t uid;
+        gid_t gid;
+
+        if (j->op == AUGMENT_OP_DOCKERFILE || registry_ref_parse(j->request.image, &ref, &err) < 0 ||
+                !(name = registry_ref_name(ref)) || worker_user(c->worker_user, &uid, &gid, &err) < 0 ||
+                transfer_dir_make(c->state_dir, j->request.project, name, uid, gid, &j->transfer_dir, &err) <
+                        0)
+                log_debug("augmentation of %s keeps nothing of a broken-off download: %s", j->request.image,
+                        err ? tb_error_message(err) : "it reads only");
+}
+
+/* As the worker gets it: it finds the credentials elsewhere than we do. */
+static int worker_request(const Job *j, char **ret, TbError **err)
+{
+        AugmentRequest request = j->request; /* borrowed contents */
+        AugmentOp op = j->op;
+
+        if (op == AUGMENT_OP_AUGMENT && request.builder == AUGMENT_BUILDER_DOCKER)
+                op = AUGMENT_OP_MIRROR;
+        if (request.docker_config)
+                request.docker_config = (char *) WORKER_DOCKER_CONFIG;
+        request.state_dir = j->transfer_dir;
+        return augment_request_to_json(&request, op, ret, err);
+}
+
 static void job_work(Job *j)
 {
         _cleanup_error_ TbError *err = NULL;
-        _cleanup_free_ char *text = NULL, *host_config = NULL;
-        AugmentOp op = j->op;
+        _cleanup_free_ char *text = NULL;
         int r;
 
         j->state = JOB_WORKING;
-        if (op == AUGMENT_OP_AUGMENT && j->request.builder == AUGMENT_BUILDER_DOCKER)
-                op = AUGMENT_OP_MIRROR;
-        /* The worker finds the credentials elsewhere than we do. */
-        host_config = j->request.docker_config;
-        j->request.docker_config = host_config ? strdup(WORKER_DOCKER_CONFIG) : NULL;
-        r = augment_request_to_json(&j->request, op, &text, &err);
-        free(j->request.docker_config);
-        j->request.docker_config = TAKE_PTR(host_config);
+        make_transfer_dir(j);
+        r = worker_request(j, &text, &err);
         if (r >= 0)
                 r = worker_pool_start(j->queue->workers,
                         &(WorkerJob){

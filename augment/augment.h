@@ -91,7 +91,8 @@ typedef struct AugmentRequest {
         char *registry;      /* the testbed's registry: "http://127.0.0.1:5000" */
         char *payload_dir;   /* holds <arch>/payload.json; NULL = augment_payload_dir() */
         char *docker_config; /* config.json with credentials; NULL = the registry client's default places */
-        TbDigest resolved;   /* what the lookup found the name to be: the worker takes exactly this; may be
+        char *state_dir; /* where the worker keeps what it has of large blobs, for the next one; NULL = nowhere */
+        TbDigest resolved; /* what the lookup found the name to be: the worker takes exactly this; may be
                                 unset */
         AugmentSourceKind kind; /* of `resolved` */
 } AugmentRequest;
@@ -115,6 +116,7 @@ typedef struct AugmentBytes {
         uint64_t downloaded; /* from the source registry */
         uint64_t uploaded;   /* to the testbed's registry */
         uint64_t mounted;    /* blobs that the registry had already */
+        uint64_t resumed;    /* found in the state directory instead of downloaded again */
 } AugmentBytes;
 
 /* The answer; all strings owned. The JSON form (augment_result_to_json()) is what `tbnode augment --json`

@@ -106,6 +106,7 @@ void augment_request_done(AugmentRequest *r)
         free(r->registry);
         free(r->payload_dir);
         free(r->docker_config);
+        free(r->state_dir);
         *r = (AugmentRequest){};
 }
 
@@ -202,6 +203,7 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                 {"registry", r->registry},
                 {"payload_dir", r->payload_dir},
                 {"docker_config", r->docker_config},
+                {"state_dir", r->state_dir},
                 {"resolved", tb_digest_is_set(&r->resolved) ? r->resolved.text : NULL},
                 {"kind", to_string(kind_names, ELEMENTSOF(kind_names), r->kind)},
         };
@@ -255,8 +257,8 @@ static int take_enum(
 static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *ret_op, TbError **err)
 {
         static const char *const known[] = {"version", "op", "image", "level", "builder", "platform",
-                "project", "registry", "payload_dir", "docker_config", "resolved", "kind", "update",
-                "all_platforms", NULL};
+                "project", "registry", "payload_dir", "docker_config", "state_dir", "resolved", "kind",
+                "update", "all_platforms", NULL};
         _cleanup_free_ char *resolved = NULL, *kind = NULL;
         uint64_t version = 0;
         const char *key;
@@ -286,6 +288,7 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
                 (k = take_string(obj, "registry", &r->registry, err)) < 0 ||
                 (k = take_string(obj, "payload_dir", &r->payload_dir, err)) < 0 ||
                 (k = take_string(obj, "docker_config", &r->docker_config, err)) < 0 ||
+                (k = take_string(obj, "state_dir", &r->state_dir, err)) < 0 ||
                 (k = take_string(obj, "resolved", &resolved, err)) < 0 ||
                 (k = take_string(obj, "kind", &kind, err)) < 0 ||
                 (k = tb_json_get_bool(obj, "all_platforms", &r->all_platforms, err)) < 0 ||

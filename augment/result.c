@@ -80,9 +80,10 @@ static int set_bytes(json_t *obj, const AugmentBytes *b, TbError **err)
                 return tb_error_oom(err);
         if ((r = tb_json_set_new(obj, "bytes", bytes, err)) < 0 ||
                 (r = tb_json_set_u64(bytes, "downloaded", b->downloaded, err)) < 0 ||
-                (r = tb_json_set_u64(bytes, "uploaded", b->uploaded, err)) < 0)
+                (r = tb_json_set_u64(bytes, "uploaded", b->uploaded, err)) < 0 ||
+                (r = tb_json_set_u64(bytes, "mounted", b->mounted, err)) < 0)
                 return r;
-        return tb_json_set_u64(bytes, "mounted", b->mounted, err);
+        return tb_json_set_u64(bytes, "resumed", b->resumed, err);
 }
 
 int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
@@ -188,9 +189,10 @@ static int take_bytes(const json_t *obj, AugmentBytes *b, TbError **err)
         if (r <= 0)
                 return r;
         if ((r = tb_json_get_u64(bytes, "downloaded", &b->downloaded, err)) < 0 ||
-                (r = tb_json_get_u64(bytes, "uploaded", &b->uploaded, err)) < 0)
+                (r = tb_json_get_u64(bytes, "uploaded", &b->uploaded, err)) < 0 ||
+                (r = tb_json_get_u64(bytes, "mounted", &b->mounted, err)) < 0)
                 return r;
-        return tb_json_get_u64(bytes, "mounted", &b->mounted, err);
+        return tb_json_get_u64(bytes, "resumed", &b->resumed, err);
 }
 
 static int take_words(const json_t *j, AugmentResult *r, TbError **err)

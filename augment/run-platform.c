@@ -243,6 +243,7 @@ static int copy_base(Run *run, TbError **err)
         _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
         RegistryCopyOptions options = {
                 .repair = run->repair,
+                .state_dir = run->request->state_dir,
                 .progress = on_copy_progress,
                 .progress_userdata = run,
         };
@@ -259,6 +260,7 @@ static int copy_base(Run *run, TbError **err)
         run->result.bytes.downloaded += copied.bytes_downloaded;
         run->result.bytes.uploaded += copied.bytes_uploaded;
         run->result.bytes.mounted += copied.bytes_mounted;
+        run->result.bytes.resumed += copied.bytes_resumed;
         run->mirrored = true;
         return 0;
 }

@@ -133,7 +133,7 @@ static int on_prepared(void *userdata, TbError **err)
         SandboxReport got;
         int r;
 
-        r = sandbox_enter(&(SandboxOptions){.read = read}, &got, err);
+        r = sandbox_enter(&(SandboxOptions){.read = read, .write_dir = request->state_dir}, &got, err);
         if (r >= 0)
                 log_debug("sandbox: landlock %d, seccomp %s", got.landlock, got.seccomp ? "yes" : "no");
         return r;
