@@ -54,7 +54,7 @@ static void on_gone(ApiRequest *r, void *userdata)
 static int parse_request(const json_t *body, const Config *config, AugmentRequest *ret, TbError **err)
 {
         static const char *const members[] = {
-                "image", "level", "builder", "platform", "project", "update", NULL};
+                "image", "level", "builder", "platform", "project", "update", "policy", "auths", NULL};
         int r;
 
         r = request_body_check_members(body, members, err);
@@ -75,7 +75,7 @@ static void submit(ApiRequest *r, AugmentOp op)
         }
         s->request = r;
         if (api_blame_caller(parse_request(api_request_body(r), &m->config, &request, &err), &err) < 0 ||
-                job_submit(m->jobs, &request, op,
+                job_submit(m->jobs, api_request_uid(r), &request, op,
                         &(JobCallbacks){.progress = on_progress, .done = on_done, .userdata = s}, &s->waiter,
                         &err) < 0) {
                 api_reply_error(r, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/augment-job.h"
+#include "agent/project.h"
 #include "agent/registry-session.h"
 #include "agent/transfer-dir.h"
 #include "agent/worker-pool.h"
@@ -122,6 +123,8 @@ static void job_free(Job *j)
         release_transfer_dir(j);
         free(j->transfer_dir);
         augment_request_done(&j->request);
+        if (j->text)
+                explicit_bzero(j->text, strlen(j->text)); /* the caller's credentials may be in it */
         free(j->text);
         free(j->key);
         free(j);
@@ -155,17 +158,12 @@ size_t job_queue_running(const JobQueue *q)
         return queue_count(q, false);
 }
 
-json_t *job_queue_rate_limits(const JobQueue *q)
+static int add_rate_limits(json_t *all, const RegistryClient *client)
 {
-        _cleanup_json_ json_t *all = json_array();
         const char *host;
         RegistryRateLimit l;
 
-        if (!q->session)
-                return TAKE_PTR(all);
-        for (size_t i = 0;
-                all && (host = registry_client_rate_limit_nth(registry_session_client(q->session), i, &l));
-                i++) {
+        for (size_t i = 0; (host = registry_client_rate_limit_nth(client, i, &l)); i++) {
                 char told[EVENT_TIME_MAX], until[EVENT_TIME_MAX];
                 json_t *j = json_pack("{s:s, s:o*, s:o*, s:o*, s:s, s:s*}", "registry", host, "limit",
                         l.limit == UINT64_MAX ? NULL : json_integer((json_int_t) l.limit), "remaining",
@@ -175,8 +173,20 @@ json_t *job_queue_rate_limits(const JobQueue *q)
                         l.refused_until_usec == 0 ? NULL : event_time_format(until, l.refused_until_usec));
 
                 if (json_array_append_new(all, j) < 0)
-                        return NULL;
+                        return -ENOMEM;
         }
+        return 0;
+}
+
+/* With credentials a registry may allow more than without: both are told. */
+json_t *job_queue_rate_limits(const JobQueue *q)
+{
+        _cleanup_json_ json_t *all = json_array();
+
+        if (all && q->session &&
+                (add_rate_limits(all, registry_session_client(q->session)) < 0 ||
+                        add_rate_limits(all, registry_session_anonymous(q->session)) < 0))
+                return NULL;
         return TAKE_PTR(all);
 }
 
@@ -384,6 +394,7 @@ static Job *same_key_working(const Job *j)
 static void on_lookup_done(AugmentLookup *l, const TbError *err, void *userdata)
 {
         Job *j = userdata;
+        _cleanup_error_ TbError *failed = NULL;
         const AugmentResult *result;
 
         if (err) {
@@ -391,21 +402,18 @@ static void on_lookup_done(AugmentLookup *l, const TbError *err, void *userdata)
                 return;
         }
         result = augment_lookup_result(l);
-        if (augment_lookup_is_hit(l) && !j->request.update) {
+        if (result->private)
+                registry_session_note_private(j->session, j->request.image);
+        if (augment_lookup_is_hit(l) && !j->request.update && j->op == AUGMENT_OP_AUGMENT) {
                 job_finish(j, result, NULL);
                 return;
         }
-        /* The worker takes exactly what was looked up, whatever the tag means by then. */
-        j->request.resolved = result->source_digest;
-        j->request.kind = augment_lookup_kind(l);
         free(j->key);
-        j->key = tb_asprintf("%s/%s/%s", j->request.project ?: "",
+        j->key = tb_asprintf("%s/%s/%s", result->project ?: "",
                 augment_builder_to_string(j->request.builder), result->key_tag ?: "");
-        if (!j->key) {
-                _cleanup_error_ TbError *oom = NULL;
-
-                (void) tb_error_oom(&oom);
-                job_finish(j, NULL, oom);
+        /* The worker takes exactly what was looked up, whatever the tag means by then. */
+        if (j->key ? augment_lookup_resolve(l, &j->request, &failed) < 0 : tb_error_oom(&failed) < 0) {
+                job_finish(j, NULL, failed);
                 return;
         }
         j->lookup = augment_lookup_free(j->lookup);
@@ -420,8 +428,9 @@ static void job_lookup(Job *j)
         j->state = JOB_LOOKUP;
         j->request.resolved = (TbDigest){};
         j->request.kind = AUGMENT_SOURCE_UNKNOWN;
-        if (augment_lookup_start(registry_session_client(j->session), &j->request, on_lookup_done, j,
-                    &j->lookup, &err) < 0)
+        j->request.private = registry_session_is_private(j->session, j->request.image);
+        if (augment_lookup_start(registry_session_client(j->session), registry_session_anonymous(j->session),
+                    &j->request, on_lookup_done, j, &j->lookup, &err) < 0)
                 job_finish(j, NULL, err);
 }
 
@@ -469,12 +478,7 @@ static int on_later(sd_event_source *s, void *userdata)
         Job *j = userdata;
 
         j->later = sd_event_source_disable_unref(j->later);
-        if (j->op == AUGMENT_OP_AUGMENT)
-                job_lookup(j);
-        else {
-                j->state = JOB_QUEUED;
-                queue_pump(j->queue);
-        }
+        job_lookup(j);
         return 0;
 }
 
@@ -515,7 +519,7 @@ static int job_new(
         return 0;
 }
 
-int job_submit(JobQueue *q, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
+int job_submit(JobQueue *q, uid_t uid, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
         JobWaiter **ret, TbError **err)
 {
         _cleanup_free_ char *text = NULL;
@@ -524,6 +528,8 @@ int job_submit(JobQueue *q, AugmentRequest *request, AugmentOp op, const JobCall
         int r;
 
         r = request_complete(q, request, err);
+        if (r >= 0)
+                r = project_check(request, uid, err);
         if (r >= 0)
                 r = augment_request_to_json(request, op, &text, err);
         if (r < 0)

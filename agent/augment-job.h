@@ -32,9 +32,9 @@ typedef struct JobCallbacks {
 int job_queue_new(Manager *m, JobQueue **ret, TbError **err) _warn_unused_;
 JobQueue *job_queue_free(JobQueue *q);
 
-/* Fills the request's registry, credentials and defaults in from the configuration, and checks it. Takes its content.
+/* In the name of `uid`, who must be allowed what is asked for (agent/project.h). Fills the request's registry, credentials and defaults in from the configuration, and checks it. Takes its content.
  * The callbacks come from the loop only. */
-int job_submit(JobQueue *q, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
+int job_submit(JobQueue *q, uid_t uid, AugmentRequest *request, AugmentOp op, const JobCallbacks *callbacks,
         JobWaiter **ret, TbError **err) _warn_unused_;
 /* Forgets the waiter; a job that nobody waits for is cancelled. */
 JobWaiter *job_waiter_free(JobWaiter *w);

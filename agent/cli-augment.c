@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/cli.h"
+#include "agent/cli-source.h"
 #include "augment/augment.h"
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -15,8 +15,10 @@
 
 typedef struct Options {
         json_t *body;
+        const char *image;
         const char *context;
         const char *level, *platform;
+        CliSource source;
 } Options;
 
 /* Options of augment and dockerfile go into the request as they are: the agent checks them. -1 = go on, else the exit
@@ -37,7 +39,9 @@ static int parse(Cli *c, int argc, char **argv, bool context, Options *o)
                 {"platform", required_argument, NULL, OPT_PLATFORM},
                 {"project", required_argument, NULL, OPT_PROJECT},
                 {"update", no_argument, NULL, OPT_UPDATE},
+                {"policy", required_argument, NULL, CLI_OPT_POLICY},
                 CLI_OPTIONS,
+                CLI_SOURCE_OPTIONS,
                 {context ? "context" : NULL, required_argument, NULL, OPT_CONTEXT},
                 {},
         };
@@ -62,6 +66,15 @@ static int parse(Cli *c, int argc, char **argv, bool context, Options *o)
                 case OPT_UPDATE:
                         r = tb_json_set_bool(o->body, "update", true, NULL);
                         break;
+                case CLI_OPT_POLICY:
+                        r = tb_json_set_string(o->body, "policy", optarg, NULL);
+                        break;
+                case CLI_OPT_FILE:
+                        o->source.file = optarg;
+                        break;
+                case CLI_OPT_BUILD_CONTEXT:
+                        o->source.build_context = optarg;
+                        break;
                 case OPT_CONTEXT:
                         o->context = optarg;
                         break;
@@ -76,8 +89,9 @@ static int parse(Cli *c, int argc, char **argv, bool context, Options *o)
         }
         if (optind + 1 != argc)
                 return cli_usage(c, optind < argc ? "more than one image is given" : "no image is given");
-        if (tb_json_set_string(o->body, "image", argv[optind], NULL) < 0)
+        if (!tb_utf8_is_valid(argv[optind]))
                 return cli_usage(c, "the image's name is not text");
+        o->image = argv[optind];
         return -1;
 }
 
@@ -94,7 +108,10 @@ static void print_result(const json_t *j)
 
         printf("%s\n", cli_text(j, "image", ""));
         printf("  digest  %s\n", cli_text(j, "digest", ""));
-        printf("  source  %s@%s\n", cli_text(source, "name", ""), cli_text(source, "digest", ""));
+        printf("  source  %s@%s%s\n", cli_text(source, "name", ""), cli_text(source, "digest", ""),
+                tb_streq(cli_text(source, "from", ""), "cache") ? " (as cached)" : "");
+        if (json_is_true(json_object_get(source, "private")))
+                printf("  private to project %s\n", cli_text(j, "project", ""));
         json_array_foreach (json_object_get(j, "platforms"), i, one)
                 printf("  %s  %s\n", cli_text(one, "platform", ""), cli_text(one, "digest", ""));
         printf("  level %s, builder %s, cache %s, %.0f ms (%.1f MB downloaded, %.1f MB uploaded, %.1f MB "
@@ -114,8 +131,10 @@ int cli_augment(Cli *c, int argc, char **argv)
         r = parse(c, argc, argv, false, &o);
         if (r >= 0)
                 return r;
-        if (cli_long(c, "/v1/augment", body, "result", &result, &err) < 0)
+        if (cli_source_take(c, o.image, &o.source, body, &err) < 0 ||
+                cli_long(c, "/v1/augment", body, "result", &result, &err) < 0)
                 return cli_fail(err);
+        cli_notice(result);
         if (!c->json)
                 print_result(result);
         else if (cli_print_json(result, &err) < 0)
@@ -155,13 +174,14 @@ int cli_dockerfile(Cli *c, int argc, char **argv)
         r = parse(c, argc, argv, true, &o);
         if (r >= 0)
                 return r;
-        if (cli_long(c, "/v1/dockerfile", body, "result", &result, &err) < 0)
+        if (cli_source_take(c, o.image, &o.source, body, &err) < 0 ||
+                cli_long(c, "/v1/dockerfile", body, "result", &result, &err) < 0)
                 return cli_fail(err);
+        cli_notice(result);
         dockerfile = cli_text(result, "dockerfile", NULL);
         if (!dockerfile) {
                 (void) tb_error_set(&err, TB_ERROR_CONFIG, -EALREADY,
-                        "nothing is added to %s: it is augmented already, or the level is none",
-                        json_string_value(json_object_get(body, "image")));
+                        "nothing is added to %s: it is augmented already, or the level is none", o.image);
                 return cli_fail(err);
         }
         if (o.context && write_context(&o, result, dockerfile, &err) < 0)

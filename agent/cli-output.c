@@ -32,6 +32,14 @@ const char *cli_text(const json_t *obj, const char *key, const char *otherwise)
         return s && s[0] ? s : otherwise;
 }
 
+void cli_notice(const json_t *result)
+{
+        const char *notice = cli_text(result, "notice", NULL);
+
+        if (notice)
+                fprintf(stderr, "tbnode: %s\n", notice);
+}
+
 /* ---- Tables ------------------------------------------------------------------------------------------------------ */
 
 #define COLUMNS_MAX 10U

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/cli.h"
+#include "agent/cli-source.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -159,7 +159,8 @@ static int take_startup(json_t *body, const char *command, const char *user, TbE
                                json_pack("{s:s, s:s*}", "command", command, "user", user), err);
 }
 
-static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
+static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_image, CliSource *source,
+        TbError **err)
 {
         static const struct option options[] = {
                 {"name", required_argument, NULL, 'n'},
@@ -169,6 +170,8 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                 {"platform", required_argument, NULL, 'P'},
                 {"project", required_argument, NULL, 'J'},
                 {"update", no_argument, NULL, 'U'},
+                {"policy", required_argument, NULL, CLI_OPT_POLICY},
+                CLI_SOURCE_OPTIONS,
                 {"network", required_argument, NULL, 'N'},
                 {"shape", required_argument, NULL, 'S'},
                 {"firewall", required_argument, NULL, 'F'},
@@ -197,6 +200,15 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                         break;
                 case 'U':
                         r = json_object_set_new(body, "update", json_true()) < 0 ? tb_error_oom(err) : 0;
+                        break;
+                case CLI_OPT_POLICY:
+                        r = tb_json_set_string(body, "policy", optarg, err);
+                        break;
+                case CLI_OPT_FILE:
+                        source->file = optarg;
+                        break;
+                case CLI_OPT_BUILD_CONTEXT:
+                        source->build_context = optarg;
                         break;
                 case 'K':
                         keys = true;
@@ -231,9 +243,9 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, TbError **err)
                 if (r < 0)
                         return r;
         }
-        r = json_object_set_new(body, "image", json_string(argv[optind])) < 0
-                ? tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the image's name is not valid UTF-8 text")
-                : 0;
+        *ret_image = argv[optind];
+        if (!tb_utf8_is_valid(argv[optind]))
+                r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the image's name is not valid UTF-8 text");
         for (int i = optind + 1; r >= 0 && i < argc; i++)
                 r = add(body, "cmd", argv[i], err);
         if (r >= 0 && !keys)
@@ -245,16 +257,19 @@ int cli_run(Cli *c, int argc, char **argv)
 {
         _cleanup_json_ json_t *body = json_object(), *line = NULL;
         TbError *err = NULL;
-        const char *ip;
+        const char *ip, *image = NULL;
+        CliSource source = {};
         int r;
 
-        r = parse(c, argc, argv, body, &err);
+        r = parse(c, argc, argv, body, &image, &source, &err);
         if (err)
                 return cli_fail(err);
         if (r >= 0)
                 return r;
-        if (cli_long(c, "/v1/nodes", body, NULL, &line, &err) < 0)
+        if (cli_source_take(c, image, &source, body, &err) < 0 ||
+                cli_long(c, "/v1/nodes", body, NULL, &line, &err) < 0)
                 return cli_fail(err);
+        cli_notice(json_object_get(line, "augment"));
         (void) json_object_del(line, "event");
         if (c->json)
                 return cli_print_json(line, &err) < 0 ? cli_fail(err) : CLI_OK;

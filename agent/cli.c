@@ -12,13 +12,18 @@
 #include "common/log.h"
 #include "common/strv.h"
 
-#define AUGMENT_OPTIONS                                                                   \
-        "  --level LEVEL      none, basic, core, buildenv or full: how much is added\n"   \
-        "  --builder BUILDER  native or docker\n"                                         \
-        "  --platform OS/ARCH the image's platform, like linux/arm64 (default: augment\n" \
-        "                     makes all of an index, others are about this host's)\n"     \
-        "  --project NAME     keep the images for this project\n"                         \
-        "  --update           augment again what is augmented already\n"
+#define AUGMENT_OPTIONS                                                                                   \
+        "  --level LEVEL      none, basic, core, buildenv or full: how much is added\n"                   \
+        "  --builder BUILDER  native or docker\n"                                                         \
+        "  --platform OS/ARCH the image's platform, like linux/arm64 (default: augment\n"                 \
+        "                     makes all of an index, others are about this host's)\n"                     \
+        "  --project NAME     keep the images for this project, which sees them alone\n"                  \
+        "  --policy POLICY    latest (ask what the tag is now) or cached (while it is mirrored, don't)\n" \
+        "  --update           ask the registry, and augment again what is augmented already\n"            \
+        "  --file FILE        the Dockerfile of an image that is built, when it is another one\n"         \
+        "  --build-context DIR   of an image that is built, when the Dockerfile does not lie there\n"     \
+        "  IMAGE: [docker://]NAME in a registry, oci:DIR[:TAG], docker-archive:FILE[:NAME],\n"            \
+        "  docker-daemon:NAME, dockerfile:DIR, dockerfile:FILE, dockerfile:URL\n"
 
 const CliVerb cli_verbs[] = {
         {"augment", "augment [OPTIONS] IMAGE", "Add init, sshd and testbed software to an image",

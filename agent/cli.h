@@ -83,6 +83,9 @@ int cli_print_json(const json_t *j, TbError **err) _warn_unused_;
 const char *cli_text(const json_t *obj, const char *key, const char *otherwise);
 
 /* A table with columns as wide as their widest cell. */
+/* What a result says that its user should know: on stderr. */
+void cli_notice(const json_t *result);
+
 typedef struct CliTable CliTable;
 int cli_table_new(const char *const *columns, CliTable **ret, TbError **err) _warn_unused_;
 /* `cells`: as many as columns. */

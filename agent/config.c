@@ -158,6 +158,16 @@ static int parse_builder(const char *value, void *userdata, TbError **err)
         return 0;
 }
 
+static int parse_policy(const char *value, void *userdata, TbError **err)
+{
+        AugmentPolicy policy = augment_policy_from_string(value);
+
+        if (policy < 0)
+                return bad_value(value, "a policy; use latest or cached", err);
+        *(AugmentPolicy *) userdata = policy;
+        return 0;
+}
+
 static int parse_jobs(const char *value, void *userdata, TbError **err)
 {
         return tb_parse_u32(value, 1, 64, userdata, err);
@@ -277,6 +287,8 @@ static const ConfigKey config_keys[] = {
                 "How much is added to images when a request does not say (default basic)"},
         {"builder", parse_builder, offsetof(Config, builder), "native|docker",
                 "Who builds images when a request does not say (default native)"},
+        {"policy", parse_policy, offsetof(Config, policy), "latest|cached",
+                "Ask what a tag is now for every request, or not while it is mirrored (default latest)"},
         {"run-dir", parse_path, offsetof(Config, run_dir), "PATH",
                 "Directory of sockets and the lock (default /run/tbnode)"},
         {"state-dir", parse_path, offsetof(Config, state_dir), "PATH",

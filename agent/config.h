@@ -61,6 +61,7 @@ typedef struct Config {
         char *docker_config; /* credentials for registries; NULL = /root/.docker/config.json when it exists */
         AugmentLevel level;
         AugmentBuilder builder;
+        AugmentPolicy policy;
         uint32_t jobs_max;           /* augmentations at a time */
         uint64_t job_timeout_usec;   /* one augmentation */
         uint64_t job_memory;         /* address space of a worker, bytes */

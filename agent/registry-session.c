@@ -5,6 +5,9 @@
 
 #include "agent/registry-session.h"
 #include "augment/cache.h"
+#include "common/strv.h"
+
+#define PRIVATE_MAX 1024U
 
 /* What tells one content of the credentials file from another without reading it. */
 typedef struct FileIdentity {
@@ -17,7 +20,9 @@ typedef struct FileIdentity {
 struct RegistrySession {
         unsigned refs;
         RegistryClient *client;
+        RegistryClient *anonymous;
         FileIdentity credentials;
+        char **private; /* names that took credentials */
 };
 
 static FileIdentity file_identity(const char *path)
@@ -45,6 +50,8 @@ RegistrySession *registry_session_unref(RegistrySession *s)
         if (!s || --s->refs > 0)
                 return NULL;
         registry_client_free(s->client);
+        registry_client_free(s->anonymous);
+        tb_strv_free(s->private);
         free(s);
         return NULL;
 }
@@ -63,6 +70,10 @@ static int registry_session_new(
         r = registry_client_new(m->event, &s->client, err);
         if (r >= 0)
                 r = augment_client_setup(s->client, request, err);
+        if (r >= 0)
+                r = registry_client_new(m->event, &s->anonymous, err);
+        if (r >= 0)
+                r = augment_client_setup_anonymous(s->anonymous, request, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(s);
@@ -75,6 +86,9 @@ int registry_session_get(Manager *m, RegistrySession **current, const AugmentReq
         FileIdentity now = file_identity(request->docker_config);
         int r;
 
+        /* The caller's own credentials are for this request alone: nobody else gets its tokens. */
+        if (request->auth)
+                return registry_session_new(m, request, ret, err);
         if (*current && !file_identity_equal(&(*current)->credentials, &now))
                 *current = registry_session_unref(*current);
         if (!*current) {
@@ -90,4 +104,24 @@ int registry_session_get(Manager *m, RegistrySession **current, const AugmentReq
 RegistryClient *registry_session_client(RegistrySession *s)
 {
         return s->client;
+}
+
+RegistryClient *registry_session_anonymous(RegistrySession *s)
+{
+        return s->anonymous;
+}
+
+bool registry_session_is_private(const RegistrySession *s, const char *image)
+{
+        return tb_strv_contains(s->private, image);
+}
+
+void registry_session_note_private(RegistrySession *s, const char *image)
+{
+        _cleanup_error_ TbError *err = NULL;
+
+        if (registry_session_is_private(s, image) || tb_strv_length(s->private) >= PRIVATE_MAX)
+                return;
+        if (tb_strv_append(&s->private, image, &err) < 0)
+                return; /* found out again, then */
 }

@@ -22,3 +22,8 @@ RegistrySession *registry_session_unref(RegistrySession *s);
 TB_DEFINE_CLEANUP(RegistrySession *, registry_session_unref)
 
 RegistryClient *registry_session_client(RegistrySession *s);
+/* Without credentials: tells what everybody may have. */
+RegistryClient *registry_session_anonymous(RegistrySession *s);
+/* Names that took credentials: they are not asked for without them again. */
+bool registry_session_is_private(const RegistrySession *s, const char *image);
+void registry_session_note_private(RegistrySession *s, const char *image);

@@ -8,6 +8,8 @@
 #include "common/json.h"
 #include "common/strv.h"
 
+#define AUTH_MAX (16U * 1024)
+
 int request_body_check_members(const json_t *body, const char *const *known, TbError **err)
 {
         const char *key;
@@ -72,11 +74,47 @@ static int take_how(const json_t *body, AugmentRequest *ret, TbError **err)
         return 0;
 }
 
+/* A docker configuration with nothing but `auths`: helpers that it names would be ours to run. */
+static int take_auth(const json_t *body, AugmentRequest *ret, TbError **err)
+{
+        json_t *auths = NULL;
+        _cleanup_json_ json_t *config = NULL;
+        int r;
+
+        r = tb_json_get_object(body, "auths", &auths, err);
+        if (r <= 0)
+                return r;
+        config = json_pack("{s:O}", "auths", auths);
+        ret->auth = config ? json_dumps(config, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+        if (!ret->auth)
+                return tb_error_oom(err);
+        if (strlen(ret->auth) > AUTH_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EMSGSIZE, "auths is larger than %u bytes", AUTH_MAX);
+        return 0;
+}
+
+static int take_policy(const json_t *body, AugmentRequest *ret, TbError **err)
+{
+        const char *policy = NULL;
+        int r;
+
+        r = tb_json_get_string(body, "policy", &policy, err);
+        if (r <= 0)
+                return r;
+        ret->policy = augment_policy_from_string(policy);
+        if (ret->policy < 0)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EINVAL, "there is no such policy; use latest or cached");
+        return 0;
+}
+
 int request_body_take_augment(const json_t *body, const Config *config, AugmentRequest *ret, TbError **err)
 {
         int r;
 
         ret->level = config->level;
+        ret->policy = config->policy;
         ret->builder = config->builder;
         r = request_body_take_string(body, "image", &ret->image, err);
         if (r >= 0 && (!ret->image || ret->image[0] == 0))
@@ -87,5 +125,9 @@ int request_body_take_augment(const json_t *body, const Config *config, AugmentR
                 r = request_body_take_string(body, "project", &ret->project, err);
         if (r >= 0)
                 r = tb_json_get_bool(body, "update", &ret->update, err);
+        if (r >= 0)
+                r = take_policy(body, ret, err);
+        if (r >= 0)
+                r = take_auth(body, ret, err);
         return r < 0 ? r : take_how(body, ret, err);
 }

@@ -53,7 +53,7 @@ void run_step_augment(RunJob *j)
 {
         TbError *err = NULL;
 
-        if (job_submit(j->manager->jobs, &j->spec.augment, AUGMENT_OP_AUGMENT,
+        if (job_submit(j->manager->jobs, j->uid, &j->spec.augment, AUGMENT_OP_AUGMENT,
                     &(JobCallbacks){.progress = on_augment_progress, .done = on_augmented, .userdata = j},
                     &j->augment, &err) < 0)
                 run_fail_take(j, err);

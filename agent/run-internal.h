@@ -30,6 +30,7 @@ struct RunJob {
         Manager *manager;
         RunJob *next;
         ApiRequest *api; /* NULL: the client is gone */
+        uid_t uid;       /* who asks */
         RunSpec spec;
         RunStep step;
         uint64_t started_us;

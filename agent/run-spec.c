@@ -56,8 +56,9 @@ static int take_list(const json_t *body, const char *key, char ***ret, TbError *
 static int check_known(const json_t *body, TbError **err)
 {
         static const char *const known[] = {"image", "level", "builder", "platform", "project", "update",
-                "name", "experiment", "networks", "shape", "firewall", "on_exit", "ssh_keys", "env",
-                "volumes", "publish", "user", "workdir", "entrypoint", "cmd", "declare", NULL};
+                "policy", "auths", "name", "experiment", "networks", "shape", "firewall", "on_exit",
+                "ssh_keys", "env", "volumes", "publish", "user", "workdir", "entrypoint", "cmd", "declare",
+                NULL};
 
         return request_body_check_members(body, known, err);
 }

@@ -293,6 +293,7 @@ int run_job_start(ApiRequest *r, RunSpec *spec, TbError **err)
                 return tb_error_oom(err);
         j->manager = m;
         j->api = r;
+        j->uid = api_request_uid(r);
         j->spec = *spec;
         *spec = (RunSpec){};
         j->started_us = tb_now_us();

@@ -75,6 +75,29 @@ typedef enum AugmentSourceKind {
 /* NULL and what is no manifest: UNKNOWN. */
 AugmentSourceKind augment_source_kind(const char *media_type);
 
+/* What a tag's registry is asked for. */
+typedef enum AugmentPolicy {
+        AUGMENT_POLICY_LATEST, /* every time: a tag that has moved means another image */
+        AUGMENT_POLICY_CACHED, /* only for a tag that has not been mirrored yet */
+        _AUGMENT_POLICY_MAX,
+        _AUGMENT_POLICY_INVALID = -EINVAL,
+} AugmentPolicy;
+
+const char *augment_policy_to_string(AugmentPolicy policy);
+AugmentPolicy augment_policy_from_string(const char *s);
+
+/* Who said what the name is. */
+typedef enum AugmentFrom {
+        AUGMENT_FROM_REGISTRY, /* its registry, just now */
+        AUGMENT_FROM_CACHE,    /* what was noted when it was mirrored */
+        AUGMENT_FROM_DIGEST,   /* the name itself */
+        _AUGMENT_FROM_MAX,
+        _AUGMENT_FROM_INVALID = -EINVAL,
+} AugmentFrom;
+
+const char *augment_from_to_string(AugmentFrom from);
+AugmentFrom augment_from_from_string(const char *s);
+
 /* Part of the cache key: raised whenever the same input gives another image. */
 #define AUGMENT_GENERATOR_VERSION 2
 
@@ -92,9 +115,16 @@ typedef struct AugmentRequest {
         char *payload_dir;   /* holds <arch>/payload.json; NULL = augment_payload_dir() */
         char *docker_config; /* config.json with credentials; NULL = the registry client's default places */
         char *state_dir; /* where the worker keeps what it has of large blobs, for the next one; NULL = nowhere */
+        AugmentPolicy policy;
+        char *auth; /* the caller's own credentials: a config.json with the image's registry alone; secret. NULL = none */
+        char *private_project; /* where a private base goes when no project is named; NULL = it is refused then */
         TbDigest resolved; /* what the lookup found the name to be: the worker takes exactly this; may be
                                 unset */
         AugmentSourceKind kind; /* of `resolved` */
+        AugmentFrom from;       /* the same, with the words about it, for the result */
+        char *notice;
+        bool private; /* for the lookup: known not to be everybody's, so credentials are used at once; for the worker: it
+                         found so */
 } AugmentRequest;
 
 void augment_request_done(AugmentRequest *r);
@@ -124,6 +154,10 @@ typedef struct AugmentBytes {
 typedef struct AugmentResult {
         char *source_name;      /* canonical: "docker.io/library/nginx:1.25" */
         TbDigest source_digest; /* what the name is now: an index or a manifest */
+        AugmentFrom from;       /* who said so */
+        char *notice;           /* what a user should know about that, one line; NULL = nothing */
+        bool private;           /* credentials were needed */
+        char *project;          /* where it is kept; NULL = shared */
         char *image; /* reference by tag in the testbed's registry, "127.0.0.1:5000/augmented/...:1.25-basic"
                       */
         TbDigest digest; /* of that image's manifest; unset after AUGMENT_OP_MIRROR/_DOCKERFILE */

@@ -16,6 +16,8 @@
  *         augmented/<host>/<repository>:<tag>-<level>            the augmented image or index (moves)
  *         augmented/<host>/<repository>:<tag>-<level>-<os>-<arch> one image of an index, asked for alone (moves)
  *         augmented/<host>/<repository>:k-<40 hex>               the same by its cache key (never moves)
+ *         mirror/<transport>/<user>/<name>                       what was copied from elsewhere (agent/cli-source.h); its
+ *                                                                augmented image is augmented/<transport>/...
  *         projects/<project>/mirror/..., .../augmented/...       the same, for one project only
  *         tbnode/payload:<40 hex>                                keeps the payload layers when the registry
  * collects garbage
@@ -74,13 +76,25 @@ char *augment_mirror_digest_tag(const TbDigest *resolved, const char *platform);
  * does by itself (https but for loopback). -EINVAL when it has a path or is no host. */
 int augment_registry_parse(const char *url, char **ret_host, bool *ret_plain_http, TbError **err)
         _warn_unused_;
-/* Makes a client speak to the request's registry and with the credentials that the request names. */
+/* Makes a client speak to the request's registry and with the credentials that the request names: the agent's, and before
+ * those the caller's own. */
 int augment_client_setup(RegistryClient *client, const AugmentRequest *request, TbError **err) _warn_unused_;
+/* The same without any credentials. */
+int augment_client_setup_anonymous(RegistryClient *client, const AugmentRequest *request, TbError **err)
+        _warn_unused_;
 
 /*
- * Lookup: resolves the name at its registry (HEAD; not at all when the request names a digest), then asks the
- * testbed's registry for the key tag and the moving tag at once. When the key is there but the moving tag is not, or
- * is another image, the moving tag is written anew: a hit always gives a name that works. Nothing blocks.
+ * Lookup: resolves the name at its registry (HEAD), then asks the testbed's registry for the key tag and the moving tag at
+ * once. When the key is there but the moving tag is not, or is another image, the moving tag is written anew: a hit always
+ * gives a name that works. Nothing blocks.
+ *
+ * Who may have it: the registry is asked without credentials first. Only when it refuses and then agrees with credentials
+ * the base is private; it goes to the request's project, else to its `private_project`. So what lies outside of projects is
+ * what everybody may have, and a name with a digest that is there is a hit without a question; for one in a project the
+ * registry is always asked.
+ *
+ * Policy: with `cached`, and when the registry cannot be asked (or does not answer within LOOKUP_PATIENCE_USEC) the tag is
+ * what was noted when it was mirrored (augment/record.h), unless the base is private or the request asks for an update.
  *
  * A name that does not exist, or a registry that can't be asked, is an error. "No such tag" in the testbed's registry is
  * a miss.
@@ -91,15 +105,17 @@ typedef void (*AugmentLookupFn)(AugmentLookup *l, const TbError *err, void *user
 
 /* The client must have been set up with augment_client_setup() and outlive the lookup; the request is checked and
  * copied. Callbacks come from the loop only. */
-int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, AugmentLookupFn done,
-        void *userdata, AugmentLookup **ret, TbError **err) _warn_unused_;
+#define LOOKUP_PATIENCE_USEC UINT64_C(5000000)
+/* `anonymous` is a client without credentials on the same loop, or NULL: then nothing is taken for private. */
+int augment_lookup_start(RegistryClient *client, RegistryClient *anonymous, const AugmentRequest *request,
+        AugmentLookupFn done, void *userdata, AugmentLookup **ret, TbError **err) _warn_unused_;
 /* Cancels when still running. */
 AugmentLookup *augment_lookup_free(AugmentLookup *l);
 TB_DEFINE_CLEANUP(AugmentLookup *, augment_lookup_free)
 
 bool augment_lookup_is_hit(const AugmentLookup *l);
-/* What the name stands for: for AugmentRequest.kind. */
-AugmentSourceKind augment_lookup_kind(const AugmentLookup *l);
-/* Borrowed. After a hit a complete result; after a miss source, platform, level, key_tag and payload are set: copy
- * source_digest and augment_lookup_kind() into AugmentRequest.resolved and .kind for the worker. */
+/* Borrowed. After a hit a complete result; after a miss source, platform, level, key_tag, payload, from, notice, private and
+ * project are set. */
 const AugmentResult *augment_lookup_result(const AugmentLookup *l);
+/* What the lookup found out, into the request for the worker. */
+int augment_lookup_resolve(const AugmentLookup *l, AugmentRequest *request, TbError **err) _warn_unused_;

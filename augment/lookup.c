@@ -5,17 +5,25 @@
 
 #include "augment/cache.h"
 #include "augment/platforms.h"
+#include "augment/record.h"
+#include "augment/resolve.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "common/units.h"
 
 /*
- * The lookup is a chain of at most three exchanges:
+ * The lookup is a chain of a few exchanges:
  *
- *         RESOLVE   HEAD <source>                      -> what the name is now
+ *         RESOLVE   what the name is now (augment/resolve.h)
  *         TAGS      HEAD key tag  |  HEAD moving tag   at the same time
- *         RETAG     GET key tag, PUT moving tag        only when the moving tag names something else
+ *         RETAG     GET key tag, PUT moving tag        only when the moving tag names something else; what the name is
+ *                                                      is noted beside the mirror then, too
  *         DONE
+ *
+ * A name with a digest that is asked for outside of projects begins with TAGS; after a miss it goes on with
+ *
+ *         MIRROR    HEAD the mirror's tag of the digest -> there: everybody may have it; DONE
+ *                                                       -> not: RESOLVE, TAGS
  *
  * A name whose kind isn't known (a digest, where nothing is resolved) may be an index or an image; then the key tags of
  * both are asked for, and there is no moving tag.
@@ -27,12 +35,13 @@
 typedef enum LookupState {
         LOOKUP_RESOLVE, /* asking the source */
         LOOKUP_TAGS,    /* asking for key tag and moving tag; ends when both answers are here */
+        LOOKUP_MIRROR,  /* is the base mirrored outside of projects? */
         LOOKUP_RETAG,   /* reading by the key tag, then writing the moving tag */
         LOOKUP_DONE,    /* the callback was called, or must not be any more */
 } LookupState;
 
 struct AugmentLookup {
-        RegistryClient *client;
+        RegistryClient *client, *anonymous;
         AugmentRequest request;
         RegistryRef *source;
         RegistryRef *key, *moving; /* moving is NULL when there is no such name */
@@ -44,7 +53,10 @@ struct AugmentLookup {
         AugmentResult result;
         LookupState state;
         uint64_t started_us;
-        RegistryOp *resolve_op, *key_op, *moving_op, *other_op, *manifest_op;
+        BaseResolve *resolve;
+        RegistryOp *key_op, *moving_op, *other_op, *manifest_op;
+        char *record;   /* is being written */
+        bool by_digest; /* not resolved: the digest is the name's own */
         bool key_found, other_found;
         TbDigest key_digest, moving_digest, other_digest;
         bool hit;
@@ -59,7 +71,7 @@ static void lookup_set_state(AugmentLookup *l, LookupState state)
 
 static void lookup_cancel_ops(AugmentLookup *l)
 {
-        l->resolve_op = registry_op_free(l->resolve_op);
+        l->resolve = base_resolve_free(l->resolve);
         l->key_op = registry_op_free(l->key_op);
         l->moving_op = registry_op_free(l->moving_op);
         l->other_op = registry_op_free(l->other_op);
@@ -93,13 +105,42 @@ static void lookup_fail(AugmentLookup *l, const TbError *error)
         lookup_finish(l, copy);
 }
 
+static void on_record_written(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        lookup_finish_hit(userdata); /* a note that is missing costs a question later */
+}
+
+/* The tag has moved to what is there already: what is noted beside the mirror is out of date. */
+static int lookup_note(AugmentLookup *l, TbError **err)
+{
+        const BaseRecord record = {
+                .digest = l->result.source_digest,
+                .kind = l->kind,
+                .private = l->result.private,
+        };
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        size_t size;
+        int r;
+
+        if ((r = base_record_ref(&l->names, l->source, &ref, err)) < 0 ||
+                (r = base_record_render(l->source, &record, &l->record, &size, err)) < 0)
+                return r;
+        return registry_put_manifest_start(l->client, ref, REGISTRY_TYPE_OCI_MANIFEST, l->record, size,
+                on_record_written, l, &l->manifest_op, err);
+}
+
 static void on_moving_written(RegistryOp *op, int result, const TbError *err, void *userdata)
 {
         AugmentLookup *l = userdata;
+        _cleanup_error_ TbError *error = NULL;
 
-        if (result < 0)
+        if (result < 0) {
                 lookup_fail(l, err);
-        else
+                return;
+        }
+        l->manifest_op = registry_op_free(l->manifest_op);
+        if (l->names.base_is_local || l->result.from != AUGMENT_FROM_REGISTRY || !l->source->tag ||
+                lookup_note(l, &error) < 0)
                 lookup_finish_hit(l);
 }
 
@@ -153,6 +194,37 @@ static int lookup_is_image(AugmentLookup *l, TbError **err)
         return lookup_image(l, err);
 }
 
+static int lookup_start_resolve(AugmentLookup *l, TbError **err);
+
+static void on_mirror(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+        _cleanup_error_ TbError *error = NULL;
+
+        if (result < 0)
+                lookup_fail(l, err);
+        else if (result > 0)
+                lookup_finish(l, NULL);
+        else {
+                l->manifest_op = registry_op_free(l->manifest_op);
+                if (lookup_start_resolve(l, &error) < 0)
+                        lookup_finish(l, TAKE_PTR(error));
+        }
+}
+
+static int lookup_start_mirror(AugmentLookup *l, TbError **err)
+{
+        _cleanup_free_ char *tag = augment_mirror_digest_tag(&l->source->digest, l->request.platform);
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        if (!tag)
+                return tb_error_oom(err);
+        lookup_set_state(l, LOOKUP_MIRROR);
+        r = registry_ref_new(l->names.registry_host, l->names.mirror_repository, tag, NULL, &ref, err);
+        return r < 0 ? r : registry_resolve_start(l->client, ref, on_mirror, l, &l->manifest_op, err);
+}
+
 /* Both tags are known. */
 static int lookup_decide(AugmentLookup *l, TbError **err)
 {
@@ -165,6 +237,8 @@ static int lookup_decide(AugmentLookup *l, TbError **err)
                 lookup_finish_hit(l);
                 return 0;
         }
+        if (!l->key_found && l->by_digest && l->anonymous && !l->names.base_is_local)
+                return lookup_start_mirror(l, err);
         if (!l->key_found) {
                 lookup_finish(l, NULL);
                 return 0;
@@ -279,6 +353,21 @@ static int lookup_describe(AugmentLookup *l, bool whole, TbError **err)
         return l->result.payload_version ? 0 : tb_error_oom(err);
 }
 
+/* What was asked for before the name was resolved. */
+static void lookup_forget_tags(AugmentLookup *l)
+{
+        l->key = registry_ref_free(l->key);
+        l->moving = registry_ref_free(l->moving);
+        l->other = registry_ref_free(l->other);
+        free(l->result.key_tag);
+        free(l->result.image);
+        free(l->result.platform);
+        free(l->result.payload_version);
+        l->result.key_tag = l->result.image = l->result.platform = l->result.payload_version = NULL;
+        l->result.payload_digest = (TbDigest){};
+        l->result.index = false;
+}
+
 /* source_digest is known: makes the names that depend on it and asks for them. */
 static int lookup_start_tags(AugmentLookup *l, TbError **err)
 {
@@ -288,6 +377,7 @@ static int lookup_start_tags(AugmentLookup *l, TbError **err)
         int r;
 
         lookup_set_state(l, LOOKUP_TAGS);
+        lookup_forget_tags(l);
         if (l->kind == AUGMENT_SOURCE_INDEX && !whole) {
                 r = augment_names_of_platform(&l->names, l->request.platform, err);
                 if (r < 0)
@@ -314,42 +404,69 @@ static int lookup_start_tags(AugmentLookup *l, TbError **err)
         return registry_resolve_start(l->client, l->moving, on_moving, l, &l->moving_op, err);
 }
 
-static void on_resolved(RegistryOp *op, int result, const TbError *err, void *userdata)
+/* Not everybody may have the base, so it must not lie where everybody finds it. */
+static int lookup_move_to_project(AugmentLookup *l, TbError **err)
 {
-        AugmentLookup *l = userdata;
-        _cleanup_error_ TbError *error = NULL;
+        if (!l->request.private_project)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "the image is private; name the project that may have it, with --project");
+        l->request.project = strdup(l->request.private_project);
+        l->result.project = strdup(l->request.private_project);
+        if (!l->request.project || !l->result.project)
+                return tb_error_oom(err);
+        augment_names_done(&l->names);
+        return augment_names_make(&l->request, l->source, &l->names, err);
+}
 
-        if (result < 0) {
-                lookup_fail(l, err);
-                return;
-        }
-        if (result == 0) {
-                (void) tb_error_set(&error, TB_ERROR_REMOTE, -ENOENT,
-                        "registry %s has no such image; check the name and the tag", l->source->host);
-                lookup_finish(l, TAKE_PTR(error));
-                return;
-        }
-        l->result.source_digest = registry_op_descriptor(op)->digest;
-        l->kind = augment_source_kind(registry_op_descriptor(op)->media_type);
-        l->resolve_op = registry_op_free(l->resolve_op);
-        l->result.timings.resolve = tb_now_us() - l->started_us;
+static int lookup_take_answer(AugmentLookup *l, const BaseAnswer *answer, TbError **err)
+{
+        int r;
 
+        l->result.source_digest = answer->digest;
+        l->result.from = answer->from;
+        l->result.private = answer->private;
+        l->kind = answer->kind;
+        if (answer->notice[0] && !(l->result.notice = strdup(answer->notice)))
+                return tb_error_oom(err);
+        if (answer->private && !l->request.project) {
+                r = lookup_move_to_project(l, err);
+                if (r < 0)
+                        return r;
+        }
         /* Level none of an image that lies in the testbed's registry is that image. */
         if (l->names.base_is_local && l->request.level == AUGMENT_LEVEL_NONE) {
                 l->result.digest = l->result.source_digest;
                 l->result.as_is = true;
                 l->result.index = l->kind == AUGMENT_SOURCE_INDEX;
                 l->result.image = strdup(l->result.source_name);
-                if (!l->result.image) {
-                        (void) tb_error_oom(&error);
-                        lookup_finish(l, TAKE_PTR(error));
-                        return;
-                }
+                if (!l->result.image)
+                        return tb_error_oom(err);
                 lookup_finish_hit(l);
+                return 0;
+        }
+        return lookup_start_tags(l, err);
+}
+
+static void on_resolved(BaseResolve *b, const BaseAnswer *answer, const TbError *err, void *userdata)
+{
+        AugmentLookup *l = userdata;
+        _cleanup_error_ TbError *error = NULL;
+
+        l->result.timings.resolve = tb_now_us() - l->started_us;
+        if (err) {
+                lookup_fail(l, err);
                 return;
         }
-        if (lookup_start_tags(l, &error) < 0)
+        if (lookup_take_answer(l, answer, &error) < 0)
                 lookup_finish(l, TAKE_PTR(error));
+}
+
+static int lookup_start_resolve(AugmentLookup *l, TbError **err)
+{
+        lookup_set_state(l, LOOKUP_RESOLVE);
+        l->by_digest = false;
+        return base_resolve_start(l->client, l->anonymous, &l->request, l->source, &l->names, on_resolved, l,
+                &l->resolve, err);
 }
 
 static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, TbError **err)
@@ -361,9 +478,12 @@ static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, 
         copy->update = request->update;
         copy->all_platforms = request->all_platforms;
         copy->resolved = request->resolved;
+        copy->policy = request->policy;
+        copy->private = request->private;
         if ((request->image && !(copy->image = strdup(request->image))) ||
                 (request->platform && !(copy->platform = strdup(request->platform))) ||
                 (request->project && !(copy->project = strdup(request->project))) ||
+                (request->private_project && !(copy->private_project = strdup(request->private_project))) ||
                 (request->registry && !(copy->registry = strdup(request->registry))) ||
                 (request->payload_dir && !(copy->payload_dir = strdup(request->payload_dir))))
                 return tb_error_oom(err);
@@ -398,11 +518,23 @@ static int lookup_prepare(AugmentLookup *l, const AugmentRequest *request, TbErr
         l->result.level = l->request.level;
         l->result.builder = l->request.builder;
         l->result.source_name = registry_ref_to_string(l->source);
+        if (l->request.project && !(l->result.project = strdup(l->request.project)))
+                return tb_error_oom(err);
         return l->result.source_name ? 0 : tb_error_oom(err);
 }
 
-int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, AugmentLookupFn done,
-        void *userdata, AugmentLookup **ret, TbError **err)
+/* The digest is the name, and nobody need be asked: what lies outside of projects is everybody's. */
+static bool lookup_starts_with_tags(const AugmentLookup *l)
+{
+        if (!tb_digest_is_set(&l->source->digest))
+                return false;
+        if (l->names.base_is_local)
+                return l->request.level != AUGMENT_LEVEL_NONE;
+        return !l->anonymous || !l->request.project;
+}
+
+int augment_lookup_start(RegistryClient *client, RegistryClient *anonymous, const AugmentRequest *request,
+        AugmentLookupFn done, void *userdata, AugmentLookup **ret, TbError **err)
 {
         _cleanup_(augment_lookup_freep) AugmentLookup *l = NULL;
         int r;
@@ -411,20 +543,20 @@ int augment_lookup_start(RegistryClient *client, const AugmentRequest *request, 
         if (!l)
                 return tb_error_oom(err);
         l->client = client;
+        l->anonymous = anonymous;
         l->done = done;
         l->userdata = userdata;
         l->started_us = tb_now_us();
         r = lookup_prepare(l, request, err);
         if (r < 0)
                 return r;
-        if (tb_digest_is_set(&l->source->digest) &&
-                !(l->names.base_is_local && l->request.level == AUGMENT_LEVEL_NONE)) {
+        if (lookup_starts_with_tags(l)) {
+                l->by_digest = true;
                 l->result.source_digest = l->source->digest;
+                l->result.from = AUGMENT_FROM_DIGEST;
                 r = lookup_start_tags(l, err);
-        } else {
-                lookup_set_state(l, LOOKUP_RESOLVE);
-                r = registry_resolve_start(client, l->source, on_resolved, l, &l->resolve_op, err);
-        }
+        } else
+                r = lookup_start_resolve(l, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(l);
@@ -445,6 +577,7 @@ AugmentLookup *augment_lookup_free(AugmentLookup *l)
         augment_request_done(&l->request);
         augment_names_done(&l->names);
         augment_result_done(&l->result);
+        free(l->record);
         free(l);
         return NULL;
 }
@@ -454,12 +587,33 @@ bool augment_lookup_is_hit(const AugmentLookup *l)
         return l->hit;
 }
 
-AugmentSourceKind augment_lookup_kind(const AugmentLookup *l)
-{
-        return l->kind;
-}
-
 const AugmentResult *augment_lookup_result(const AugmentLookup *l)
 {
         return &l->result;
+}
+
+static int replace(char **field, const char *value, TbError **err)
+{
+        char *copy = value ? strdup(value) : NULL;
+
+        if (value && !copy)
+                return tb_error_oom(err);
+        free(*field);
+        *field = copy;
+        return 0;
+}
+
+int augment_lookup_resolve(const AugmentLookup *l, AugmentRequest *request, TbError **err)
+{
+        const AugmentResult *found = &l->result;
+        int r;
+
+        if ((r = replace(&request->project, found->project, err)) < 0 ||
+                (r = replace(&request->notice, found->notice, err)) < 0)
+                return r;
+        request->resolved = found->source_digest;
+        request->kind = l->kind;
+        request->from = found->from;
+        request->private = found->private;
+        return 0;
 }

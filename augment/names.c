@@ -68,16 +68,14 @@ void augment_names_done(AugmentNames *n)
         *n = (AugmentNames){};
 }
 
-static int make_repository(
-        const AugmentRequest *request, const char *kind, const RegistryRef *ref, char **ret, TbError **err)
+static int make_repository(const AugmentRequest *request, const char *kind, const char *host,
+        const char *repository, char **ret, TbError **err)
 {
-        _cleanup_free_ char *host = augment_host_component(ref->host), *name = NULL;
+        _cleanup_free_ char *name = NULL;
 
-        if (!host)
-                return tb_error_oom(err);
-        name = tb_asprintf("%s%s%s%s/%s/%s", request->project ? "projects/" : "",
+        name = tb_asprintf("%s%s%s%s/%s%s%s", request->project ? "projects/" : "",
                 request->project ? request->project : "", request->project ? "/" : "", kind, host,
-                ref->repository);
+                host[0] ? "/" : "", repository);
         if (!name)
                 return tb_error_oom(err);
         if (strlen(name) > REPOSITORY_MAX)
@@ -88,14 +86,34 @@ static int make_repository(
         return 0;
 }
 
+/* What the command line has copied from elsewhere lies in mirror/<transport>/<user>/<name>, of everybody or of a project;
+ * the last three are its name. No host is called like a transport. */
+static const char *local_name(const char *repository)
+{
+        static const char *const transports[] = {
+                "oci/", "docker-archive/", "docker-daemon/", "dockerfile/", NULL};
+        const char *rest = tb_startswith(repository, "projects/");
+
+        if (rest)
+                repository = strchr(rest, '/') ? strchr(rest, '/') + 1 : rest;
+        rest = tb_startswith(repository, "mirror/");
+        for (const char *const *t = transports; rest && *t; t++)
+                if (tb_startswith(rest, *t))
+                        return rest;
+        return NULL;
+}
+
 int augment_names_make(
         const AugmentRequest *request, const RegistryRef *ref, AugmentNames *ret, TbError **err)
 {
         _cleanup_augment_names_ AugmentNames n = {};
-        const char *level = augment_level_to_string(request->level);
+        _cleanup_free_ char *host = augment_host_component(ref->host);
+        const char *local, *level = augment_level_to_string(request->level);
         bool plain_http;
         int r;
 
+        if (!host)
+                return tb_error_oom(err);
         r = augment_registry_parse(request->registry, &n.registry_host, &plain_http, err);
         if (r < 0)
                 return r;
@@ -105,7 +123,7 @@ int augment_names_make(
                 if (!n.mirror_repository)
                         return tb_error_oom(err);
         } else {
-                r = make_repository(request, "mirror", ref, &n.mirror_repository, err);
+                r = make_repository(request, "mirror", host, ref->repository, &n.mirror_repository, err);
                 if (r < 0)
                         return r;
         }
@@ -118,7 +136,9 @@ int augment_names_make(
                 if (!n.target_repository || (n.mirror_tag && !n.target_tag))
                         return tb_error_oom(err);
         } else {
-                r = make_repository(request, "augmented", ref, &n.target_repository, err);
+                local = n.base_is_local ? local_name(ref->repository) : NULL;
+                r = make_repository(request, "augmented", local ? "" : host, local ? local : ref->repository,
+                        &n.target_repository, err);
                 if (r < 0)
                         return r;
                 if (ref->tag && strlen(ref->tag) + 1 + strlen(level) <= TAG_MAX) {
@@ -212,9 +232,8 @@ int augment_registry_parse(const char *url, char **ret_host, bool *ret_plain_htt
         return 0;
 }
 
-int augment_client_setup(RegistryClient *client, const AugmentRequest *request, TbError **err)
+int augment_client_setup_anonymous(RegistryClient *client, const AugmentRequest *request, TbError **err)
 {
-        _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ char *host = NULL;
         bool plain_http;
         int r;
@@ -227,12 +246,28 @@ int augment_client_setup(RegistryClient *client, const AugmentRequest *request, 
                 if (r < 0)
                         return r;
         }
-        r = registry_client_set_certs_dir(client, NULL, err);
+        return registry_client_set_certs_dir(client, NULL, err);
+}
+
+int augment_client_setup(RegistryClient *client, const AugmentRequest *request, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+        int r;
+
+        r = augment_client_setup_anonymous(client, request, err);
         if (r < 0)
                 return r;
-        if (request->docker_config)
-                return registry_client_load_docker_config(client, request->docker_config, err);
-        /* Nobody named a file: one in a home that this process may not look into is as good as none. */
-        r = registry_client_load_docker_config(client, NULL, &e);
-        return r == -EACCES || r >= 0 ? 0 : tb_error_move(err, &e);
+        if (request->docker_config) {
+                r = registry_client_load_docker_config(client, request->docker_config, err);
+                if (r < 0)
+                        return r;
+        } else {
+                /* Nobody named a file: one in a home that this process may not look into is as good as none. */
+                r = registry_client_load_docker_config(client, NULL, &e);
+                if (r < 0 && r != -EACCES)
+                        return tb_error_move(err, &e);
+        }
+        return request->auth ? registry_client_add_docker_config(client, request->auth,
+                                       strlen(request->auth), "the request's credentials", err)
+                             : 0;
 }

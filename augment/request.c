@@ -37,6 +37,19 @@ static const char *const op_names[] = {
 };
 static_assert(ELEMENTSOF(op_names) == _AUGMENT_OP_MAX, "a name for each operation");
 
+static const char *const policy_names[] = {
+        [AUGMENT_POLICY_LATEST] = "latest",
+        [AUGMENT_POLICY_CACHED] = "cached",
+};
+static_assert(ELEMENTSOF(policy_names) == _AUGMENT_POLICY_MAX, "a name for each policy");
+
+static const char *const from_names[] = {
+        [AUGMENT_FROM_REGISTRY] = "registry",
+        [AUGMENT_FROM_CACHE] = "cache",
+        [AUGMENT_FROM_DIGEST] = "digest",
+};
+static_assert(ELEMENTSOF(from_names) == _AUGMENT_FROM_MAX, "a name for each");
+
 static const char *to_string(const char *const *names, size_t n, int value)
 {
         return value >= 0 && (size_t) value < n ? names[value] : "?";
@@ -98,8 +111,33 @@ AugmentSourceKind augment_source_kind(const char *media_type)
                                                                           : AUGMENT_SOURCE_IMAGE;
 }
 
+const char *augment_policy_to_string(AugmentPolicy policy)
+{
+        return to_string(policy_names, ELEMENTSOF(policy_names), policy);
+}
+
+AugmentPolicy augment_policy_from_string(const char *s)
+{
+        return from_string(policy_names, ELEMENTSOF(policy_names), s);
+}
+
+const char *augment_from_to_string(AugmentFrom from)
+{
+        return to_string(from_names, ELEMENTSOF(from_names), from);
+}
+
+AugmentFrom augment_from_from_string(const char *s)
+{
+        return from_string(from_names, ELEMENTSOF(from_names), s);
+}
+
 void augment_request_done(AugmentRequest *r)
 {
+        if (r->auth)
+                explicit_bzero(r->auth, strlen(r->auth));
+        free(r->auth);
+        free(r->private_project);
+        free(r->notice);
         free(r->image);
         free(r->platform);
         free(r->project);
@@ -182,9 +220,12 @@ int augment_request_check(AugmentRequest *r, TbError **err)
         if (r->level < 0 || r->level >= _AUGMENT_LEVEL_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "unknown level; use none, basic, core, buildenv or full");
+        if (r->policy < 0 || r->policy >= _AUGMENT_POLICY_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "unknown policy; use latest or cached");
         if ((k = registry_ref_parse(r->image, &ref, err)) < 0 ||
                 (k = augment_registry_parse(r->registry, &host, &plain_http, err)) < 0 ||
-                (r->project && (k = check_project(r->project, err)) < 0))
+                (r->project && (k = check_project(r->project, err)) < 0) ||
+                (r->private_project && (k = check_project(r->private_project, err)) < 0))
                 return k;
         return check_platform(r, err);
 }
@@ -205,6 +246,11 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                 {"docker_config", r->docker_config},
                 {"state_dir", r->state_dir},
                 {"resolved", tb_digest_is_set(&r->resolved) ? r->resolved.text : NULL},
+                {"policy", augment_policy_to_string(r->policy)},
+                {"auth", r->auth},
+                {"private_project", r->private_project},
+                {"from", augment_from_to_string(r->from)},
+                {"notice", r->notice},
                 {"kind", to_string(kind_names, ELEMENTSOF(kind_names), r->kind)},
         };
         _cleanup_json_ json_t *obj = json_object();
@@ -218,6 +264,8 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                         k = tb_json_set_string(obj, strings[i].key, strings[i].value, err);
         if (k >= 0)
                 k = tb_json_set_bool(obj, "update", r->update, err);
+        if (k >= 0)
+                k = tb_json_set_bool(obj, "private", r->private, err);
         if (k >= 0)
                 k = tb_json_set_bool(obj, "all_platforms", r->all_platforms, err);
         return k < 0 ? k : tb_json_dump(obj, false, ret, NULL, err);
@@ -258,12 +306,13 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
 {
         static const char *const known[] = {"version", "op", "image", "level", "builder", "platform",
                 "project", "registry", "payload_dir", "docker_config", "state_dir", "resolved", "kind",
-                "update", "all_platforms", NULL};
+                "update", "all_platforms", "policy", "auth", "private_project", "from", "notice", "private",
+                NULL};
         _cleanup_free_ char *resolved = NULL, *kind = NULL;
         uint64_t version = 0;
         const char *key;
         json_t *value;
-        int k, level = -EINVAL, builder = -EINVAL, op = -EINVAL;
+        int k, level = -EINVAL, builder = -EINVAL, op = -EINVAL, policy = 0, from = 0;
 
         json_object_foreach ((json_t *) obj, key, value)
                 if (!tb_strv_contains((char *const *) known, key)) {
@@ -292,8 +341,19 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
                 (k = take_string(obj, "resolved", &resolved, err)) < 0 ||
                 (k = take_string(obj, "kind", &kind, err)) < 0 ||
                 (k = tb_json_get_bool(obj, "all_platforms", &r->all_platforms, err)) < 0 ||
-                (k = tb_json_get_bool(obj, "update", &r->update, err)) < 0)
+                (k = take_string(obj, "auth", &r->auth, err)) < 0 ||
+                (k = take_string(obj, "private_project", &r->private_project, err)) < 0 ||
+                (k = take_string(obj, "notice", &r->notice, err)) < 0 ||
+                (k = tb_json_get_bool(obj, "private", &r->private, err)) < 0 ||
+                (k = tb_json_get_bool(obj, "update", &r->update, err)) < 0 ||
+                (json_object_get(obj, "policy") &&
+                        (k = take_enum(obj, "policy", policy_names, ELEMENTSOF(policy_names), &policy,
+                                 err)) < 0) ||
+                (json_object_get(obj, "from") &&
+                        (k = take_enum(obj, "from", from_names, ELEMENTSOF(from_names), &from, err)) < 0))
                 return k;
+        r->policy = policy;
+        r->from = from;
         if (kind) {
                 k = from_string(kind_names, ELEMENTSOF(kind_names), kind);
                 if (k < 0)

@@ -12,6 +12,8 @@
 void augment_result_done(AugmentResult *r)
 {
         free(r->source_name);
+        free(r->notice);
+        free(r->project);
         free(r->image);
         free(r->platform);
         free(r->key_tag);
@@ -86,6 +88,21 @@ static int set_bytes(json_t *obj, const AugmentBytes *b, TbError **err)
         return tb_json_set_u64(bytes, "resumed", b->resumed, err);
 }
 
+static int set_source(json_t *obj, const AugmentResult *r, TbError **err)
+{
+        json_t *source;
+        int k;
+
+        k = set_pair(obj, "source", "name", r->source_name, &r->source_digest, err);
+        if (k < 0)
+                return k;
+        source = json_object_get(obj, "source");
+        if (!json_is_object(source))
+                return 0;
+        k = tb_json_set_string(source, "from", augment_from_to_string(r->from), err);
+        return k < 0 ? k : tb_json_set_bool(source, "private", r->private, err);
+}
+
 int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
 {
         _cleanup_json_ json_t *obj = json_object();
@@ -93,8 +110,7 @@ int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
 
         if (!obj)
                 return tb_error_oom(err);
-        if ((k = set_pair(obj, "source", "name", r->source_name, &r->source_digest, err)) < 0 ||
-                (k = tb_json_set_string(obj, "image", r->image, err)) < 0 ||
+        if ((k = set_source(obj, r, err)) < 0 || (k = tb_json_set_string(obj, "image", r->image, err)) < 0 ||
                 (k = tb_json_set_string(obj, "digest", digest_or_null(&r->digest), err)) < 0 ||
                 (k = tb_json_set_string(obj, "level", augment_level_to_string(r->level), err)) < 0 ||
                 (k = tb_json_set_string(obj, "builder", augment_builder_to_string(r->builder), err)) < 0 ||
@@ -108,6 +124,9 @@ int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
                 (k = set_timings(obj, &r->timings, err)) < 0 || (k = set_bytes(obj, &r->bytes, err)) < 0)
                 return k;
         if (r->platforms && (k = tb_json_set_new(obj, "platforms", json_incref(r->platforms), err)) < 0)
+                return k;
+        if ((r->notice && (k = tb_json_set_string(obj, "notice", r->notice, err)) < 0) ||
+                (r->project && (k = tb_json_set_string(obj, "project", r->project, err)) < 0))
                 return k;
         if (r->facts && (k = tb_json_set_new(obj, "facts", json_incref(r->facts), err)) < 0)
                 return k;
@@ -147,6 +166,23 @@ static int take_pair(const json_t *obj, const char *key, const char *name_key, c
                 return r;
         r = take_string(pair, name_key, ret_name, err);
         return r < 0 ? r : take_digest(pair, "digest", ret_digest, err);
+}
+
+static int take_source(const json_t *obj, AugmentResult *r, TbError **err)
+{
+        const char *from = NULL;
+        json_t *source = NULL;
+        int k;
+
+        if ((k = take_pair(obj, "source", "name", &r->source_name, &r->source_digest, err)) < 0 ||
+                (k = tb_json_get_object(obj, "source", &source, err)) <= 0 ||
+                (k = tb_json_get_bool(source, "private", &r->private, err)) < 0 ||
+                (k = tb_json_get_string(source, "from", &from, err)) < 0)
+                return k;
+        r->from = from ? augment_from_from_string(from) : AUGMENT_FROM_REGISTRY;
+        if (r->from < 0)
+                return tb_error_set(err, TB_ERROR_BUG, -EBADMSG, "source.from is not a known word");
+        return 0;
 }
 
 static int take_timings(const json_t *obj, AugmentTimings *t, TbError **err)
@@ -242,8 +278,9 @@ int augment_result_from_json(const json_t *j, AugmentResult *ret, TbError **err)
         json_t *facts = NULL;
         int k;
 
-        if ((k = take_words(j, &r, err)) < 0 ||
-                (k = take_pair(j, "source", "name", &r.source_name, &r.source_digest, err)) < 0 ||
+        if ((k = take_words(j, &r, err)) < 0 || (k = take_source(j, &r, err)) < 0 ||
+                (k = take_string(j, "notice", &r.notice, err)) < 0 ||
+                (k = take_string(j, "project", &r.project, err)) < 0 ||
                 (k = take_string(j, "image", &r.image, err)) < 0 ||
                 (k = take_digest(j, "digest", &r.digest, err)) < 0 ||
                 (k = tb_json_get_bool(j, "as_is", &r.as_is, err)) < 0 ||

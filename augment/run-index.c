@@ -176,7 +176,8 @@ static int mirror_index(Run *run, NativeIndexEntry *entries, TbError **err)
                 (r = registry_put_manifest(run->client, ref, media_type, text, size, &digest, err)) < 0)
                 return r;
         run->result.bytes.uploaded += size;
-        return run_follow_tag(run, media_type, text, size, &digest, err);
+        r = run_follow_tag(run, media_type, text, size, &digest, err);
+        return r >= 0 && run->names.mirror_tag ? run_note(run, err) : r;
 }
 
 /* name, value, ...: what the images say about themselves in labels, said of all of them. */

@@ -49,8 +49,10 @@ int run_index_read(Run *run, TbError **err) _warn_unused_;
 int run_index(Run *run, TbError **err) _warn_unused_;
 /* "d-...": what the mirror keeps of the source for a platform, or an index ("index linux/amd64,linux/arm64"). */
 int run_mirror_ref(const Run *run, const char *platform, RegistryRef **ret, TbError **err) _warn_unused_;
-/* The mirror's moving tag follows the source's. */
+/* The mirror's moving tag follows the source's. 1 = it was something else. */
 int run_follow_tag(const Run *run, const char *media_type, const char *manifest, size_t size,
         const TbDigest *digest, TbError **err) _warn_unused_;
+/* Beside the mirror: what the tag is now (augment/record.h). */
+int run_note(const Run *run, TbError **err) _warn_unused_;
 /* Frees what belongs to one platform. */
 void run_platform_done(Run *run);

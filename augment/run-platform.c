@@ -5,6 +5,7 @@
 
 #include "augment/build-native.h"
 #include "augment/dockerfile.h"
+#include "augment/record.h"
 #include "augment/run-internal.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -232,9 +233,23 @@ int run_follow_tag(const Run *run, const char *media_type, const char *manifest,
         if (r < 0)
                 return r;
         r = registry_resolve(run->client, moving, &d, err);
-        if (r < 0 || (r > 0 && tb_digest_equal(&d.digest, digest)))
+        if (r < 0)
                 return r;
-        return registry_put_manifest(run->client, moving, media_type, manifest, size, NULL, err);
+        if (r > 0 && tb_digest_equal(&d.digest, digest))
+                return 0;
+        r = registry_put_manifest(run->client, moving, media_type, manifest, size, NULL, err);
+        return r < 0 ? r : 1;
+}
+
+int run_note(const Run *run, TbError **err)
+{
+        const BaseRecord record = {
+                .digest = run->result.source_digest,
+                .kind = run->kind,
+                .private = run->request->private,
+        };
+
+        return base_record_store(run->client, &run->names, run->source, &record, err);
 }
 
 static int copy_base(Run *run, TbError **err)
@@ -271,10 +286,14 @@ static int mirror(Run *run, TbError **err)
         int r;
 
         if (!run->names.base_is_local) {
-                if (!run->mirrored && (r = copy_base(run, err)) < 0)
+                bool copied = !run->mirrored;
+
+                if (copied && (r = copy_base(run, err)) < 0)
                         return r;
                 r = run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
                         run->base->data, run->base->size, &run->base->digest, err);
+                if (r >= 0 && (r > 0 || copied) && run->names.mirror_tag)
+                        r = run_note(run, err);
                 if (r < 0)
                         return r;
         }

@@ -55,6 +55,11 @@ static int run_prepare(Run *run, TbError **err)
         }
         run->result.level = request->level;
         run->result.builder = request->builder;
+        run->result.from = request->from;
+        run->result.private = request->private;
+        if ((request->notice && !(run->result.notice = strdup(request->notice))) ||
+                (request->project && !(run->result.project = strdup(request->project))))
+                return tb_error_oom(err);
         run->result.source_name = registry_ref_to_string(run->source);
         run->result.platform = strdup(request->platform);
         return run->result.source_name && run->result.platform ? 0 : tb_error_oom(err);

@@ -536,6 +536,7 @@ void tb_engine_connect_cancel(TbEngine *e)
 }
 
 typedef struct Perform {
+        const TbEngineCall *call;
         bool done;
         unsigned status;
         json_t *body;
@@ -551,6 +552,28 @@ static void on_perform_done(
         p->status = status;
         p->err = tb_error_copy(err);
         p->body = body ? json_incref((json_t *) body) : NULL;
+}
+
+/* `userdata` is the caller's for these. */
+static int on_perform_line(TbEngineRequest *r, const json_t *line, void *userdata, TbError **err)
+{
+        const Perform *p = userdata;
+
+        return p->call->line(r, line, p->call->userdata, err);
+}
+
+static ssize_t on_perform_data(TbEngineRequest *r, const void *data, size_t size, void *userdata)
+{
+        const Perform *p = userdata;
+
+        return p->call->data(r, data, size, p->call->userdata);
+}
+
+static ssize_t on_perform_read(TbEngineRequest *r, void *buf, size_t size, void *userdata)
+{
+        const Perform *p = userdata;
+
+        return p->call->read(r, buf, size, p->call->userdata);
 }
 
 static void on_perform_connected(TbEngine *e, const TbError *err, void *userdata)
@@ -591,11 +614,12 @@ int tb_engine_perform(
                 }
                 p = (Perform){};
         }
-        if (call->data || call->line || call->read)
-                return tb_error_set(err, TB_ERROR_BUG, -EINVAL,
-                        "a streamed exchange with the Docker engine cannot be waited for: %s", call->path);
         own.done = on_perform_done;
         own.userdata = &p;
+        own.line = call->line ? on_perform_line : NULL;
+        own.data = call->data ? on_perform_data : NULL;
+        own.read = call->read ? on_perform_read : NULL;
+        p.call = call;
         r = tb_engine_call(e, &own, &request, err);
         if (r < 0)
                 return r;

@@ -121,7 +121,7 @@ unsigned tb_engine_request_status(const TbEngineRequest *r); /* 0 = no answer ye
 const char *tb_engine_request_header(const TbEngineRequest *r, const char *name);
 
 /* For programs that do one thing (CLI, tests), never for the daemon: runs the loop until the exchange is
- * over. Connects first when needed. *ret_body (may be NULL) is the caller's, NULL when the answer has none.
+ * over. Connects first when needed. Streams are for callbacks that block, not for TB_HTTP_PAUSE. *ret_body (may be NULL) is the caller's, NULL when the answer has none.
  */
 int tb_engine_perform(TbEngine *e, const TbEngineCall *call, unsigned *ret_status, json_t **ret_body,
         TbError **err) _warn_unused_;

@@ -289,6 +289,14 @@ int registry_client_set_token(RegistryClient *c, const char *host, const char *i
  * helpers (docker-credential-NAME) run when a registry asks for credentials, never before; see
  * registry_client_set_helper_path(). */
 int registry_client_load_docker_config(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
+/* The same from memory; `what` names it in messages. */
+int registry_client_add_docker_config(
+        RegistryClient *c, const char *data, size_t size, const char *what, TbError **err) _warn_unused_;
+/* What the loaded files have for one host, as a config.json with that entry alone: for a process that acts in the caller's
+ * name. The helper that a file names is asked now. 1 = *ret is the caller's, and a secret (overwrite it before it is
+ * freed); 0 = there is nothing. */
+int registry_client_export_credentials(RegistryClient *c, const char *host, char **ret, TbError **err)
+        _warn_unused_;
 /* Directories, separated by ":", where docker-credential-* programs are looked for; NULL = the absolute ones of $PATH, ""
  * = nowhere (helpers are not run). A program that others than root and we ourselves could have written is not run. */
 int registry_client_set_helper_path(RegistryClient *c, const char *path, TbError **err) _warn_unused_;

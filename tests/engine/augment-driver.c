@@ -43,7 +43,6 @@ typedef struct Driver {
         bool done, hit;
         TbError *error;
         AugmentResult result;
-        AugmentSourceKind kind;
 } Driver;
 
 static int run_until_done(Driver *d)
@@ -72,22 +71,21 @@ static void on_lookup(AugmentLookup *l, const TbError *err, void *userdata)
         d->done = true;
         d->error = tb_error_copy(err);
         d->hit = !err && augment_lookup_is_hit(l);
-        d->kind = augment_lookup_kind(l);
         if (!err)
                 (void) copy_result(augment_lookup_result(l), &d->result, &d->error);
 }
 
-static int lookup(Driver *d, const AugmentRequest *request, TbError **err)
+static int lookup(Driver *d, AugmentRequest *request, TbError **err)
 {
         _cleanup_(augment_lookup_freep) AugmentLookup *l = NULL;
         int r;
 
         d->done = false;
-        r = augment_lookup_start(d->registry, request, on_lookup, d, &l, err);
+        r = augment_lookup_start(d->registry, NULL, request, on_lookup, d, &l, err);
         if (r < 0)
                 return r;
         (void) run_until_done(d);
-        return d->error ? tb_error_move(err, &d->error) : 0;
+        return d->error ? tb_error_move(err, &d->error) : augment_lookup_resolve(l, request, err);
 }
 
 static int on_worker_line(const json_t *line, void *userdata, TbError **err)
@@ -232,8 +230,6 @@ static int work(Driver *d, const char *cmd, AugmentRequest *request, const json_
                 r = lookup(d, request, err);
                 if (r < 0 || d->hit || tb_streq(cmd, "lookup"))
                         return r;
-                request->resolved = d->result.source_digest;
-                request->kind = d->kind;
         }
         if (tb_streq(cmd, "augment"))
                 return worker(d, request, AUGMENT_OP_AUGMENT, err);
