@@ -14,7 +14,7 @@ typedef struct FwCounters {
 
 /* One rule as read back. */
 typedef struct FwRuleCount {
-        FwRule rule; /* .origin is not known to the kernel: filled in by comparing with what is declared, else USER */
+        FwRule rule;
         uint64_t packets, bytes;
 } FwRuleCount;
 
@@ -24,8 +24,13 @@ typedef struct FwReadback {
         bool intact;   /* ... and all of it is as declared */
         FwStyle style; /* the declared one when intact, else _FW_STYLE_INVALID */
         FwCounters counters;
+        /* The declared lists with what they counted, where they are as declared. What the node sends to its host may be
+         * counted in FW_OUT when both lists say the same. */
         FwRuleCount *rules[_FW_DIRECTION_MAX];
         size_t n_rules[_FW_DIRECTION_MAX];
+        /* Of lists that are not: what can be read of what is there instead. */
+        FwRuleCount *found[_FW_DIRECTION_MAX];
+        size_t n_found[_FW_DIRECTION_MAX];
 } FwReadback;
 void fw_readback_done(FwReadback *r);
 
@@ -49,6 +54,3 @@ typedef struct FwBackend {
 } FwBackend;
 
 extern const FwBackend fw_iptables;
-
-/* Is there a chain of this node? Reads a snapshot, no lock. */
-int fw_iptables_present(const char *id, bool *ret, TbError **err) _warn_unused_;

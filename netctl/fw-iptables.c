@@ -3,17 +3,20 @@
 /*
  * Firewall through the legacy tables, in process, by libiptc.
  *
- * iptc_init() takes a snapshot of the whole table, iptc_commit() writes all of it back with the counters that have grown
- * meanwhile. Two such programs would undo each other, so everybody takes /run/xtables.lock (flock) from before the
- * snapshot until after the commit; iptables(8) does too. In addition the kernel refuses a commit with EAGAIN when the
- * number of entries changed since the snapshot: then everything is done again, at most FW_COMMIT_TRIES times.
+ * init() takes a snapshot of one whole table, commit() writes all of it back with the counters that have grown meanwhile.
+ * Two such programs would undo each other, so everybody takes /run/xtables.lock (flock) from before the snapshot until
+ * after the commit; iptables(8) does too. In addition the kernel refuses a commit with EAGAIN when the number of entries
+ * changed since the snapshot: then everything is done again, at most FW_COMMIT_TRIES times.
  *
- * The lock is asked for without waiting first. When somebody holds it, the table is compared without it: reading is safe,
+ * The lock is asked for without waiting first. When somebody holds it, the tables are compared without it: reading is safe,
  * and an unchanged host must not wait. Only a needed change waits for the lock, FW_LOCK_TIMEOUT_MS at most.
  *
- * Nothing is written unless something differs. Rules are compared in the kernel's binary form. A node's chains are
- * replaced when they differ; its dispatch rules are recognised by their targets, so that neither comments nor memory of
- * ours are needed. When the last node goes, our base chains and the jumps to them go as well.
+ * Nothing is written unless something differs. Chains are compared rule by rule in the kernel's binary form and replaced
+ * when they differ. Nodes that a call says nothing about are known by what leads to their chains: the leaves of the
+ * dispatch trees (fw-tree.h) are read from the snapshot, and the trees are made anew of those and the given nodes', so
+ * neither comments nor memory of ours are needed. When the last node goes, everything of ours goes.
+ *
+ * Tables in this order: filter of IPv6 and IPv4, then nat. What is new is filtered before anybody is sent there.
  */
 
 #include <fcntl.h>
@@ -22,48 +25,86 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "common/strv.h"
-#include "netctl/fw-rules.h"
+#include "netctl/fw-iptables.h"
+#include "netctl/fw-tree.h"
 #include "netctl/xtables-lock.h"
 
-#define TABLE "filter"
-#define BRIDGE_NF "/proc/sys/net/bridge/bridge-nf-call-iptables"
+#define NAMES_MAX 4096
 
-/* One call's view: nodes sorted by short id, what they should have, and the snapshot. */
+static const char *const table_names[] = {[XT_FILTER] = "filter", [XT_NAT] = "nat"};
+
+static const struct {
+        const XtFamily *family;
+        XtTable table;
+} tables[FW_TABLES_MAX] = {{&xt_ipv6, XT_FILTER}, {&xt_ipv4, XT_FILTER}, {&xt_ipv4, XT_NAT}};
+
+static const struct {
+        XtTable table;
+        const char *builtin, *chain;
+} jumps[] = {
+        {XT_FILTER, "FORWARD", FW_CHAIN_FORWARD},
+        {XT_FILTER, "INPUT", FW_CHAIN_INPUT},
+        {XT_NAT, "PREROUTING", FW_CHAIN_PREROUTING},
+        {XT_NAT, "OUTPUT", FW_CHAIN_OUTPUT},
+        {XT_NAT, "POSTROUTING", FW_CHAIN_POSTROUTING},
+};
+
+/* A node of the call, found by its short id. */
 typedef struct Target {
         char id[FW_ID_LENGTH + 1];
         size_t index; /* in the caller's array */
-        bool remove;
-        NodeRules rules;
-        size_t forward_seen, input_seen; /* dispatch rules met in the walk */
-        bool forward_dirty, input_dirty;
+        size_t ways;  /* leaves that it shall have */
+        size_t seen;  /* ... and has already */
 } Target;
 
+/* What one table is to be, and its snapshot. */
 typedef struct Session {
+        const XtFamily *family;
+        XtTable table;
+        const FwSite *site;
         struct xtc_handle *handle;
-        Target *targets;
+        Chains node_chains; /* of the given nodes */
+        Leaves leaves;      /* of the given nodes, sorted */
+        Target *targets;    /* sorted */
         size_t n;
         bool sweep;
         char *const *keep;
+        bool anybody; /* nodes are left; nat is told by filter, which every node is in */
         bool dirty;
         bool *changed; /* per caller's node */
         unsigned long removed;
 } Session;
 
-static int iptc_error(TbError **err, const char *what)
+static void session_done(Session *s)
+{
+        chains_done(&s->node_chains);
+        leaves_done(&s->leaves);
+        free(s->targets);
+        free(s->changed);
+}
+
+int fw_iptables_error(const XtFamily *f, XtTable table, const char *what, TbError **err)
 {
         int code = errno ? errno : EPROTO;
+        const char *program = f->family == AF_INET6 ? "ip6tables" : "iptables";
 
         if (code == ENOENT || code == ENOPROTOOPT)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -code,
-                        "%s: this kernel has no legacy iptables " TABLE
-                        " table or a match that we use (modules "
-                        "iptable_filter, xt_physdev, xt_conntrack); see 'tbnode doctor'",
-                        what);
+                        "%s: this kernel has no legacy %s %s table or a match that we use (modules "
+                        "iptable_%s, xt_physdev, xt_conntrack, xt_mac, xt_mark); see 'tbnode doctor'",
+                        what, program, table_names[table], table_names[table]);
         if (code == EPERM)
                 return tb_error_set(
                         err, TB_ERROR_ENVIRONMENT, -code, "%s: not permitted; run as root", what);
-        return tb_error_set(err, TB_ERROR_SYSTEM, -code, "%s: %s", what, iptc_strerror(code));
+        return tb_error_set(err, TB_ERROR_SYSTEM, -code, "%s (%s, %s): %s", what, program,
+                table_names[table], f->strerror(code));
+}
+
+static int failed(const Session *s, const char *what, TbError **err)
+{
+        return fw_iptables_error(s->family, s->table, what, err);
 }
 
 static int compare_target(const void *a, const void *b)
@@ -83,67 +124,137 @@ static Target *find_target(const Session *s, const char *id)
 
 static bool is_kept(const Session *s, const char *short_id)
 {
+        if (!s->sweep)
+                return true;
         for (char *const *k = s->keep; k && *k; k++)
                 if (strncmp(*k, short_id, FW_ID_LENGTH) == 0)
                         return true;
         return false;
 }
 
-static bool chain_equal(Session *s, const char *chain, const Rules *want)
+/* ---- Looking at the snapshot ------------------------------------------------------------------------------------- */
+
+/* Leaves of nodes that are not ours to decide about in this call, and how many of the given ones' are there. */
+static int collect_leaves(Session *s, Leaves *kept, TbError **err)
 {
-        size_t i = 0;
+        for (const char *c = s->family->first_chain(s->handle); c; c = s->family->next_chain(s->handle)) {
+                TreeKind kind;
+                if (!tree_chain_kind(c, &kind))
+                        continue;
+                for (const void *e = s->family->first_rule(c, s->handle); e;
+                        e = s->family->next_rule(e, s->handle)) {
+                        const char *target = s->family->get_target(e, s->handle);
+                        char id[FW_ID_LENGTH + 1];
+                        Leaf leaf;
 
-        for (const struct ipt_entry *e = iptc_first_rule(chain, s->handle); e;
-                e = iptc_next_rule(e, s->handle), i++)
-                if (i >= want->n || !rule_equal(want->v + i, e, iptc_get_target(e, s->handle)))
-                        return false;
-        return i == want->n;
-}
-
-static int append_rules(Session *s, const char *chain, const Rules *rules, TbError **err)
-{
-        xt_chainlabel label = {};
-
-        (void) snprintf(label, sizeof(label), "%s", chain);
-        for (size_t i = 0; i < rules->n; i++)
-                if (!iptc_append_entry(label, (const struct ipt_entry *) rules->v[i].data, s->handle))
-                        return iptc_error(err, "cannot add a firewall rule");
+                        if (!fw_chain_id(target, id) || !s->family->is_chain(target, s->handle))
+                                continue;
+                        tree_leaf_decode(kind, s->family, e, &leaf);
+                        (void) snprintf(leaf.target, sizeof(leaf.target), "%s", target);
+                        Target *t = find_target(s, id);
+                        if (t) {
+                                t->seen += leaves_have(&s->leaves, &leaf) ? 1 : s->leaves.n + 1;
+                                continue;
+                        }
+                        int r = is_kept(s, id) ? leaves_add(kept, &leaf, err) : 0;
+                        if (r < 0)
+                                return r;
+                }
+        }
         return 0;
 }
 
-/* Creates the chain when it is missing and makes its content as wanted. */
-static int ensure_chain(Session *s, const char *chain, const Rules *want, bool *changed, TbError **err)
+/* What the table shall have in chains that all nodes share. The given nodes' ways come first: of two for one veth they win,
+ * because veth names are used again. */
+static int plan_common(Session *s, Chains *ret, TbError **err)
 {
-        xt_chainlabel label = {};
+        _cleanup_leaves_ Leaves all = {}, kept = {};
+        int r = 0;
 
-        (void) snprintf(label, sizeof(label), "%s", chain);
-        if (!iptc_is_chain(chain, s->handle)) {
-                if (!iptc_create_chain(label, s->handle))
-                        return iptc_error(err, "cannot create a firewall chain");
-        } else if (!want || chain_equal(s, chain, want))
-                return 0;
-        else if (!iptc_flush_entries(label, s->handle))
-                return iptc_error(err, "cannot empty a firewall chain");
-        *changed = s->dirty = true;
-        return want ? append_rules(s, chain, want, err) : 0;
+        for (size_t i = 0; i < s->n; i++)
+                s->targets[i].seen = 0;
+        r = collect_leaves(s, &kept, err);
+        for (size_t i = 0; i < s->leaves.n && r >= 0; i++)
+                r = leaves_add(&all, s->leaves.v + i, err);
+        for (size_t i = 0; i < kept.n && r >= 0; i++)
+                r = leaves_add(&all, kept.v + i, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < s->n; i++)
+                if (s->targets[i].seen != s->targets[i].ways)
+                        s->changed[s->targets[i].index] = true;
+        s->anybody |= all.n > 0;
+        r = common_compile(s->family, s->table, s->anybody ? s->site : NULL, &all, ret, err);
+        return r < 0 ? r : chains_check(ret, err);
+}
+
+static bool chain_equal(Session *s, const Chain *want)
+{
+        size_t i = 0;
+
+        for (const void *e = s->family->first_rule(want->name, s->handle); e;
+                e = s->family->next_rule(e, s->handle), i++)
+                if (i >= want->rules.n ||
+                        !rule_equal(s->family, want->rules.v + i, e, s->family->get_target(e, s->handle)))
+                        return false;
+        return i == want->rules.n;
+}
+
+/* ---- Changing it ------------------------------------------------------------------------------------------------- */
+
+static void note_change(Session *s, const char *chain)
+{
+        char id[FW_ID_LENGTH + 1];
+        const Target *t = fw_chain_id(chain, id) ? find_target(s, id) : NULL;
+
+        s->dirty = true;
+        if (t)
+                s->changed[t->index] = true;
+}
+
+static int create_missing(Session *s, const Chains *want, TbError **err)
+{
+        for (size_t i = 0; i < want->n; i++) {
+                if (s->family->is_chain(want->v[i].name, s->handle))
+                        continue;
+                if (!s->family->create_chain(want->v[i].name, s->handle))
+                        return failed(s, "cannot create a firewall chain", err);
+                note_change(s, want->v[i].name);
+        }
+        return 0;
+}
+
+/* All chains are there, so rules may point to any of them. */
+static int fill(Session *s, const Chains *want, TbError **err)
+{
+        for (size_t i = 0; i < want->n; i++) {
+                const Chain *c = want->v + i;
+                if (chain_equal(s, c))
+                        continue;
+                if (!s->family->flush_chain(c->name, s->handle))
+                        return failed(s, "cannot empty a firewall chain", err);
+                for (size_t k = 0; k < c->rules.n; k++)
+                        if (!s->family->append(c->name, c->rules.v[k].data, s->handle))
+                                return failed(s, "cannot add a firewall rule", err);
+                note_change(s, c->name);
+        }
+        return 0;
 }
 
 /* The jump from a built-in chain to ours: its first rule, and only once. */
 static int ensure_jump(Session *s, const char *builtin, const char *chain, bool wanted, TbError **err)
 {
-        xt_chainlabel label = {};
         unsigned position = 0;
         bool first = false;
 
-        (void) snprintf(label, sizeof(label), "%s", builtin);
-        for (const struct ipt_entry *e = iptc_first_rule(builtin, s->handle); e; position++) {
-                const struct ipt_entry *next = iptc_next_rule(e, s->handle);
-                bool ours = tb_streq(iptc_get_target(e, s->handle), chain);
+        for (const void *e = s->family->first_rule(builtin, s->handle); e; position++) {
+                const void *next = s->family->next_rule(e, s->handle);
+                bool ours = tb_streq(s->family->get_target(e, s->handle), chain);
                 if (ours && wanted && position == 0)
                         first = true;
                 else if (ours) {
-                        if (!iptc_delete_num_entry(label, position, s->handle))
-                                return iptc_error(err, "cannot remove a firewall rule");
+                        if (!s->family->delete_num(builtin, position, s->handle))
+                                return failed(s, "cannot remove a firewall rule", err);
                         position--;
                         s->dirty = true;
                 }
@@ -152,176 +263,83 @@ static int ensure_jump(Session *s, const char *builtin, const char *chain, bool 
         if (!wanted || first)
                 return 0;
         Rules jump = {};
-        rules_add_jump(&jump, chain);
+        Draft d;
+        draft_begin(&d, s->family);
+        draft_end(&d, chain, &jump);
         int r = jump.error < 0 ? tb_error_oom(err)
-                : iptc_insert_entry(label, (const struct ipt_entry *) jump.v[0].data, 0, s->handle)
+                : s->family->insert(builtin, jump.v[0].data, 0, s->handle)
                 ? 0
-                : iptc_error(err, "cannot add a firewall rule");
+                : failed(s, "cannot add a firewall rule", err);
         rules_done(&jump);
         s->dirty = true;
         return r;
 }
 
-/* One dispatch chain: checks every rule against its node's, removes what is stale (of dirty, removed, swept nodes), then
- * appends what is missing. */
-static int sync_dispatch(Session *s, const char *chain, bool forward, TbError **err)
+static bool is_doomed(Session *s, const char *chain, const Chains *common)
 {
-        xt_chainlabel label = {};
-        unsigned count = 0;
+        char id[FW_ID_LENGTH + 1];
 
-        if (!iptc_is_chain(chain, s->handle))
-                return 0;
-        (void) snprintf(label, sizeof(label), "%s", chain);
-        for (size_t i = 0; i < s->n; i++)
-                *(forward ? &s->targets[i].forward_seen : &s->targets[i].input_seen) = 0;
-
-        for (const struct ipt_entry *e = iptc_first_rule(chain, s->handle); e;
-                e = iptc_next_rule(e, s->handle), count++) {
-                char id[FW_ID_LENGTH + 1];
-                const char *target = iptc_get_target(e, s->handle);
-                Target *t = fw_chain_id(target, id) ? find_target(s, id) : NULL;
-                if (!t)
-                        continue;
-                const Rules *want = forward ? &t->rules.forward : &t->rules.input;
-                size_t *seen = forward ? &t->forward_seen : &t->input_seen;
-                if (*seen >= want->n || !rule_equal(want->v + *seen, e, target))
-                        *(forward ? &t->forward_dirty : &t->input_dirty) = true;
-                (*seen)++;
-        }
-        for (size_t i = 0; i < s->n; i++) {
-                Target *t = s->targets + i;
-                if ((forward ? t->forward_seen : t->input_seen) !=
-                        (forward ? t->rules.forward.n : t->rules.input.n))
-                        *(forward ? &t->forward_dirty : &t->input_dirty) = true;
-        }
-
-        /* Which rules go; then from the last to the first, so that numbers stay right. */
-        _cleanup_free_ bool *drop = calloc(count + 1, sizeof(bool));
-        if (!drop)
-                return tb_error_oom(err);
-        unsigned k = 0;
-        for (const struct ipt_entry *e = iptc_first_rule(chain, s->handle); e;
-                e = iptc_next_rule(e, s->handle), k++) {
-                char id[FW_ID_LENGTH + 1];
-                if (!fw_chain_id(iptc_get_target(e, s->handle), id))
-                        continue;
-                const Target *t = find_target(s, id);
-                drop[k] = t ? (forward ? t->forward_dirty : t->input_dirty) : s->sweep && !is_kept(s, id);
-        }
-        while (k-- > 0)
-                if (drop[k]) {
-                        if (!iptc_delete_num_entry(label, k, s->handle))
-                                return iptc_error(err, "cannot remove a firewall rule");
-                        s->dirty = true;
-                }
-        for (size_t i = 0; i < s->n; i++) {
-                Target *t = s->targets + i;
-                if (!(forward ? t->forward_dirty : t->input_dirty))
-                        continue;
-                int r = append_rules(s, chain, forward ? &t->rules.forward : &t->rules.input, err);
-                if (r < 0)
-                        return r;
-                s->dirty = s->changed[t->index] = true;
-        }
-        return 0;
+        if (fw_chain_is_common(chain))
+                return !chains_find(common, chain);
+        if (!fw_chain_id(chain, id))
+                return false;
+        return find_target(s, id) ? !chains_find(&s->node_chains, chain) : !is_kept(s, id);
 }
 
-static int delete_chain(Session *s, const char *chain, TbError **err)
-{
-        xt_chainlabel label = {};
-
-        (void) snprintf(label, sizeof(label), "%s", chain);
-        if (!iptc_flush_entries(label, s->handle) || !iptc_delete_chain(label, s->handle))
-                return iptc_error(err, "cannot remove a firewall chain");
-        s->dirty = true;
-        return 0;
-}
-
-/* Chains that shall not be (any more). Names first: deleting while iterating upsets libiptc. */
-static int remove_chains(Session *s, TbError **err)
+/* Chains that shall not be (any more). Names first: deleting while iterating upsets libiptc. All are emptied before the first
+ * one is deleted: they point to each other. */
+static int remove_chains(Session *s, const Chains *common, TbError **err)
 {
         _cleanup_strv_ char **doomed = NULL;
-        bool others = false;
+        char last[FW_ID_LENGTH + 1] = "";
 
-        for (const char *c = iptc_first_chain(s->handle); c; c = iptc_next_chain(s->handle)) {
+        for (const char *c = s->family->first_chain(s->handle); c; c = s->family->next_chain(s->handle)) {
                 char id[FW_ID_LENGTH + 1];
-                if (!fw_chain_id(c, id))
+                if (!is_doomed(s, c, common))
                         continue;
-                const Target *t = find_target(s, id);
-                bool gone = t ? (tb_streq(c, t->rules.in_chain) ? !t->rules.has_in : !t->rules.has_out)
-                              : s->sweep && !is_kept(s, id);
-                if (!gone) {
-                        others = true;
-                        continue;
+                if (fw_chain_id(c, id) && !find_target(s, id) && !tb_streq(id, last)) {
+                        s->removed++; /* nodes; their chains are neighbours, for chains are sorted */
+                        (void) snprintf(last, sizeof(last), "%s", id);
                 }
-                if (t)
-                        s->changed[t->index] = true;
-                else
-                        s->removed++;
                 int r = tb_strv_append(&doomed, c, err);
                 if (r < 0)
                         return r;
         }
         for (char **c = doomed; c && *c; c++) {
-                int r = delete_chain(s, *c, err);
-                if (r < 0)
-                        return r;
+                note_change(s, *c);
+                if (!s->family->flush_chain(*c, s->handle))
+                        return failed(s, "cannot empty a firewall chain", err);
         }
-        if (others)
-                return 0;
-        static const char *const base[][2] = {{"FORWARD", FW_CHAIN_FORWARD}, {"INPUT", FW_CHAIN_INPUT}};
-        for (size_t i = 0; i < ELEMENTSOF(base); i++) {
-                if (!iptc_is_chain(base[i][1], s->handle))
-                        continue;
-                int r = ensure_jump(s, base[i][0], base[i][1], false, err);
-                if (r < 0)
-                        return r;
-                r = delete_chain(s, base[i][1], err);
-                if (r < 0)
-                        return r;
-        }
+        for (char **c = doomed; c && *c; c++)
+                if (!s->family->delete_chain(*c, s->handle))
+                        return failed(s, "cannot remove a firewall chain", err);
         return 0;
 }
 
-static int session_plan(Session *s, TbError **err)
+static int session_plan(Session *s, size_t n_nodes, TbError **err)
 {
-        bool wanted = false, ignored = false;
+        _cleanup_chains_ Chains common = {};
 
         s->dirty = false;
         s->removed = 0;
-        for (size_t i = 0; i < s->n; i++) {
-                Target *t = s->targets + i;
-                t->forward_dirty = t->input_dirty = false;
-                s->changed[t->index] = false;
-                wanted |= !t->remove;
-        }
-        if (wanted) {
-                int r = ensure_chain(s, FW_CHAIN_FORWARD, NULL, &ignored, err);
-                if (r >= 0)
-                        r = ensure_chain(s, FW_CHAIN_INPUT, NULL, &ignored, err);
-                if (r < 0)
-                        return r;
-        }
-        for (size_t i = 0; i < s->n; i++) {
-                Target *t = s->targets + i;
-                int r = 0;
-                if (t->rules.has_out)
-                        r = ensure_chain(s, t->rules.out_chain, &t->rules.out, s->changed + t->index, err);
-                if (r >= 0 && t->rules.has_in)
-                        r = ensure_chain(s, t->rules.in_chain, &t->rules.in, s->changed + t->index, err);
-                if (r < 0)
-                        return r;
-        }
-        int r = sync_dispatch(s, FW_CHAIN_FORWARD, true, err);
+        for (size_t i = 0; i < n_nodes; i++)
+                s->changed[i] = false;
+        int r = plan_common(s, &common, err);
+        if (r < 0)
+                return r;
+        chains_sort(&common);
+        r = create_missing(s, &s->node_chains, err);
         if (r >= 0)
-                r = sync_dispatch(s, FW_CHAIN_INPUT, false, err);
-        if (r >= 0 && wanted)
-                r = ensure_jump(s, "FORWARD", FW_CHAIN_FORWARD, true, err);
-        if (r >= 0 && wanted)
-                r = ensure_jump(s, "INPUT", FW_CHAIN_INPUT, true, err);
+                r = create_missing(s, &common, err);
         if (r >= 0)
-                r = remove_chains(s, err);
-        return r;
+                r = fill(s, &s->node_chains, err);
+        if (r >= 0)
+                r = fill(s, &common, err);
+        for (size_t i = 0; i < ELEMENTSOF(jumps) && r >= 0; i++)
+                if (jumps[i].table == s->table && s->family->is_chain(jumps[i].builtin, s->handle))
+                        r = ensure_jump(s, jumps[i].builtin, jumps[i].chain,
+                                chains_find(&common, jumps[i].chain) != NULL, err);
+        return r < 0 ? r : remove_chains(s, &common, err);
 }
 
 /* libiptc takes the counters of every built-in chain's policy for "to be zeroed" and so resets them with each commit (iptables(8)
@@ -329,160 +347,217 @@ static int session_plan(Session *s, TbError **err)
  * and commit is not counted there. */
 static int keep_policy_counters(Session *s, TbError **err)
 {
-        for (const char *c = iptc_first_chain(s->handle); c; c = iptc_next_chain(s->handle)) {
-                xt_chainlabel label = {}, policy = {};
+        for (const char *c = s->family->first_chain(s->handle); c; c = s->family->next_chain(s->handle)) {
                 struct xt_counters counters;
-                const char *p = iptc_get_policy(c, &counters, s->handle);
-                if (!p)
-                        continue;
-                (void) snprintf(label, sizeof(label), "%s", c);
-                (void) snprintf(policy, sizeof(policy), "%s", p);
-                if (!iptc_set_policy(label, policy, &counters, s->handle))
-                        return iptc_error(err, "cannot keep a policy's counters");
+                const char *p = s->family->get_policy(c, &counters, s->handle);
+                if (p && !s->family->set_policy(c, p, &counters, s->handle))
+                        return failed(s, "cannot keep a policy's counters", err);
         }
         return 0;
 }
 
 /* Snapshot, plan and (with the lock) commit. Returns 1 when a change is needed and `locked` is false. */
-static int session_try(Session *s, bool locked, unsigned long *commits, TbError **err)
+static int session_try(Session *s, size_t n_nodes, bool locked, unsigned long *commits, TbError **err)
 {
         for (int try = 1;; try++) {
                 errno = 0;
-                s->handle = iptc_init(TABLE);
+                s->handle = s->family->init(table_names[s->table]);
                 if (!s->handle)
-                        return iptc_error(err, "cannot read the iptables " TABLE " table");
-                int r = session_plan(s, err);
+                        return failed(s, "cannot read the firewall", err);
+                int r = session_plan(s, n_nodes, err);
                 if (r >= 0 && s->dirty && locked)
                         r = keep_policy_counters(s, err);
                 if (r >= 0 && s->dirty) {
+                        errno = 0;
                         if (!locked)
                                 r = 1;
-                        else if (!iptc_commit(s->handle))
-                                r = errno == EAGAIN
-                                        ? -EAGAIN
-                                        : iptc_error(err, "cannot write the iptables " TABLE " table");
+                        else if (!s->family->commit(s->handle))
+                                r = errno == EAGAIN ? -EAGAIN : failed(s, "cannot write the firewall", err);
                         else
                                 (*commits)++;
                 }
-                iptc_free(s->handle);
+                s->family->free(s->handle);
                 s->handle = NULL;
                 if (r != -EAGAIN)
                         return r;
                 if (try == FW_COMMIT_TRIES) {
                         (void) tb_error_set(err, TB_ERROR_SYSTEM, -EAGAIN,
-                                "the iptables " TABLE
-                                " table changed under every one of %d attempts to write it",
-                                try);
+                                "the iptables %s table changed under every one of %d attempts to write it",
+                                table_names[s->table], try);
                         tb_error_set_retryable(err);
                         return -EAGAIN;
                 }
         }
 }
 
-static int session_run(Session *s, unsigned long *commits, TbError **err)
-{
-        _cleanup_close_ int lock = -EBADF;
+/* ---- All tables -------------------------------------------------------------------------------------------------- */
 
-        int locked = xtables_lock_open(&lock, err);
-        if (locked < 0)
-                return locked;
-        int r = session_try(s, locked, commits, err);
-        if (r != 1)
-                return r;
-        r = xtables_lock_wait(lock, FW_LOCK_TIMEOUT_MS, err);
-        if (r < 0)
-                return r;
-        return session_try(s, true, commits, err);
+/* Is there such a table already? (Asking for its content would make it.) */
+static bool table_exists(const XtFamily *f, XtTable table)
+{
+        _cleanup_free_ char *names = NULL;
+        size_t n = strlen(table_names[table]);
+
+        if (tb_file_read(f->names_path, NAMES_MAX, &names, NULL, NULL) < 0)
+                return false;
+        for (const char *p = names; *p; p += strcspn(p, "\n") + (p[strcspn(p, "\n")] == '\n'))
+                if (strncmp(p, table_names[table], n) == 0 && (p[n] == '\n' || p[n] == '\0'))
+                        return true;
+        return false;
+}
+
+/* ... or can it be made? */
+static bool table_available(const XtFamily *f, XtTable table)
+{
+        if (table_exists(f, table))
+                return true;
+        struct xtc_handle *h = f->init(table_names[table]);
+        if (h)
+                f->free(h);
+        return h != NULL;
+}
+
+static int session_prepare(Session *s, const FwNode *nodes, size_t n, TbError **err)
+{
+        s->targets = calloc(n + 1, sizeof(*s->targets));
+        s->changed = calloc(n + 1, sizeof(*s->changed));
+        if (!s->targets || !s->changed)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_fw_policy_ FwPolicy policy = {};
+                Target *t = s->targets + i;
+
+                (void) snprintf(t->id, sizeof(t->id), "%.*s", FW_ID_LENGTH, nodes[i].id);
+                t->index = i;
+                int r = fw_policy_compile(s->site, nodes + i, &policy, err);
+                if (r >= 0)
+                        r = node_compile(
+                                s->family, s->table, nodes + i, &policy, &s->node_chains, &s->leaves, err);
+                if (r < 0)
+                        return r;
+        }
+        s->n = n;
+        if (n > 0)
+                qsort(s->targets, n, sizeof(*s->targets), compare_target);
+        chains_sort(&s->node_chains);
+        leaves_sort(&s->leaves);
+        for (size_t i = 0; i < s->leaves.n; i++) {
+                char id[FW_ID_LENGTH + 1];
+                Target *t = fw_chain_id(s->leaves.v[i].target, id) ? find_target(s, id) : NULL;
+                if (t)
+                        t->ways++;
+        }
+        return chains_check(&s->node_chains, err);
+}
+
+/* No IPv6 tables: nothing that can be filtered there; `doctor` says so. */
+static bool may_be_missing(const XtFamily *f, int code)
+{
+        return f->family == AF_INET6 &&
+                (code == -ENOENT || code == -ENOPROTOOPT || code == -EPROTONOSUPPORT ||
+                        code == -EAFNOSUPPORT);
+}
+
+static int apply_table(
+        Session *s, size_t n_nodes, int *lock, bool *locked, unsigned long *commits, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        int r = session_try(s, n_nodes, *locked, commits, &e);
+        if (r == 1) {
+                r = xtables_lock_wait(*lock, FW_LOCK_TIMEOUT_MS, &e);
+                *locked = r >= 0;
+                if (r >= 0)
+                        r = session_try(s, n_nodes, true, commits, &e);
+        }
+        if (r < 0 && may_be_missing(s->family, r))
+                return 0;
+        return r < 0 ? tb_error_move(err, &e) : 0;
 }
 
 /* Bridged packets only meet iptables with this on (it is a setting of the network namespace). */
-static int ensure_bridge_nf(bool enable, FwOutcome *outcome, TbError **err)
+static int ensure_bridge_nf(const XtFamily *f, bool enable, FwOutcome *outcome, TbError **err)
 {
+        const char *name = f->family == AF_INET6 ? "bridge-nf-call-ip6tables" : "bridge-nf-call-iptables";
         char value = 0;
 
-        _cleanup_close_ int fd = open(BRIDGE_NF, O_RDWR | O_CLOEXEC);
+        _cleanup_close_ int fd = open(f->bridge_nf, O_RDWR | O_CLOEXEC);
         if (fd < 0 && errno == ENOENT)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOSYS,
                         "cannot filter a bridge port: module br_netfilter is not loaded; run 'modprobe "
                         "br_netfilter'");
         if (fd < 0)
-                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot open %s", BRIDGE_NF);
+                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot open %s", f->bridge_nf);
         if (pread(fd, &value, 1, 0) == 1 && value == '1')
                 return 0;
         if (!enable)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOSYS,
-                        "cannot filter a bridge port: bridge-nf-call-iptables is off; run 'sysctl "
-                        "net.bridge.bridge-nf-call-iptables=1'");
+                        "cannot filter a bridge port: %s is off; run 'sysctl net.bridge.%s=1'", name, name);
         if (pwrite(fd, "1", 1, 0) != 1)
-                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot write %s", BRIDGE_NF);
+                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot write %s", f->bridge_nf);
         outcome->bridge_nf_enabled = true;
         outcome->sysctl_writes++;
         return 0;
 }
 
-static void targets_free(Session *s)
+static bool has_bridge_port(const FwNode *nodes, size_t n)
 {
-        for (size_t i = 0; i < s->n; i++)
-                node_rules_done(&s->targets[i].rules);
-        free(s->targets);
+        for (size_t i = 0; i < n; i++)
+                for (size_t k = 0; k < nodes[i].n_interfaces && nodes[i].style != FW_NONE; k++)
+                        if (nodes[i].interfaces[k].bridge)
+                                return true;
+        return false;
 }
 
 static int fw_iptables_apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep,
         char *const *keep, bool enable_bridge_nf, FwOutcome *ret, TbError **err)
 {
-        _cleanup_(targets_free) Session s = {.sweep = sweep, .keep = keep};
-        bool bridged = false;
+        _cleanup_close_ int lock = -EBADF;
+        bool anybody = false;
+        int r = 0;
 
-        _cleanup_free_ bool *changed = calloc(n + 1, sizeof(bool));
-        s.targets = calloc(n + 1, sizeof(*s.targets));
-        if (!changed || !s.targets)
-                return tb_error_oom(err);
-        s.changed = changed;
-        for (size_t i = 0; i < n; i++) {
-                Target *t = s.targets + i;
-                (void) snprintf(t->id, sizeof(t->id), "%.*s", FW_ID_LENGTH, nodes[i].id);
-                t->index = i;
-                t->remove = nodes[i].style == FW_NONE;
-                int r = node_rules_compile(site, nodes + i, &t->rules, err);
+        if (has_bridge_port(nodes, n)) {
+                r = ensure_bridge_nf(&xt_ipv4, enable_bridge_nf, ret, err);
+                if (r >= 0 && table_available(&xt_ipv6, XT_FILTER))
+                        r = ensure_bridge_nf(&xt_ipv6, enable_bridge_nf, ret, err);
                 if (r < 0)
                         return r;
-                s.n = i + 1;
-                bridged |= t->rules.bridged;
         }
-        if (n > 0)
-                qsort(s.targets, n, sizeof(*s.targets), compare_target);
-
-        int r = bridged ? ensure_bridge_nf(enable_bridge_nf, ret, err) : 0;
-        if (r < 0)
-                return r;
-        r = session_run(&s, &ret->commits, err);
-        if (r < 0)
-                return r;
+        int k = xtables_lock_open(&lock, err);
+        if (k < 0)
+                return k;
+        bool locked = k > 0;
         for (size_t i = 0; i < n; i++) {
                 if (ret->changed)
-                        ret->changed[i] = changed[i];
+                        ret->changed[i] = false;
                 if (ret->present)
                         ret->present[i] = nodes[i].style != FW_NONE;
         }
-        ret->removed = s.removed;
-        return 0;
-}
+        for (size_t i = 0; i < ELEMENTSOF(tables); i++) {
+                _cleanup_(session_done) Session s = {.family = tables[i].family,
+                        .table = tables[i].table,
+                        .site = site,
+                        .sweep = sweep,
+                        .keep = keep,
+                        .anybody = tables[i].table == XT_NAT && anybody};
 
-int fw_iptables_present(const char *id, bool *ret, TbError **err)
-{
-        char in[XT_FUNCTION_MAXNAMELEN], out[XT_FUNCTION_MAXNAMELEN];
-
-        fw_chain_names(id, in, out);
-        errno = 0;
-        struct xtc_handle *h = iptc_init(TABLE);
-        if (!h)
-                return iptc_error(err, "cannot read the iptables " TABLE " table");
-        *ret = iptc_is_chain(out, h);
-        iptc_free(h);
+                if (!table_is_needed(s.table, site, nodes, n) && !table_exists(s.family, s.table))
+                        continue;
+                r = session_prepare(&s, nodes, n, err);
+                if (r >= 0)
+                        r = apply_table(&s, n, &lock, &locked, &ret->commits, err);
+                if (r < 0)
+                        return r;
+                anybody |= s.anybody;
+                for (size_t j = 0; j < n && ret->changed; j++)
+                        ret->changed[j] |= s.changed[j];
+                ret->removed = MAX2(ret->removed, s.removed);
+        }
         return 0;
 }
 
 const FwBackend fw_iptables = {
         .name = "iptables",
         .apply = fw_iptables_apply,
+        .read = fw_iptables_read,
 };

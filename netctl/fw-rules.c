@@ -1,343 +1,91 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "netctl/fw-rules.h"
 
-#include <arpa/inet.h>
-#include <linux/netfilter/nf_conntrack_common.h>
-#include <linux/netfilter/xt_conntrack.h>
-#include <linux/netfilter/xt_physdev.h>
-#include <linux/netfilter/xt_tcpudp.h>
-#include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/strv.h"
+#include "netctl/fw-tree.h"
 
-#define RULE_SIZE_MAX 1024
+#define PORT_SSH 22
 
-/* A rule under construction. */
-typedef struct Draft {
-        size_t size;
-        /* struct ipt_entry, matches, target; last, because the entry ends in an array of what follows it */
-        union {
-                struct ipt_entry entry;
-                uint8_t bytes[RULE_SIZE_MAX];
-        };
-} Draft;
-
-void rules_done(Rules *r)
+void chains_done(Chains *c)
 {
-        for (size_t i = 0; i < r->n; i++)
-                free(r->v[i].data);
-        free(r->v);
-        *r = (Rules){};
+        for (size_t i = 0; i < c->n; i++)
+                rules_done(&c->v[i].rules);
+        free(c->v);
+        *c = (Chains){};
 }
 
-void node_rules_done(NodeRules *r)
+Chain *chains_add(Chains *c, const char *name)
 {
-        rules_done(&r->in);
-        rules_done(&r->out);
-        rules_done(&r->forward);
-        rules_done(&r->input);
-}
-
-static void draft_begin(Draft *d)
-{
-        memset(d, 0, sizeof(*d));
-        d->size = sizeof(struct ipt_entry);
-}
-
-/* `data` must be zeroed by memset(), not by an initialiser: the kernel keeps padding as it is, and rules are compared byte by
- * byte with what it gives back. */
-static void draft_match(Draft *d, const char *name, uint8_t revision, const void *data, size_t size)
-{
-        struct xt_entry_match m;
-        size_t total = XT_ALIGN(sizeof(m) + size);
-
-        memset(&m, 0, sizeof(m));
-        m.u.user.match_size = (uint16_t) total;
-        m.u.user.revision = revision;
-        (void) snprintf(m.u.user.name, sizeof(m.u.user.name), "%s", name);
-        memcpy(d->bytes + d->size, &m, sizeof(m));
-        memcpy(d->bytes + d->size + sizeof(m), data, size);
-        d->size += total;
-}
-
-static void rules_add(Rules *r, Draft *d, const char *target)
-{
-        struct xt_standard_target t;
-
-        memset(&t, 0, sizeof(t));
-        d->entry.target_offset = (uint16_t) d->size;
-        t.target.u.user.target_size = XT_ALIGN(sizeof(t));
-        (void) snprintf(t.target.u.user.name, sizeof(t.target.u.user.name), "%s", target);
-        memcpy(d->bytes + d->size, &t, sizeof(t));
-        d->size += XT_ALIGN(sizeof(t));
-        d->entry.next_offset = (uint16_t) d->size;
-
-        if (r->error < 0)
-                return;
-        if (r->n == r->allocated) {
-                size_t want = r->allocated > 0 ? r->allocated * 2 : 8;
-                Rule *p = reallocarray(r->v, want, sizeof(*p));
-                if (!p) {
-                        r->error = -ENOMEM;
-                        return;
-                }
-                r->v = p;
-                r->allocated = want;
+        if (c->n == c->allocated) {
+                size_t want = c->allocated > 0 ? c->allocated * 2 : 32;
+                Chain *p = reallocarray(c->v, want, sizeof(*p));
+                if (!p)
+                        return NULL;
+                c->v = p;
+                c->allocated = want;
         }
-        uint8_t *data = malloc(d->size);
-        if (!data) {
-                r->error = -ENOMEM;
-                return;
+        Chain *chain = c->v + c->n++;
+        *chain = (Chain){};
+        (void) snprintf(chain->name, sizeof(chain->name), "%s", name);
+        return chain;
+}
+
+static int compare_chain(const void *a, const void *b)
+{
+        return strcmp(((const Chain *) a)->name, ((const Chain *) b)->name);
+}
+
+void chains_sort(Chains *c)
+{
+        if (c->n > 1)
+                qsort(c->v, c->n, sizeof(*c->v), compare_chain);
+}
+
+Chain *chains_find(const Chains *c, const char *name)
+{
+        Chain key = {};
+
+        if (c->n == 0)
+                return NULL;
+        (void) snprintf(key.name, sizeof(key.name), "%s", name);
+        return bsearch(&key, c->v, c->n, sizeof(*c->v), compare_chain);
+}
+
+int chains_check(const Chains *c, TbError **err)
+{
+        for (size_t i = 0; i < c->n; i++)
+                if (c->v[i].rules.error < 0)
+                        return tb_error_oom(err);
+        return 0;
+}
+
+void leaves_done(Leaves *l)
+{
+        free(l->v);
+        *l = (Leaves){};
+}
+
+int leaves_add(Leaves *l, const Leaf *leaf, TbError **err)
+{
+        if (l->n == l->allocated) {
+                size_t want = l->allocated > 0 ? l->allocated * 2 : 64;
+                Leaf *p = reallocarray(l->v, want, sizeof(*p));
+                if (!p)
+                        return tb_error_oom(err);
+                l->v = p;
+                l->allocated = want;
         }
-        memcpy(data, d->bytes, d->size);
-        r->v[r->n++] = (Rule){
-                .data = data,
-                .size = d->size,
-                .target = (const char *) data + d->entry.target_offset +
-                        offsetof(struct xt_entry_target, u.user.name),
-        };
+        l->v[l->n++] = *leaf;
+        return 0;
 }
 
-void rules_add_jump(Rules *r, const char *target)
+void fw_chain_name(const char *id, char letter, char ret[static XT_FUNCTION_MAXNAMELEN])
 {
-        Draft d;
-
-        draft_begin(&d);
-        rules_add(r, &d, target);
-}
-
-/* One match: name, revision, data. Not byte by byte: the kernel gives back a name up to its end only, what is behind it in
- * the field is whatever libiptc's buffer held. */
-static bool match_equal(const struct xt_entry_match *a, const struct xt_entry_match *b)
-{
-        return a->u.user.match_size == b->u.user.match_size && a->u.user.revision == b->u.user.revision &&
-                strncmp(a->u.user.name, b->u.user.name, sizeof(a->u.user.name)) == 0 &&
-                memcmp(a->data, b->data, a->u.user.match_size - sizeof(*a)) == 0;
-}
-
-bool rule_equal(const Rule *a, const struct ipt_entry *e, const char *target)
-{
-        const struct ipt_entry *x = (const void *) a->data;
-
-        if (x->target_offset != e->target_offset || memcmp(&x->ip, &e->ip, sizeof(x->ip)) != 0 ||
-                !tb_streq(a->target, target))
-                return false;
-        for (size_t at = sizeof(*x); at < x->target_offset;) {
-                const struct xt_entry_match *m = (const void *) ((const uint8_t *) x + at);
-                if (!match_equal(m, (const void *) ((const uint8_t *) e + at)))
-                        return false;
-                at += m->u.user.match_size;
-        }
-        return true;
-}
-
-/* Name and mask as iptables writes them: exact, terminator included. */
-static void put_ifname(const char *ifname, char name[static IFNAMSIZ], unsigned char mask[static IFNAMSIZ])
-{
-        size_t n = strnlen(ifname, IFNAMSIZ - 1);
-
-        memcpy(name, ifname, n);
-        memset(mask, 0xff, n + 1);
-}
-
-/* The packet came in through / leaves through the node's veth. */
-static void match_in(Draft *d, const FwInterface *i)
-{
-        if (i->bridge != 0) {
-                struct xt_physdev_info p;
-                memset(&p, 0, sizeof(p));
-                p.bitmask = XT_PHYSDEV_OP_IN;
-                put_ifname(i->ifname, p.physindev, (unsigned char *) p.in_mask);
-                draft_match(d, "physdev", 0, &p, sizeof(p));
-        } else
-                put_ifname(i->ifname, d->entry.ip.iniface, d->entry.ip.iniface_mask);
-}
-
-static void match_out(Draft *d, const FwInterface *i)
-{
-        if (i->bridge != 0) {
-                struct xt_physdev_info p;
-                memset(&p, 0, sizeof(p));
-                p.bitmask = XT_PHYSDEV_OP_OUT | XT_PHYSDEV_OP_BRIDGED;
-                put_ifname(i->ifname, p.physoutdev, (unsigned char *) p.out_mask);
-                draft_match(d, "physdev", 0, &p, sizeof(p));
-        } else
-                put_ifname(i->ifname, d->entry.ip.outiface, d->entry.ip.outiface_mask);
-}
-
-static void match_not_bridged(Draft *d)
-{
-        struct xt_physdev_info p;
-
-        memset(&p, 0, sizeof(p));
-        p.bitmask = p.invert = XT_PHYSDEV_OP_BRIDGED;
-        draft_match(d, "physdev", 0, &p, sizeof(p));
-}
-
-static struct in_addr prefix_mask(uint8_t prefix)
-{
-        return (struct in_addr){.s_addr = prefix == 0 ? 0 : htonl(UINT32_MAX << (32 - prefix))};
-}
-
-static void match_source(Draft *d, const FwNetwork *n)
-{
-        d->entry.ip.src = n->ipv4;
-        d->entry.ip.smsk = prefix_mask(n->prefix);
-}
-
-static void match_destination(Draft *d, const FwNetwork *n)
-{
-        d->entry.ip.dst = n->ipv4;
-        d->entry.ip.dmsk = prefix_mask(n->prefix);
-}
-
-static void match_ports(Draft *d, const FwRule *rule)
-{
-        FwPorts from = rule->source_ports, to = rule->destination_ports;
-
-        if (from.last == 0)
-                from = (FwPorts){.last = UINT16_MAX};
-        if (to.last == 0)
-                to = (FwPorts){.last = UINT16_MAX};
-        if (rule->protocol == IPPROTO_TCP) {
-                struct xt_tcp m;
-                memset(&m, 0, sizeof(m));
-                m.spts[0] = from.first;
-                m.spts[1] = from.last;
-                m.dpts[0] = to.first;
-                m.dpts[1] = to.last;
-                draft_match(d, "tcp", 0, &m, sizeof(m));
-        } else {
-                struct xt_udp m;
-                memset(&m, 0, sizeof(m));
-                m.spts[0] = from.first;
-                m.spts[1] = from.last;
-                m.dpts[0] = to.first;
-                m.dpts[1] = to.last;
-                draft_match(d, "udp", 0, &m, sizeof(m));
-        }
-}
-
-static void match_echo(Draft *d)
-{
-        struct ipt_icmp m;
-
-        memset(&m, 0, sizeof(m));
-        m.type = ICMP_ECHO;
-        m.code[1] = 0xff;
-        draft_match(d, "icmp", 0, &m, sizeof(m));
-}
-
-static void match_states(Draft *d, uint8_t states)
-{
-        struct xt_conntrack_mtinfo3 m;
-
-        memset(&m, 0, sizeof(m));
-        m.match_flags = XT_CONNTRACK_STATE;
-        if (states & FW_STATE_ESTABLISHED)
-                m.state_mask |= XT_CONNTRACK_STATE_BIT(IP_CT_ESTABLISHED);
-        if (states & FW_STATE_RELATED)
-                m.state_mask |= XT_CONNTRACK_STATE_BIT(IP_CT_RELATED);
-        draft_match(d, "conntrack", 3, &m, sizeof(m));
-}
-
-static void add_rule(Rules *r, const FwRule *rule)
-{
-        Draft d;
-
-        draft_begin(&d);
-        if (rule->source.family == AF_INET)
-                match_source(&d, &rule->source);
-        if (rule->destination.family == AF_INET)
-                match_destination(&d, &rule->destination);
-        d.entry.ip.proto = rule->protocol;
-        if (rule->source_ports.last || rule->destination_ports.last)
-                match_ports(&d, rule);
-        if (rule->echo)
-                match_echo(&d);
-        if (rule->states)
-                match_states(&d, rule->states);
-        rules_add(r, &d, rule->verdict == FW_ALLOW ? IPTC_LABEL_RETURN : IPTC_LABEL_DROP);
-}
-
-/* What concerns IPv4. */
-static void add_list(Rules *r, const FwRules *list)
-{
-        for (size_t i = 0; i < list->n; i++)
-                if (list->v[i].family != AF_INET6)
-                        add_rule(r, list->v + i);
-}
-
-static bool has_style_rules(FwStyle s)
-{
-        return s == FW_BASIC || s == FW_CLOSED || s == FW_ELABINELAB;
-}
-
-/* Rules of the out chain that depend on the veth: pinned sources, and veths that the style does not hold for. */
-static void compile_sources(const FwNode *node, Rules *r)
-{
-        for (size_t i = 0; i < node->n_interfaces; i++) {
-                const FwInterface *x = node->interfaces + i;
-                Draft d;
-                if (!x->pinned)
-                        continue;
-                draft_begin(&d);
-                match_in(&d, x);
-                match_source(&d, &(FwNetwork){.family = AF_INET, .ipv4 = x->ipv4, .prefix = 32});
-                d.entry.ip.invflags |= IPT_INV_SRCIP;
-                rules_add(r, &d, IPTC_LABEL_DROP);
-        }
-        for (size_t i = 0; i < node->n_interfaces && has_style_rules(node->style); i++) {
-                const FwInterface *x = node->interfaces + i;
-                Draft d;
-                if (!x->pinned || x->filtered)
-                        continue;
-                draft_begin(&d);
-                match_in(&d, x);
-                rules_add(r, &d, IPTC_LABEL_RETURN);
-        }
-}
-
-static void compile_dispatch(const FwNode *node, NodeRules *r)
-{
-        for (size_t i = 0; i < node->n_interfaces; i++) {
-                const FwInterface *x = node->interfaces + i;
-                bool styled = x->filtered && has_style_rules(node->style);
-                Draft d;
-
-                if (styled || x->pinned) {
-                        Rules *both[] = {&r->forward, &r->input};
-                        for (size_t k = 0; k < ELEMENTSOF(both); k++) {
-                                draft_begin(&d);
-                                match_in(&d, x);
-                                rules_add(both[k], &d, r->out_chain);
-                        }
-                        r->bridged |= x->bridge != 0;
-                }
-                if (!styled)
-                        continue;
-                draft_begin(&d);
-                match_out(&d, x);
-                rules_add(&r->forward, &d, r->in_chain);
-                if (x->bridge != 0 && x->ipv4.s_addr) {
-                        /* Routed by the host into the bridge: the port is not known yet in FORWARD (xt_physdev). */
-                        draft_begin(&d);
-                        match_destination(
-                                &d, &(FwNetwork){.family = AF_INET, .ipv4 = x->ipv4, .prefix = 32});
-                        match_not_bridged(&d);
-                        rules_add(&r->forward, &d, r->in_chain);
-                }
-        }
-}
-
-void fw_chain_names(
-        const char *id, char in[static XT_FUNCTION_MAXNAMELEN], char out[static XT_FUNCTION_MAXNAMELEN])
-{
-        (void) snprintf(in, XT_FUNCTION_MAXNAMELEN, FW_CHAIN_PREFIX "%.*s-I", FW_ID_LENGTH, id);
-        (void) snprintf(out, XT_FUNCTION_MAXNAMELEN, FW_CHAIN_PREFIX "%.*s-O", FW_ID_LENGTH, id);
+        (void) snprintf(ret, XT_FUNCTION_MAXNAMELEN, FW_CHAIN_PREFIX "%.*s-%c", FW_ID_LENGTH, id, letter);
 }
 
 bool fw_chain_id(const char *chain, char ret[static FW_ID_LENGTH + 1])
@@ -345,37 +93,346 @@ bool fw_chain_id(const char *chain, char ret[static FW_ID_LENGTH + 1])
         const char *id = chain ? tb_startswith(chain, FW_CHAIN_PREFIX) : NULL;
         const char *dash = id ? strrchr(id, '-') : NULL;
 
-        if (!dash || dash == id || dash - id > FW_ID_LENGTH ||
-                !(tb_streq(dash, "-I") || tb_streq(dash, "-O")))
+        if (!dash || dash == id || dash - id > FW_ID_LENGTH || dash[1] == '\0' || dash[2] != '\0' ||
+                !strchr("IOQPHSN", dash[1]))
                 return false;
         memcpy(ret, id, (size_t) (dash - id));
         ret[dash - id] = '\0';
         return true;
 }
 
-int node_rules_compile(const FwSite *site, const FwNode *node, NodeRules *ret, TbError **err)
+bool fw_chain_is_common(const char *chain)
 {
-        _cleanup_fw_policy_ FwPolicy policy = {};
-        NodeRules r = {};
+        static const char *const names[] = {FW_CHAIN_FORWARD, FW_CHAIN_INPUT, FW_CHAIN_FROM, FW_CHAIN_TO,
+                FW_CHAIN_PREROUTING, FW_CHAIN_OUTPUT, FW_CHAIN_POSTROUTING, FW_CHAIN_MASQUERADE};
+        TreeKind kind;
 
-        int k = fw_policy_compile(site, node, &policy, err);
-        if (k < 0)
-                return k;
-        fw_chain_names(node->id, r.in_chain, r.out_chain);
-        if (node->style != FW_NONE) {
-                r.has_out = true;
-                r.has_in = has_style_rules(node->style);
-                compile_sources(node, &r.out);
-                if (r.has_in) {
-                        add_list(&r.out, policy.list + FW_OUT);
-                        add_list(&r.in, policy.list + FW_IN);
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (tb_streq(chain, names[i]))
+                        return true;
+        return tree_chain_kind(chain, &kind);
+}
+
+/* ---- Chains of a node -------------------------------------------------------------------------------------------- */
+
+typedef struct Compiler {
+        const XtFamily *family;
+        const FwNode *node;
+        const FwPolicy *policy;
+        Chains *chains;
+        Leaves *leaves;
+        bool host_as_out; /* FW_HOST says what FW_OUT says */
+} Compiler;
+
+/* Which chain this interface's packets go through; 0: none. */
+static char chain_from(const Compiler *c, const FwInterface *x)
+{
+        if (!x->pinned && !c->node->group && !(x->filtered && c->policy->list[FW_OUT].n > 0))
+                return 0;
+        return x->filtered ? 'O' : 'Q';
+}
+
+static char chain_to(const Compiler *c, const FwInterface *x)
+{
+        if (!c->node->group && !(x->filtered && c->policy->list[FW_IN].n > 0))
+                return 0;
+        return x->filtered ? 'I' : 'P';
+}
+
+static char chain_host(const Compiler *c, const FwInterface *x)
+{
+        if (x->filtered && c->host_as_out)
+                return chain_from(c, x);
+        return x->pinned || c->policy->list[FW_HOST].n > 0 ? 'H' : 0;
+}
+
+/* Only when the chain has packets of other interfaces as well. */
+static void match_interface(Draft *d, const FwInterface *x, bool several)
+{
+        if (several && x->bridge)
+                draft_physdev_in(d, x->ifname, false);
+        else if (several)
+                draft_in(d, x->ifname, false);
+}
+
+static FwNetwork interface_address(const FwInterface *x, size_t i)
+{
+        struct in6_addr local = fw_link_local(x->mac);
+
+        return fw_network_ipv6(i == 0 ? &local : x->ipv6 + i - 1);
+}
+
+/* What this interface may send with, IPv6: its link-local address and its others, and none at all for neighbour discovery. */
+static void add_ipv6_identity(const Compiler *c, const FwInterface *x, bool several, Rules *r)
+{
+        static const FwNetwork unspecified = {.family = AF_INET6, .prefix = 128};
+        FwNetwork local = interface_address(x, 0);
+        char sources[XT_FUNCTION_MAXNAMELEN];
+        Draft d;
+
+        draft_begin(&d, c->family);
+        match_interface(&d, x, several);
+        draft_source(&d, &unspecified, false);
+        draft_protocol(&d, IPPROTO_ICMP);
+        draft_end(&d, IPTC_LABEL_RETURN, r);
+
+        draft_begin(&d, c->family);
+        match_interface(&d, x, several);
+        if (x->n_ipv6 == 0) {
+                draft_source(&d, &local, true);
+                draft_end(&d, IPTC_LABEL_DROP, r);
+        } else {
+                fw_chain_name(c->node->id, 'S', sources);
+                draft_end(&d, sources, r);
+        }
+}
+
+static void add_identity(const Compiler *c, const FwInterface *x, bool several, Rules *r)
+{
+        Draft d;
+
+        draft_begin(&d, c->family);
+        match_interface(&d, x, several);
+        draft_not_mac(&d, x->mac);
+        draft_end(&d, IPTC_LABEL_DROP, r);
+        if (c->family->family == AF_INET6) {
+                add_ipv6_identity(c, x, several, r);
+                return;
+        }
+        FwNetwork own = fw_network_ipv4(x->ipv4);
+        draft_begin(&d, c->family);
+        match_interface(&d, x, several);
+        draft_source(&d, &own, true);
+        draft_end(&d, IPTC_LABEL_DROP, r);
+}
+
+static void add_list(const Compiler *c, FwDirection direction, Rules *r)
+{
+        const FwRules *list = c->policy->list + direction;
+        char prefix[FW_LOG_PREFIX_MAX];
+        Draft d;
+
+        for (size_t i = 0; i < list->n; i++) {
+                const FwRule *rule = list->v + i;
+                if (rule->family != AF_UNSPEC && rule->family != c->family->family)
+                        continue;
+                if (rule->log) {
+                        draft_begin(&d, c->family);
+                        draft_rule(&d, rule);
+                        draft_limit(&d);
+                        draft_end_log(&d, fw_log_prefix(c->node->name, direction, prefix), r);
                 }
-                compile_dispatch(node, &r);
+                draft_begin(&d, c->family);
+                draft_rule(&d, rule);
+                draft_end(&d, rule->verdict == FW_ALLOW ? IPTC_LABEL_RETURN : IPTC_LABEL_DROP, r);
         }
-        if (r.in.error < 0 || r.out.error < 0 || r.forward.error < 0 || r.input.error < 0) {
-                node_rules_done(&r);
-                return tb_error_oom(err);
+}
+
+static Chain *add_node_chain(const Compiler *c, char letter)
+{
+        char name[XT_FUNCTION_MAXNAMELEN];
+
+        fw_chain_name(c->node->id, letter, name);
+        return chains_add(c->chains, name);
+}
+
+static uint32_t group_mark(const FwNode *node)
+{
+        return (uint32_t) node->group << FW_MARK_SHIFT;
+}
+
+/* A chain for packets from the node: 'O', 'Q' or 'H'. */
+static int compile_from(const Compiler *c, char letter)
+{
+        const FwNode *node = c->node;
+        size_t users = 0;
+        Draft d;
+
+        for (size_t i = 0; i < node->n_interfaces; i++)
+                users += chain_from(c, node->interfaces + i) == letter ||
+                        chain_host(c, node->interfaces + i) == letter;
+        if (users == 0)
+                return 0;
+        Chain *chain = add_node_chain(c, letter);
+        if (!chain)
+                return -ENOMEM;
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const FwInterface *x = node->interfaces + i;
+                if (x->pinned && (chain_from(c, x) == letter || chain_host(c, x) == letter))
+                        add_identity(c, x, users > 1, &chain->rules);
         }
-        *ret = r;
+        if (node->group && letter != 'H') {
+                draft_begin(&d, c->family);
+                draft_end_mark(&d, group_mark(node), FW_MARK_MASK, &chain->rules);
+        }
+        chain->preamble = chain->rules.n;
+        chain->direction = letter == 'H' ? FW_HOST : FW_OUT;
+        if (letter != 'Q')
+                add_list(c, chain->direction, &chain->rules);
         return 0;
+}
+
+/* A chain for packets to the node: 'I' or 'P'. */
+static int compile_to(const Compiler *c, char letter)
+{
+        const FwNode *node = c->node;
+        bool used = false;
+        Draft d;
+
+        for (size_t i = 0; i < node->n_interfaces; i++)
+                used |= chain_to(c, node->interfaces + i) == letter;
+        if (!used)
+                return 0;
+        Chain *chain = add_node_chain(c, letter);
+        if (!chain)
+                return -ENOMEM;
+        if (node->group) {
+                draft_begin(&d, c->family);
+                draft_mark(&d, 0, FW_MARK_MASK, true);
+                draft_mark(&d, group_mark(node), FW_MARK_MASK, true);
+                draft_end(&d, IPTC_LABEL_DROP, &chain->rules);
+        }
+        chain->preamble = chain->rules.n;
+        chain->direction = FW_IN;
+        if (letter == 'I')
+                add_list(c, FW_IN, &chain->rules);
+        return 0;
+}
+
+/* Sources of IPv6 interfaces that have more than the link-local one. */
+static int compile_sources(const Compiler *c)
+{
+        const FwNode *node = c->node;
+        Chain *chain = NULL;
+        Draft d;
+
+        for (size_t i = 0; i < node->n_interfaces && c->family->family == AF_INET6; i++) {
+                const FwInterface *x = node->interfaces + i;
+                if (!x->pinned || x->n_ipv6 == 0)
+                        continue;
+                if (!chain)
+                        chain = add_node_chain(c, 'S');
+                if (!chain)
+                        return -ENOMEM;
+                for (size_t k = 0; k <= x->n_ipv6; k++) {
+                        FwNetwork address = interface_address(x, k);
+                        draft_begin(&d, c->family);
+                        match_interface(&d, x, node->n_interfaces > 1);
+                        draft_source(&d, &address, false);
+                        draft_end(&d, IPTC_LABEL_RETURN, &chain->rules);
+                }
+        }
+        if (chain) {
+                draft_begin(&d, c->family);
+                draft_end(&d, IPTC_LABEL_DROP, &chain->rules);
+                chain->preamble = chain->rules.n;
+        }
+        return 0;
+}
+
+/* ---- The ways to them -------------------------------------------------------------------------------------------- */
+
+static int add_way(const Compiler *c, Leaf leaf, const void *key, size_t size, char letter, TbError **err)
+{
+        memcpy(leaf.key, key, size);
+        fw_chain_name(c->node->id, letter, leaf.target);
+        return leaves_add(c->leaves, &leaf, err);
+}
+
+static int add_name_way(
+        const Compiler *c, const FwInterface *x, TreeKind port, TreeKind device, char letter, TbError **err)
+{
+        if (!letter)
+                return 0;
+        return add_way(c, (Leaf){.kind = x->bridge ? port : device}, x->ifname,
+                strnlen(x->ifname, IFNAMSIZ - 1), letter, err);
+}
+
+static int add_address_ways(const Compiler *c, const FwInterface *x, const FwNetwork *address, TbError **err)
+{
+        size_t size = address->family == AF_INET6 ? 16 : 4;
+        char from = chain_from(c, x), to = chain_to(c, x);
+        Leaf leaf = {.physdev = x->bridge != 0};
+        int r = 0;
+
+        memcpy(leaf.device, x->ifname, sizeof(leaf.device));
+        leaf.kind = TREE_SOURCE;
+        if (from)
+                r = add_way(c, leaf, address->bytes, size, from, err);
+        leaf.kind = TREE_DESTINATION;
+        if (r >= 0 && to)
+                r = add_way(c, leaf, address->bytes, size, to, err);
+        if (r >= 0 && to && x->bridge)
+                r = add_way(
+                        c, (Leaf){.kind = TREE_DESTINATION, .physdev = true}, address->bytes, size, to, err);
+        return r;
+}
+
+static int compile_ways(const Compiler *c, TbError **err)
+{
+        int r = 0;
+
+        for (size_t i = 0; i < c->node->n_interfaces && r >= 0; i++) {
+                const FwInterface *x = c->node->interfaces + i;
+                r = add_name_way(c, x, TREE_FROM_PORT, TREE_FROM_DEVICE, chain_from(c, x), err);
+                if (r >= 0)
+                        r = add_name_way(c, x, TREE_TO_PORT, TREE_TO_DEVICE, chain_to(c, x), err);
+                if (r >= 0)
+                        r = add_name_way(c, x, TREE_HOST_PORT, TREE_HOST_DEVICE, chain_host(c, x), err);
+                if (c->family->family == AF_INET) {
+                        FwNetwork address = fw_network_ipv4(x->ipv4);
+                        if (r >= 0 && x->ipv4.s_addr)
+                                r = add_address_ways(c, x, &address, err);
+                        continue;
+                }
+                for (size_t k = 0; k <= x->n_ipv6 && r >= 0; k++) {
+                        FwNetwork address = interface_address(x, k);
+                        r = add_address_ways(c, x, &address, err);
+                }
+        }
+        return r;
+}
+
+static int compile_ssh(const Compiler *c, TbError **err)
+{
+        struct in_addr to = fw_node_address(c->node);
+        uint8_t port[2] = {(uint8_t) (c->node->ssh_port >> 8), (uint8_t) c->node->ssh_port};
+        Draft d;
+
+        if (c->node->ssh_port == 0 || to.s_addr == 0)
+                return 0;
+        Chain *chain = add_node_chain(c, 'N');
+        if (!chain)
+                return tb_error_oom(err);
+        draft_begin(&d, c->family);
+        draft_protocol(&d, IPPROTO_TCP);
+        draft_end_dnat(&d, to, PORT_SSH, &chain->rules);
+        chain->preamble = chain->rules.n;
+        return add_way(c, (Leaf){.kind = TREE_SSH}, port, sizeof(port), 'N', err);
+}
+
+int node_compile(const XtFamily *family, XtTable table, const FwNode *node, const FwPolicy *policy,
+        Chains *chains, Leaves *leaves, TbError **err)
+{
+        Compiler c = {
+                .family = family,
+                .node = node,
+                .policy = policy,
+                .chains = chains,
+                .leaves = leaves,
+                .host_as_out = fw_rules_equal(policy->list + FW_OUT, policy->list + FW_HOST),
+        };
+        int r = 0;
+
+        if (node->style == FW_NONE)
+                return 0;
+        if (table == XT_NAT)
+                return compile_ssh(&c, err);
+        for (const char *letter = "OQH"; *letter && r >= 0; letter++)
+                r = compile_from(&c, *letter);
+        for (const char *letter = "IP"; *letter && r >= 0; letter++)
+                r = compile_to(&c, *letter);
+        if (r >= 0)
+                r = compile_sources(&c);
+        return r < 0 ? tb_error_oom(err) : compile_ways(&c, err);
 }

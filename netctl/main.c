@@ -10,6 +10,7 @@
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "common/units.h"
+#include "netctl/fw-json.h"
 #include "netctl/tool.h"
 
 enum {
@@ -141,6 +142,30 @@ static int cmd_apply(int argc, char **argv)
         if (tool_nodes_load(argv[1], &t, &err) < 0)
                 return fail(err);
         return run_nodes(&t.site, t.nodes, t.n, tb_streq(argv[0], "apply"));
+}
+
+/* What the kernel has of their firewall. */
+static int cmd_firewall(int argc, char **argv)
+{
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_tool_nodes_ ToolNodes t = {};
+        _cleanup_(netctl_freep) Netctl *netctl = NULL;
+
+        if (tool_nodes_load(argv[1], &t, &err) < 0)
+                return fail(err);
+        NetctlOptions options = {.enable_bridge_nf = true, .site = &t.site};
+        _cleanup_free_ FwReadback *back = calloc(t.n + 1, sizeof(*back));
+        if (!back || netctl_new(&options, &netctl, &err) < 0 ||
+                netctl_firewall_show(netctl, t.nodes, t.n, back, &err) < 0)
+                return fail(err);
+        json_t *list = json_array();
+        for (size_t i = 0; i < t.n; i++) {
+                (void) json_array_append_new(list,
+                        json_pack(
+                                "{s:s, s:o}", "id", t.nodes[i].id, "firewall", fw_readback_json(back + i)));
+                fw_readback_done(back + i);
+        }
+        return print_json(list);
 }
 
 /* The node of commands that take a PID: all veths of the container, or the named one. */
@@ -336,6 +361,8 @@ static const struct {
         {"probe", 4, 18, cmd_probe, "PID IFACE PID IFACE [...]",
                 "measure what packets experience from one container to another"},
         {"apply", 1, 1, cmd_apply, "FILE", "bring all nodes of a JSON file to what it declares"},
+        {"firewall", 1, 1, cmd_firewall, "FILE",
+                "what the kernel has of the firewall of these nodes, as JSON"},
         {"read", 1, 1, cmd_apply, "FILE", "read the state of these nodes"},
         {"remove", 1, INT32_MAX, cmd_remove, "ID...",
                 "take away all of these node ids, also when they are gone"},

@@ -17,7 +17,7 @@
 #include "common/units.h"
 #include "netctl/netctl-internal.h"
 
-static void name_error(TbError **err, const Work *w, size_t iface)
+void work_name_error(TbError **err, const Work *w, size_t iface)
 {
         const Iface *x = w->ifaces + iface;
 
@@ -81,7 +81,7 @@ static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError 
                 if (r >= 0)
                         r = plan_iface(w->desired + i, w->before + i, i, plan, &x->change, err);
                 if (r < 0) {
-                        name_error(err, w, i);
+                        work_name_error(err, w, i);
                         plan->n = start;
                         return r;
                 }
@@ -95,7 +95,7 @@ static void collect_errors(Work *w, TbError **iface_errors)
         for (size_t i = 0; i < w->n_ifaces; i++) {
                 if (!iface_errors[i])
                         continue;
-                name_error(iface_errors + i, w, i);
+                work_name_error(iface_errors + i, w, i);
                 if (!w->errors[w->ifaces[i].node])
                         w->errors[w->ifaces[i].node] = TAKE_PTR(iface_errors[i]);
                 else
@@ -187,84 +187,7 @@ static int verify(Netctl *n, Work *w, TbError **err)
                                 "the kernel did not take the shape (it would need '%s' again)%s",
                                 op_to_string(plan.ops[0].kind),
                                 seeded ? "; 'seed' needs Linux 6.6 or later" : "");
-                name_error(node_error, w, i);
-        }
-        return 0;
-}
-
-static int apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
-{
-        _cleanup_free_ FwInterface *interfaces = calloc(w->n_ifaces + 1, sizeof(*interfaces));
-        _cleanup_free_ FwNode *nodes = calloc(w->n_nodes + 1, sizeof(*nodes));
-        _cleanup_free_ size_t *index = calloc(w->n_nodes + 1, sizeof(*index));
-        _cleanup_free_ bool *changed = calloc(w->n_nodes + 1, sizeof(bool));
-        _cleanup_free_ bool *present = calloc(w->n_nodes + 1, sizeof(bool));
-        size_t count = 0;
-        bool wanted = false;
-
-        if (!interfaces || !nodes || !index || !changed || !present)
-                return tb_error_oom(err);
-        for (size_t i = 0; i < w->n_ifaces; i++) {
-                const Iface *x = w->ifaces + i;
-                interfaces[i] = (FwInterface){
-                        .ifindex = x->host.ifindex,
-                        .bridge = x->host.master,
-                        .filtered = x->want->filtered,
-                        .pinned = x->want->pinned,
-                        .ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4,
-                };
-                memcpy(interfaces[i].ifname, x->host.name, sizeof(interfaces[i].ifname));
-                memcpy(interfaces[i].mac, x->want->mac, sizeof(interfaces[i].mac));
-                const Link *bridge = links_find(&w->links, x->host.master);
-                if (bridge)
-                        memcpy(interfaces[i].bridge_name, bridge->name, sizeof(bridge->name));
-        }
-        for (size_t i = 0; i < w->n_nodes; i++) {
-                if (w->nodes[i].parts == NETCTL_SHAPES)
-                        continue;
-                for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++)
-                        if (w->nodes[i].style != FW_NONE && interfaces[k].pinned &&
-                                interfaces[k].ipv4.s_addr == 0) {
-                                (void) tb_error_set(w->errors + i, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL,
-                                        "no IPv4 address to pin packets to");
-                                name_error(w->errors + i, w, k);
-                        }
-                if (w->errors[i])
-                        continue;
-                nodes[count] = (FwNode){
-                        .id = w->nodes[i].id,
-                        .name = w->nodes[i].name ? w->nodes[i].name : w->nodes[i].id,
-                        .agent = true,
-                        .style = w->nodes[i].style,
-                        .interfaces = interfaces + w->first[i],
-                        .n_interfaces = w->first[i + 1] - w->first[i],
-                };
-                wanted |= w->nodes[i].style != FW_NONE;
-                index[count++] = i;
-        }
-        if (count == 0)
-                return 0;
-
-        _cleanup_error_ TbError *e = NULL;
-        outcome->changed = changed;
-        outcome->present = present;
-        int r = fw_iptables.apply(
-                n->options.site, nodes, count, false, NULL, n->options.enable_bridge_nf, outcome, &e);
-        outcome->changed = outcome->present = NULL;
-        if (r < 0) {
-                /* Without legacy tables there can be no chains of ours to remove either. */
-                if (!wanted && (r == -ENOENT || r == -ENOPROTOOPT))
-                        return 0;
-                for (size_t k = 0; k < count; k++)
-                        if (nodes[k].style != FW_NONE)
-                                w->errors[index[k]] = tb_error_copy(e);
-                if (!wanted)
-                        return tb_error_move(err, &e);
-                return 0;
-        }
-        for (size_t k = 0; k < count; k++) {
-                w->fw_changed[index[k]] = changed[k];
-                w->fw_present[index[k]] = present[k];
+                work_name_error(node_error, w, i);
         }
         return 0;
 }
@@ -438,7 +361,7 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
         report.verify_ns = lap(&mark);
 
         FwOutcome outcome = {};
-        r = apply_firewall(n, &w, &outcome, err);
+        r = work_apply_firewall(n, &w, &outcome, err);
         if (r < 0)
                 return r;
         report.firewall_ns = lap(&mark);
@@ -468,9 +391,14 @@ int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport
         int r = work_prepare(n, &w, nodes, n_nodes, false, err);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < n_nodes; i++)
-                if (!w.errors[i] && fw_iptables_present(w.nodes[i].id, &w.fw_present[i], NULL) < 0)
-                        w.fw_present[i] = false;
+        _cleanup_free_ FwReadback *back = calloc(n_nodes + 1, sizeof(*back));
+        if (!back)
+                return tb_error_oom(err);
+        if (work_read_firewall(n, &w, back, NULL) >= 0)
+                for (size_t i = 0; i < n_nodes; i++) {
+                        w.fw_present[i] = back[i].present;
+                        fw_readback_done(back + i);
+                }
         report.observe_ns = lap(&mark);
         r = fill_report(&w, w.before, false, &report, err);
         if (r < 0)

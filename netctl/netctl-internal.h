@@ -52,3 +52,11 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
 
 /* In words, for the status. */
 const char *offload_decision(const Shape *up, const Shape *down);
+
+/* Puts the interface's names before a message about it. */
+void work_name_error(TbError **err, const Work *w, size_t iface);
+
+/* The firewall of the call's nodes: one call of the back end; trouble goes to errors[]. netctl-firewall.c */
+int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err) _warn_unused_;
+/* `ret`: one entry per node; those with errors are not touched. */
+int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err) _warn_unused_;

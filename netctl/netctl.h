@@ -9,7 +9,7 @@
 
 #include "common/error.h"
 #include "netctl/capabilities.h"
-#include "netctl/fw.h"
+#include "netctl/fw-backend.h"
 #include "netctl/shape-rule.h"
 
 /*
@@ -74,6 +74,9 @@ typedef struct NetctlInterface {
         /* Firewall, only looked at when the node has one: */
         bool filtered; /* the node's style holds for this interface (the control network) */
         bool pinned;   /* packets from the node with another source address than `ipv4` are dropped */
+        struct in6_addr ipv6
+                [FW_IPV6_MAX]; /* its IPv6 addresses besides the link-local one, as the engine gave them */
+        size_t n_ipv6;
         struct in_addr
                 ipv4; /* the address as the engine gave it; INADDR_ANY: read from the container's interface,
                        * which is only trustworthy before the container's own processes run */
@@ -94,6 +97,11 @@ typedef struct NetctlNode {
         size_t n_interfaces;
         FwStyle style;     /* FW_NONE: no chains for this node (existing ones are removed) */
         NetctlParts parts; /* what of this node is declared here */
+        /* With a style only; fw-model.h: */
+        const FwRules *rules; /* of its user; NULL: none */
+        uint16_t group;       /* number of its experiment; 0: not kept apart */
+        uint16_t ssh_port;    /* host port for its ssh; 0: none */
+        bool agent;           /* may reach FwSite.agent */
 } NetctlNode;
 
 /* How much a change disturbed, worst last. */
@@ -193,6 +201,11 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
 /* Reads the nodes' state from the kernel (same fields as apply, nothing is written; `up`/`down`/`style` are
  * ignored). */
 int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
+        _warn_unused_;
+
+/* What the kernel has of the nodes' firewall; `ret` has one entry per node, each is done with fw_readback_done(). A node that
+ * cannot be looked at (its container is gone) is read as "not present". */
+int netctl_firewall_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, FwReadback *ret, TbError **err)
         _warn_unused_;
 
 /* Takes away everything of this node: roots and ingress of its veths, ifbs, chains. Works with netns_fd < 0

@@ -22,6 +22,10 @@ void tool_nodes_done(ToolNodes *t)
                 free(t->interfaces[i]);
                 free(t->shapes[i]);
         }
+        for (size_t i = 0; i < t->n; i++)
+                fw_rules_done(t->rules + i);
+        fw_rules_done(&t->site.rules);
+        free(t->rules);
         free(t->nodes);
         free(t->interfaces);
         free(t->shapes);
@@ -77,7 +81,7 @@ int tool_container(int netns_fd, Container *ret, Links *ret_links, TbError **err
         return 0;
 }
 
-static int check_keys(const json_t *object, const char *const *known, const char *what, TbError **err)
+int tool_check_keys(const json_t *object, const char *const *known, const char *what, TbError **err)
 {
         const char *key;
         json_t *value;
@@ -95,45 +99,6 @@ static int check_keys(const json_t *object, const char *const *known, const char
                 }
         }
         return 0;
-}
-
-static int load_networks(const json_t *site, const char *key, FwNetwork *ret, size_t *ret_n, TbError **err)
-{
-        _cleanup_strv_ char **v = NULL;
-
-        int r = tb_json_get_strv(site, key, &v, err);
-        if (r <= 0)
-                return r;
-        if (tb_strv_length(v) > FW_SITE_MAX)
-                return tb_error_set(
-                        err, TB_ERROR_CONFIG, -E2BIG, "site: %s: more than %d entries", key, FW_SITE_MAX);
-        for (size_t i = 0; v && v[i]; i++) {
-                r = fw_network_parse(v[i], ret + i, err);
-                if (r < 0)
-                        return r;
-                *ret_n = i + 1;
-        }
-        return 0;
-}
-
-static int load_site(const json_t *document, FwSite *site, TbError **err)
-{
-        static const char *const keys[] = {"gateways", "servers", "dns", "ntp", NULL};
-        json_t *o = NULL;
-
-        int r = tb_json_get_object(document, "site", &o, err);
-        if (r <= 0)
-                return r;
-        r = check_keys(o, keys, "site", err);
-        if (r >= 0)
-                r = load_networks(o, "gateways", site->gateways, &site->n_gateways, err);
-        if (r >= 0)
-                r = load_networks(o, "servers", site->servers, &site->n_servers, err);
-        if (r >= 0)
-                r = load_networks(o, "dns", site->dns, &site->n_dns, err);
-        if (r >= 0)
-                r = load_networks(o, "ntp", site->ntp, &site->n_ntp, err);
-        return r;
 }
 
 /* One direction: "" is an empty shape, absent is NULL. */
@@ -213,11 +178,10 @@ static int load_mac(const json_t *o, const Container *c, uint8_t mac[static 6], 
 static int load_interface(
         const json_t *o, const Container *c, NetctlInterface *i, LinkShape *shape, TbError **err)
 {
-        static const char *const keys[] = {
-                "mac", "ifname", "network", "shape", "up", "down", "filtered", "pinned", "ipv4", NULL};
-        const char *ipv4 = NULL;
+        static const char *const keys[] = {"mac", "ifname", "network", "shape", "up", "down", "filtered",
+                "pinned", "ipv4", "ipv6", NULL};
 
-        int r = check_keys(o, keys, "interface", err);
+        int r = tool_check_keys(o, keys, "interface", err);
         if (r >= 0)
                 r = load_mac(o, c, i->mac, err);
         if (r >= 0)
@@ -228,15 +192,7 @@ static int load_interface(
                 r = load_direction(o, "up", true, &shape->base, &i->up, err);
         if (r >= 0)
                 r = load_direction(o, "down", false, &shape->base, &i->down, err);
-        if (r >= 0)
-                r = tb_json_get_bool(o, "filtered", &i->filtered, err);
-        if (r >= 0)
-                r = tb_json_get_bool(o, "pinned", &i->pinned, err);
-        if (r >= 0)
-                r = tb_json_get_string(o, "ipv4", &ipv4, err);
-        if (r >= 0 && ipv4 && inet_pton(AF_INET, ipv4, &i->ipv4) != 1)
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "bad ipv4 address");
-        return r < 0 ? r : 0;
+        return r < 0 ? r : tool_interface_load_firewall(o, i, err);
 }
 
 static int load_netns(const json_t *o, int *ret, TbError **err)
@@ -271,19 +227,19 @@ static bool any_by_name(json_t *interfaces)
 
 static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
 {
-        static const char *const keys[] = {"id", "name", "pid", "netns", "style", "interfaces", NULL};
+        static const char *const keys[] = {
+                "id", "name", "pid", "netns", "style", "group", "ssh_port", "agent", "interfaces", NULL};
         NetctlNode *node = t->nodes + index;
         _cleanup_container_ Container c = {};
-        const char *style = NULL;
         json_t *interfaces = NULL;
 
-        int r = check_keys(o, keys, "node", err);
+        int r = tool_check_keys(o, keys, "node", err);
         if (r >= 0)
                 r = tb_json_get_string(o, "id", &node->id, err);
         if (r >= 0)
                 r = tb_json_get_string(o, "name", &node->name, err);
         if (r >= 0)
-                r = tb_json_get_string(o, "style", &style, err);
+                r = tool_node_load_firewall(o, node, t->rules + index, err);
         if (r >= 0)
                 r = tb_json_get_array(o, "interfaces", &interfaces, err);
         if (r >= 0)
@@ -292,10 +248,6 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 return r;
         if (!node->id)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "a node needs an 'id'");
-        node->style = style ? fw_style_from_string(style) : FW_NONE;
-        if (node->style < 0)
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "bad firewall style; styles are none, open, basic, closed");
 
         size_t n = json_array_size(interfaces);
         if (n > NETCTL_INTERFACES_MAX)
@@ -329,11 +281,11 @@ int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err)
 
         int r = tb_json_load_file(path, DOCUMENT_MAX, &t.document, err);
         if (r >= 0)
-                r = check_keys(t.document, keys, path, err);
+                r = tool_check_keys(t.document, keys, path, err);
         if (r >= 0)
                 r = tb_json_get_array(t.document, "nodes", &nodes, err);
         if (r >= 0)
-                r = load_site(t.document, &t.site, err);
+                r = tool_site_load(t.document, &t.site, err);
         if (r < 0)
                 return r;
         size_t n = json_array_size(nodes);
@@ -342,7 +294,8 @@ int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err)
         t.nodes = calloc(n + 1, sizeof(*t.nodes));
         t.interfaces = calloc(n + 1, sizeof(*t.interfaces));
         t.shapes = calloc(n + 1, sizeof(*t.shapes));
-        if (!t.nodes || !t.interfaces || !t.shapes)
+        t.rules = calloc(n + 1, sizeof(*t.rules));
+        if (!t.nodes || !t.interfaces || !t.shapes || !t.rules)
                 return tb_error_oom(err);
         for (size_t i = 0; i < n; i++) {
                 t.nodes[i].netns_fd = -EBADF;

@@ -10,12 +10,13 @@
  * What tbnode-netctl reads and prints. Nodes from a JSON document:
  *
  *   { "nodes": [ { "id": "4f5d...", "name": "n1", "pid": 1234, (or "netns": "/run/netns/x")
- *                  "style": "closed",
+ *                  "style": "closed; allow tcp to port 80", "group": 1, "ssh_port": 2222, "agent": true,
  *                  "interfaces": [ { "mac": "02:42:ac:11:00:02", (or "ifname": "eth0")
  *                                    "network": "exp1", "shape": TEXT (shape-rule.h), (or "up": SPEC, "down": SPEC;
  *                                    "" = pass everything)
- *                                    "filtered": true, "pinned": true, "ipv4": "172.17.0.2" } ] } ],
- *     "site": { "gateways": ["10.0.0.0/24"], "servers": [], "dns": [], "ntp": [] } }
+ *                                    "filtered": true, "pinned": true, "ipv4": "172.17.0.2", "ipv6": [] } ] } ],
+ *     "site": { "gateways": ["10.0.0.0/24"], "servers": [], "dns": [], "ntp": [], "networks": [], "masquerade": [],
+ *               "rules": "deny out tcp to port 25", "log": false, "agent": "10.0.0.1", "agent_port": 7777 } }
  *
  * Unknown keys are errors.
  */
@@ -24,6 +25,7 @@ typedef struct ToolNodes {
         NetctlNode *nodes;
         NetctlInterface **interfaces; /* one array per node */
         LinkShape **shapes;
+        FwRules *rules; /* per node */
         size_t n;
         FwSite site;
         json_t *document; /* holds the strings */
@@ -32,6 +34,13 @@ void tool_nodes_done(ToolNodes *t);
 #define _cleanup_tool_nodes_ _cleanup_(tool_nodes_done)
 
 int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err) _warn_unused_;
+
+/* Parts of it: tool-firewall.c */
+int tool_check_keys(const json_t *object, const char *const *known, const char *what, TbError **err)
+        _warn_unused_;
+int tool_site_load(const json_t *document, FwSite *site, TbError **err) _warn_unused_;
+int tool_node_load_firewall(const json_t *o, NetctlNode *node, FwRules *rules, TbError **err) _warn_unused_;
+int tool_interface_load_firewall(const json_t *o, NetctlInterface *i, TbError **err) _warn_unused_;
 
 /* Opens a network namespace by PID ("1234") or path. */
 int tool_open_netns(const char *pid_or_path, int *ret_fd, TbError **err) _warn_unused_;

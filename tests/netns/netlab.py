@@ -145,9 +145,10 @@ def snapshot():
     }
 
 
-def rules(table='filter'):
+def rules(table='filter', program='iptables'):
     """iptables-save without the counters of policies: any packet moves them, and iptables(8) resets them."""
-    return [line.split(' [')[0] for line in run('iptables-legacy-save', '-t', table).stdout.splitlines() if not line.startswith('#')]
+    text = run(f'{program}-legacy-save', '-t', table).stdout
+    return [line.split(' [')[0] for line in text.splitlines() if not line.startswith('#')]
 
 
 class Lab(unittest.TestCase):
@@ -166,9 +167,12 @@ class Lab(unittest.TestCase):
         for link in js('ip', '-j', 'link'):
             if link['ifname'] != 'lo':
                 run('ip', 'link', 'del', link['ifname'], check=False)
-        for table in ('filter', 'nat'):
-            run('iptables-legacy', '-t', table, '-F')
-            run('iptables-legacy', '-t', table, '-X')
+        for program in ('iptables-legacy', 'ip6tables-legacy'):
+            for table in ('filter', 'nat') if program == 'iptables-legacy' else ('filter',):
+                run(program, '-t', table, '-F')
+                run(program, '-t', table, '-X')
+            for chain in ('INPUT', 'FORWARD', 'OUTPUT'):
+                run(program, '-P', chain, 'ACCEPT')
         self.directory.cleanup()
 
     def node(self, name):

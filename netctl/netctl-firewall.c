@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* From resolved interfaces to the firewall's back end. */
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "netctl/netctl-internal.h"
+
+/* The nodes of a call as a back end is told them. */
+typedef struct FwWork {
+        FwInterface *interfaces; /* as Work.ifaces */
+        FwNode *nodes;
+        size_t *index; /* into Work.nodes */
+        size_t n;
+        bool wanted; /* one of them shall have a firewall */
+} FwWork;
+
+static void fw_work_done(FwWork *f)
+{
+        free(f->interfaces);
+        free(f->nodes);
+        free(f->index);
+}
+
+static void identity(const Work *w, const Iface *x, FwInterface *ret)
+{
+        const Link *bridge = links_find(&w->links, x->host.master);
+
+        *ret = (FwInterface){
+                .ifindex = x->host.ifindex,
+                .bridge = x->host.master,
+                .filtered = x->want->filtered,
+                .pinned = x->want->pinned,
+                .ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4,
+                .n_ipv6 = x->want->n_ipv6,
+        };
+        memcpy(ret->ifname, x->host.name, sizeof(ret->ifname));
+        memcpy(ret->mac, x->want->mac, sizeof(ret->mac));
+        memcpy(ret->ipv6, x->want->ipv6, sizeof(ret->ipv6));
+        if (bridge)
+                memcpy(ret->bridge_name, bridge->name, sizeof(ret->bridge_name));
+}
+
+static void node_to_fw(const NetctlNode *n, FwNode *ret)
+{
+        *ret = (FwNode){
+                .id = n->id,
+                .name = n->name ? n->name : n->id,
+                .style = n->style,
+                .rules = n->rules,
+                .group = n->group,
+                .ssh_port = n->ssh_port,
+                .agent = n->agent,
+        };
+}
+
+/* Nodes with errors, and those that say nothing about their firewall, are left out. */
+static int collect(Work *w, FwWork *f, TbError **err)
+{
+        f->interfaces = calloc(w->n_ifaces + 1, sizeof(*f->interfaces));
+        f->nodes = calloc(w->n_nodes + 1, sizeof(*f->nodes));
+        f->index = calloc(w->n_nodes + 1, sizeof(*f->index));
+        if (!f->interfaces || !f->nodes || !f->index)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < w->n_ifaces; i++)
+                identity(w, w->ifaces + i, f->interfaces + i);
+        for (size_t i = 0; i < w->n_nodes; i++) {
+                if (w->nodes[i].parts == NETCTL_SHAPES)
+                        continue;
+                for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++)
+                        if (w->nodes[i].style != FW_NONE && f->interfaces[k].pinned &&
+                                f->interfaces[k].ipv4.s_addr == 0) {
+                                (void) tb_error_set(w->errors + i, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL,
+                                        "no IPv4 address to pin packets to");
+                                work_name_error(w->errors + i, w, k);
+                        }
+                if (w->errors[i])
+                        continue;
+                node_to_fw(w->nodes + i, f->nodes + f->n);
+                f->nodes[f->n].interfaces = f->interfaces + w->first[i];
+                f->nodes[f->n].n_interfaces = w->first[i + 1] - w->first[i];
+                f->wanted |= w->nodes[i].style != FW_NONE;
+                f->index[f->n++] = i;
+        }
+        return 0;
+}
+
+int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
+{
+        _cleanup_free_ bool *changed = calloc(w->n_nodes + 1, sizeof(bool));
+        _cleanup_free_ bool *present = calloc(w->n_nodes + 1, sizeof(bool));
+        _cleanup_(fw_work_done) FwWork f = {};
+        _cleanup_error_ TbError *e = NULL;
+
+        if (!changed || !present)
+                return tb_error_oom(err);
+        int r = collect(w, &f, err);
+        if (r < 0 || f.n == 0)
+                return r;
+        outcome->changed = changed;
+        outcome->present = present;
+        r = fw_iptables.apply(
+                n->options.site, f.nodes, f.n, false, NULL, n->options.enable_bridge_nf, outcome, &e);
+        outcome->changed = outcome->present = NULL;
+        if (r < 0) {
+                /* Without legacy tables there can be no chains of ours to remove either. */
+                if (!f.wanted && (r == -ENOENT || r == -ENOPROTOOPT))
+                        return 0;
+                for (size_t k = 0; k < f.n; k++)
+                        if (f.nodes[k].style != FW_NONE)
+                                w->errors[f.index[k]] = tb_error_copy(e);
+                if (!f.wanted)
+                        return tb_error_move(err, &e);
+                return 0;
+        }
+        for (size_t k = 0; k < f.n; k++) {
+                w->fw_changed[f.index[k]] = changed[k];
+                w->fw_present[f.index[k]] = present[k];
+        }
+        return 0;
+}
+
+int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
+{
+        _cleanup_(fw_work_done) FwWork f = {};
+
+        int r = collect(w, &f, err);
+        if (r < 0)
+                return r;
+        _cleanup_free_ FwReadback *back = calloc(f.n + 1, sizeof(*back));
+        if (!back)
+                return tb_error_oom(err);
+        r = fw_iptables.read(n->options.site, f.nodes, f.n, back, err);
+        if (r < 0)
+                return r;
+        for (size_t k = 0; k < f.n; k++)
+                ret[f.index[k]] = back[k];
+        return 0;
+}
+
+int netctl_firewall_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, FwReadback *ret, TbError **err)
+{
+        _cleanup_work_ Work w = {};
+
+        int r = work_prepare(n, &w, nodes, n_nodes, false, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n_nodes; i++)
+                ret[i] = (FwReadback){.style = _FW_STYLE_INVALID};
+        return work_read_firewall(n, &w, ret, err);
+}

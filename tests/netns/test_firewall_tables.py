@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Firewall of nodes: who they may claim to be, whom they may meet, rules of users, address translation, IPv6, and what is
+read back from the kernel. What passes is found out by packets."""
+
+import ipaddress
+import json
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import netlab  # noqa: E402
+from netlab import rules, run  # noqa: E402
+
+LISTEN = '''
+import socket, sys
+s = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while True:
+    c, peer = s.accept()
+    c.sendall(peer[0].removeprefix("::ffff:").encode())
+    c.close()
+'''
+CONNECT = '''
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1)
+print(s.recv(50).decode())
+'''
+
+
+def link_local(mac):
+    b = bytes.fromhex(mac.replace(':', ''))
+    return str(ipaddress.IPv6Address(b'\xfe\x80' + bytes(6) + bytes([b[0] ^ 2]) + b[1:3] + b'\xff\xfe' + b[3:]))
+
+
+class Tables(netlab.Lab):
+    def listen(self, node, port):
+        if node:
+            p = node.start(sys.executable, '-c', LISTEN, port)
+        else:
+            p = netlab.subprocess.Popen([sys.executable, '-c', LISTEN, str(port)], stdout=netlab.subprocess.PIPE, text=True)
+            self.addCleanup(lambda: (p.kill(), p.wait(), p.stdout.close()))
+        self.assertEqual(p.stdout.readline(), 'ready\n')
+
+    def seen_as(self, node, address, port):
+        """The source address that the other side sees; None: no connection."""
+        command = [sys.executable, '-c', CONNECT, address, str(port)]
+        done = node.run(*command, check=False) if node else run(*command, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def connects(self, node, address, port):
+        return self.seen_as(node, address, port) is not None
+
+    def pings(self, node, address, *more):
+        return node.run('ping', '-c1', '-W1', *more, address, check=False).returncode == 0
+
+    def node_json(self, node, style, interface=None, **more):
+        n = self.declare(node, [{'ifname': 'eth0', 'filtered': True, 'pinned': True, **(interface or {})}], style)
+        n.update(more)
+        return n
+
+    def protect(self, node, style, site=None, interface=None, **more):
+        return self.apply([self.node_json(node, style, interface, **more)], site)
+
+    def read(self, nodes, site=None):
+        path = os.path.join(self.directory.name, 'read.json')
+        with open(path, 'w', encoding='utf-8') as f:
+            json.dump({'nodes': nodes, **({'site': site} if site else {})}, f)
+        return [n['firewall'] for n in json.loads(self.tool('firewall', path).stdout)]
+
+    def wait_for_ipv6(self, *nodes):
+        """Until link-local addresses may be used (duplicate address detection)."""
+        for n in nodes:
+            while 'tentative' in n.run('ip', '-6', 'addr').stdout:
+                time.sleep(0.05)
+
+    def nothing_left(self):
+        self.tool('sweep')
+        for program, table in (('iptables', 'filter'), ('iptables', 'nat'), ('ip6tables', 'filter')):
+            self.assertFalse([r for r in rules(table, program) if 'TBNODE' in r], (program, table))
+
+    def test_rules_of_users(self):
+        a, b = self.pair()
+        for port in (80, 81, 8005):
+            self.listen(a, port)
+        self.listen(b, 90)
+        self.protect(a, 'closed; deny tcp from 10.9.0.254 to port 80; allow tcp from 10.9.0.0/24 to port 80,8000-8010; '
+                        'allow out tcp to 10.9.0.2')
+        self.assertTrue(self.connects(b, '10.9.0.1', 80))
+        self.assertTrue(self.connects(b, '10.9.0.1', 8005))
+        self.assertFalse(self.connects(b, '10.9.0.1', 81))
+        self.assertTrue(self.connects(a, '10.9.0.2', 90))
+        self.assertFalse(self.pings(a, '10.9.0.2'))
+        self.protect(a, 'basic; deny icmp echo; deny out icmp', {'rules': 'allow tcp to port 81'})
+        self.assertFalse(self.pings(b, '10.9.0.1'))
+        self.assertTrue(self.connects(b, '10.9.0.1', 81))
+        self.assertFalse(self.connects(b, '10.9.0.1', 80))
+        self.protect(a, 'open; deny tcp to port 80')
+        self.assertFalse(self.connects(b, '10.9.0.1', 80))
+        self.assertTrue(self.connects(b, '10.9.0.1', 81))
+        self.nothing_left()
+
+    def test_mac_is_pinned(self):
+        a, b = self.pair()
+        self.protect(a, 'open')
+        self.assertTrue(self.pings(a, '10.9.0.2'))
+        a.run('ip', 'link', 'set', 'eth0', 'address', '02:00:00:00:00:77')
+        self.assertFalse(self.pings(a, '10.9.0.2'))
+        self.assertFalse(self.pings(a, '10.9.0.254'))
+
+    def test_ipv6_is_pinned(self):
+        a, b = self.pair()
+        b.run('ip', 'addr', 'add', 'fd00::2/64', 'dev', 'eth0', 'nodad')
+        for address in ('fd00::1/64', 'fd00::77/64'):
+            a.run('ip', 'addr', 'add', address, 'dev', 'eth0', 'nodad')
+        self.wait_for_ipv6(a, b)
+        self.assertTrue(self.pings(a, 'fd00::2', '-I', 'fd00::77'))
+        local = link_local(b.mac())
+        self.protect(a, 'open')
+        self.assertTrue(self.pings(a, f'{local}%eth0'))
+        self.assertFalse(self.pings(a, 'fd00::2', '-I', 'fd00::1'))
+        self.protect(a, 'open', interface={'ipv6': ['fd00::1']})
+        self.assertTrue(self.pings(a, 'fd00::2', '-I', 'fd00::1'))
+        self.assertTrue(self.pings(a, f'{local}%eth0'))
+        self.assertFalse(self.pings(a, 'fd00::2', '-I', 'fd00::77'))
+        # Styles hold there as well, and neighbours are found.
+        self.listen(a, 80)
+        b.run('ip', 'neigh', 'flush', 'dev', 'eth0')
+        self.protect(a, 'closed; allow tcp from fd00::/64 to port 80', interface={'ipv6': ['fd00::1']})
+        self.assertTrue(self.connects(b, 'fd00::1', 80))
+        self.assertFalse(self.pings(b, 'fd00::1'))
+
+    def test_isolation(self):
+        a, b = self.pair()
+        self.wait_for_ipv6(a, b)
+        for groups, passes in (((1, 2), False), ((1, 1), True), ((1, 0), True), ((65535, 2), False)):
+            self.apply([self.node_json(n, 'open', group=g) for n, g in zip((a, b), groups)])
+            self.assertEqual(self.pings(a, '10.9.0.2'), passes, groups)
+            self.assertEqual(self.pings(b, '10.9.0.1'), passes, groups)
+            self.assertEqual(self.pings(a, f'{link_local(b.mac())}%eth0'), passes, groups)
+            self.assertTrue(self.pings(a, '10.9.0.254'), groups)
+
+    def routed(self):
+        """c (10.8.0.1) on another bridge; the host routes."""
+        a, b = self.pair()
+        netlab.bridge('br1', '10.8.0.254/24')
+        c = self.node('c')
+        c.plug('br1', '10.8.0.1')
+        run('sysctl', '-q', 'net.ipv4.ip_forward=1')
+        for n, gateway in ((a, '10.9.0.254'), (b, '10.9.0.254'), (c, '10.8.0.254')):
+            n.run('ip', 'route', 'add', 'default', 'via', gateway)
+        return a, b, c
+
+    def test_isolation_through_the_host(self):
+        a, _, c = self.routed()
+        self.apply([self.node_json(n, 'open', group=g) for n, g in ((a, 1), (c, 2))])
+        self.assertFalse(self.pings(a, '10.8.0.1'))
+        self.assertFalse(self.pings(c, '10.9.0.1'))
+        self.apply([self.node_json(n, 'open', group=2) for n in (a, c)])
+        self.assertTrue(self.pings(a, '10.8.0.1'))
+
+    def test_host_is_closed_but_for_what_is_declared(self):
+        a, _ = self.pair()
+        self.listen(None, 5000)
+        self.listen(None, 7777)
+        site = {'agent': '10.9.0.254', 'agent_port': 7777}
+        for style in ('open', 'basic', 'closed'):
+            self.protect(a, style, site)
+            self.assertFalse(self.connects(a, '10.9.0.254', 5000), style)
+            self.assertFalse(self.connects(a, '10.9.0.254', 7777), style)
+            self.protect(a, style, site, agent=True)
+            self.assertTrue(self.connects(a, '10.9.0.254', 7777), style)
+            self.assertFalse(self.connects(a, '10.9.0.254', 5000), style)
+            self.protect(a, f'{style}; allow out tcp to 10.9.0.254 port 5000', site)
+            self.assertTrue(self.connects(a, '10.9.0.254', 5000), style)
+        # An interface that the style does not hold for is no way in either.
+        self.protect(a, 'open', interface={'filtered': False})
+        self.assertFalse(self.connects(a, '10.9.0.254', 5000))
+        self.assertTrue(self.pings(a, '10.9.0.2'))
+
+    def test_ssh_port(self):
+        a, b, c = self.routed()
+        self.listen(a, 22)
+        self.listen(b, 22)
+        self.apply([self.node_json(a, 'basic', ssh_port=2201), self.node_json(b, 'closed', ssh_port=2202)])
+        self.assertEqual(self.seen_as(c, '10.8.0.254', 2201), '10.8.0.1')
+        self.assertTrue(self.connects(c, '10.9.0.254', 2201))
+        self.assertTrue(self.connects(None, '10.9.0.254', 2201))
+        self.assertFalse(self.connects(c, '10.8.0.254', 2202), 'its style says no')
+        self.assertFalse(self.connects(c, '10.8.0.254', 2203))
+        before = [r for r in rules('nat') if a.id[:12] in r]
+        self.assertTrue(before)
+        self.protect(b, 'basic', ssh_port=2210)
+        self.assertEqual([r for r in rules('nat') if a.id[:12] in r], before)
+        self.assertTrue(self.connects(c, '10.8.0.254', 2210))
+        self.assertFalse(self.connects(c, '10.8.0.254', 2202))
+        self.tool('remove', a.id)
+        self.assertFalse(self.connects(c, '10.8.0.254', 2201))
+        self.nothing_left()
+
+    def test_masquerade(self):
+        a, b, c = self.routed()
+        self.listen(c, 80)
+        self.listen(b, 80)
+        site = {'masquerade': ['10.9.0.0/24']}
+        self.protect(a, 'open', site)
+        self.assertEqual(self.seen_as(a, '10.8.0.1', 80), '10.8.0.254')
+        self.assertEqual(self.seen_as(a, '10.9.0.2', 80), '10.9.0.1')
+        self.protect(a, 'open', {**site, 'networks': ['10.8.0.0/16']})
+        self.assertEqual(self.seen_as(a, '10.8.0.1', 80), '10.9.0.1')
+        self.nothing_left()
+
+    def everything(self, a, b):
+        site = {'masquerade': ['10.9.0.0/24'], 'networks': ['10.0.0.0/8'], 'log': True, 'dns': ['10.9.0.2'], 'ntp': ['fd00::5'],
+                'rules': 'allow udp from port 123 to port 1-1000', 'gateways': ['10.9.0.254']}
+        nodes = [self.node_json(a, 'closed; allow log tcp to port 80,90-99; deny icmp echo; allow out proto 47 to fd00::/8',
+                                {'ipv6': ['fd00::1']}, group=1, ssh_port=2201),
+                 self.node_json(b, 'basic', group=2, ssh_port=2202)]
+        return nodes, site
+
+    def test_save_and_restore(self):
+        """Somebody saves all rules, loses them and loads them again: ours are among them and are not touched afterwards."""
+        a, b = self.pair()
+        nodes, site = self.everything(a, b)
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 3)
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 0)
+        for program in ('iptables', 'ip6tables'):
+            saved = run(f'{program}-legacy-save').stdout
+            for table in ('filter', 'nat') if program == 'iptables' else ('filter',):
+                run(f'{program}-legacy', '-t', table, '-F')
+                run(f'{program}-legacy', '-t', table, '-X')
+            run(f'{program}-legacy-restore', stdin=saved)
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 0)
+        self.assertTrue(all(n['intact'] for n in self.read(nodes, site)))
+
+    def test_others_survive_everywhere(self):
+        a, b = self.pair()
+        run('iptables-legacy-restore', stdin='\n'.join([
+            '*nat', ':PREROUTING ACCEPT [0:0]', ':INPUT ACCEPT [0:0]', ':OUTPUT ACCEPT [0:0]', ':POSTROUTING ACCEPT [0:0]',
+            ':DOCKER - [0:0]', '[5:300] -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER',
+            '[7:420] -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE', '[2:120] -A DOCKER -i docker0 -j RETURN',
+            '[1:60] -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80', 'COMMIT', '']))
+        run('ip6tables-legacy-restore', stdin='\n'.join([
+            '*filter', ':INPUT ACCEPT [11:1111]', ':FORWARD DROP [22:2222]', ':OUTPUT ACCEPT [33:3333]', ':MINE - [0:0]',
+            '[9:900] -A FORWARD -s fd00:1::/32 -m limit --limit 5/min -j MINE', '[3:30] -A MINE -p ipv6-icmp -j ACCEPT',
+            'COMMIT', '']))
+
+        def save():
+            # Policies without their counters: IPv6 is never quiet.
+            text = run('iptables-legacy-save', '-c', '-t', 'nat').stdout + run('ip6tables-legacy-save', '-c').stdout
+            return [r.split(' [')[0] if r.startswith(':') else r for r in text.splitlines()
+                    if not r.startswith('#') and 'TBNODE' not in r]
+
+        before = save()
+        nodes, site = self.everything(a, b)
+        self.apply(nodes, site)
+        self.assertEqual(save(), before)
+        self.nothing_left()
+        self.assertEqual(save(), before)
+
+    def test_others_start_over(self):
+        """What firewalld and friends do when they reload: policies to DROP, everything flushed, then written anew."""
+        a, b = self.pair()
+        nodes, site = self.everything(a, b)
+        self.apply(nodes, site)
+        good = [sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))]
+        for table in ('filter', 'nat'):
+            for op in ('-F', '-X'):
+                run('iptables-legacy', '-t', table, op)
+        run('ip6tables-legacy-restore', stdin='*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n')
+        self.assertFalse(any(n['present'] for n in self.read(nodes, site)))
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 3)
+        self.assertEqual([sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))], good)
+
+    def test_what_is_read_back(self):
+        a, b = self.pair()
+        nodes = [self.node_json(a, 'closed; allow tcp to port 80'), self.node_json(b, 'open')]
+        self.apply(nodes)
+        self.listen(a, 80)
+        self.assertTrue(self.connects(b, '10.9.0.1', 80))
+        self.assertFalse(self.connects(b, '10.9.0.1', 81))
+        b.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
+        self.assertFalse(self.pings(b, '10.9.0.1', '-I', '10.9.0.77'))
+        one, two = self.read(nodes)
+        self.assertTrue(one['present'] and one['intact'] and two['intact'])
+        allowed = next(r for r in one['rules'] if r['rule'] == 'allow in tcp to port 80')
+        self.assertEqual((allowed['from'], allowed['packets']), ('user', 1))
+        self.assertGreaterEqual(one['counters']['dropped']['rules'], 1)
+        self.assertEqual(two['counters']['dropped']['identity'], 1)
+        self.assertGreater(one['counters']['in']['packets'], 3)
+        self.assertEqual(one['found'], [])
+        run('iptables-legacy', '-I', f'TBNODE-{a.id[:12]}-I', '-p', 'udp', '--dport', '9', '-j', 'RETURN')
+        one, two = self.read(nodes)
+        self.assertTrue(one['present'] and not one['intact'] and two['intact'])
+        self.assertIn('allow in udp to port 9', [r['rule'] for r in one['found']])
+        run('iptables-legacy', '-D', 'FORWARD', '-j', 'TBNODE-FORWARD')
+        self.assertFalse(any(n['intact'] for n in self.read(nodes)))
+
+    def test_many_are_found(self):
+        """Every node of many finds its own chain, whatever the trees look like; and a node that comes or goes leaves the
+        others' chains alone."""
+        netlab.bridge('br0', '10.9.0.254/16')
+        nodes = [self.node(f'm{i}') for i in range(20)]
+        for i, n in enumerate(nodes):
+            n.plug('br0', f'10.9.{i % 3}.{i + 1}', prefix=16, host=f'veth{i * 7919 % 4096:03x}')
+            self.listen(n, 80)
+        declared = [self.node_json(n, f'closed; allow tcp from 10.9.{i % 3}.{i + 1} to port 1; allow tcp to port 80' if i % 2
+                                   else 'closed') for i, n in enumerate(nodes)]
+        for k in range(0, 20, 5):
+            self.apply(declared[k:k + 5])
+        self.assertEqual(self.apply(declared)['firewall_commits'], 0)
+        for i in range(20):
+            self.assertEqual(self.connects(None, f'10.9.{i % 3}.{i + 1}', 80), True)
+        self.apply([self.node_json(nodes[0], 'open')])
+        for i in range(1, 20):
+            self.assertEqual(self.connects(nodes[0], f'10.9.{i % 3}.{i + 1}', 80), i % 2 == 1, i)
+        self.tool('remove', *[n.id for n in nodes[10:]])
+        self.assertTrue(all(n['intact'] for n in self.read(declared[1:10])))
+        self.nothing_left()
+
+
+if __name__ == '__main__':
+    netlab.main()
