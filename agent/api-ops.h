@@ -11,6 +11,16 @@ int api_request_node(ApiRequest *r, Node **ret) _warn_unused_;
 /* JSON getters blame the remote side, which is the caller here: makes it kind CONFIG. Returns r. */
 int api_blame_caller(int r, TbError **err);
 
+/* api-shape-ops.c */
+/* Only a configured node can be changed: -EBUSY, kind CONFIG. */
+int api_check_changeable(const Node *n, TbError **err) _warn_unused_;
+/* Notes the change in the event log and answers with the node. */
+void api_reply_changed(ApiRequest *r, Node *n, const char *what, const char *network);
+void op_shapes(ApiRequest *r);
+void op_shape_get(ApiRequest *r);
+void op_shape_set(ApiRequest *r);
+void op_shape_clear(ApiRequest *r);
+
 /* api-node-ops.c: through the engine */
 void op_stop(ApiRequest *r);
 void op_start(ApiRequest *r);

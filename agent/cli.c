@@ -51,7 +51,9 @@ const CliVerb cli_verbs[] = {
                 cli_inspect},
         {"shape",
                 "shape show [NODE] | check [--no-rate] [NODE [IFACE]] | set NODE IFACE SPEC...|--rules FILE "
-                "| clear NODE IFACE",
+                "[for TIME] | "
+                "down|up NODE IFACE [for TIME] | flap NODE IFACE DOWN UP [COUNT] [for TIME] | clear NODE "
+                "IFACE",
                 "Show or change the shaping of links",
                 "  IFACE is a Docker network or an interface's name inside the node. SPEC has the words of "
                 "tc(8):\n"
@@ -64,6 +66,10 @@ const CliVerb cli_verbs[] = {
                 "default'; parts\n"
                 "  are separated by ';'. --rules FILE: these are all rules that there shall be, one in a "
                 "line.\n"
+                "  'for TIME' takes the change back afterwards. down lets nothing pass either way until up; "
+                "flap "
+                "is down\n"
+                "  for DOWN, up for UP, and so on. The interface itself stays as it is.\n"
                 "  check measures what links really do and shows it beside what is declared; --no-rate does "
                 "not "
                 "fill them.\n",

@@ -76,6 +76,7 @@ Manager *manager_free(Manager *m)
         sd_event_source_disable_unref(m->experiment_check);
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
+        sd_event_source_disable_unref(m->shape_timer);
         netctl_free(m->netctl);
         tb_engine_free(m->engine);
         tb_http_free(m->http);

@@ -67,6 +67,8 @@ struct Manager {
         unsigned inspects; /* in flight */
 
         sd_event_source *batch;       /* deferred: runs when the loop has nothing else to do */
+        sd_event_source *shape_timer; /* the next end of a live change, or flap of a link: node-shape.c */
+        uint64_t shape_seen_us;       /* CLOCK_BOOTTIME: up to when these were worked off */
         sd_event_source *batch_retry; /* after a removal that failed */
         bool synced;                  /* the first list was worked off: batches may run */
         bool want_sweep;              /* the next batch looks for leftovers as well */

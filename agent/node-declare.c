@@ -9,69 +9,6 @@
 #include "common/cleanup.h"
 #include "common/strv.h"
 
-const ShapeOverride *node_override(const Node *n, const char *network)
-{
-        for (size_t i = 0; i < n->n_overrides; i++)
-                if (tb_streq(n->overrides[i].network, network))
-                        return &n->overrides[i];
-        return NULL;
-}
-
-void shape_override_done(ShapeOverride *o)
-{
-        free(o->network);
-        link_shape_done(&o->shape);
-}
-
-int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err)
-{
-        const ShapeOverride *o = node_override(n, network);
-        const char *spec;
-
-        if (o)
-                return link_shape_copy(&o->shape, ret, err);
-        spec = node_labels_shape(&n->labels, network);
-        if (!spec) {
-                *ret = (LinkShape){};
-                return 0;
-        }
-        return link_shape_parse_complete(spec, ret, err);
-}
-
-int node_set_override(Node *n, const char *network, const LinkShape *shape, TbError **err)
-{
-        ShapeOverride *o = (ShapeOverride *) node_override(n, network);
-        _cleanup_link_shape_ LinkShape before = {}, copy = {};
-
-        if (link_shape_copy(shape, &copy, err) < 0)
-                return -ENOMEM;
-        if (!o) {
-                ShapeOverride *grown;
-                char *name;
-
-                if (n->n_overrides >= NODE_OVERRIDES_MAX)
-                        return tb_error_set(err, TB_ERROR_RESOURCE, -E2BIG, "more than %d shaped networks",
-                                NODE_OVERRIDES_MAX);
-                if (node_shape(n, network, &before, NULL) < 0) /* what the label had stays as a root */
-                        before = (LinkShape){};
-                grown = reallocarray(n->overrides, n->n_overrides + 1, sizeof(*grown));
-                if (!grown)
-                        return tb_error_oom(err);
-                n->overrides = grown;
-                name = strdup(network);
-                if (!name)
-                        return tb_error_oom(err);
-                o = &n->overrides[n->n_overrides++];
-                *o = (ShapeOverride){.network = name};
-        } else
-                before = o->shape;
-        o->keep_up |= link_shape_has_up(&before) || link_shape_has_up(shape);
-        o->keep_down |= link_shape_has_down(&before) || link_shape_has_down(shape);
-        o->shape = copy;
-        copy = (LinkShape){};
-        return 0;
-}
-
 FwStyle node_firewall(const Node *n)
 {
         if (n->firewall_override >= 0)
@@ -106,10 +43,10 @@ static int check_shapes(const Node *n, TbError **err)
         for (size_t i = 0; i < n->labels.n_shapes; i++) {
                 const NetworkShape *s = &n->labels.shapes[i];
                 _cleanup_free_ char *shown = NULL, *network = NULL;
-                _cleanup_link_shape_ LinkShape parsed = {};
+                _cleanup_link_shape_ LinkShape shape = {};
                 int r;
 
-                r = link_shape_parse_complete(s->spec, &parsed, err);
+                r = link_shape_parse_complete(s->spec, &shape, err);
                 if (r >= 0)
                         continue;
                 shown = tb_escape(s->spec, 100);
@@ -143,6 +80,24 @@ static int check_network_mode(const Node *n, TbError **err)
                 "the container %s, so it cannot be shaped or filtered; start it on a bridge network", what);
 }
 
+/* A link that is down is down for all of its traffic. */
+static void cut_rules(LinkShape *l)
+{
+        const Shape down = {.set = UINT64_C(1) << SHAPE_LINK, .link_down = 1};
+
+        for (size_t i = 0; i < l->n_rules; i++) {
+                Shape out;
+                if (shape_has(&l->base.up, SHAPE_LINK)) {
+                        shape_merge(&l->rules[i].up, &down, &out);
+                        l->rules[i].up = out;
+                }
+                if (shape_has(&l->base.down, SHAPE_LINK)) {
+                        shape_merge(&l->rules[i].down, &down, &out);
+                        l->rules[i].down = out;
+                }
+        }
+}
+
 static int declare_interface(const Node *n, const Endpoint *e, bool control, bool filtered,
         NetctlInterface *ret, LinkShape *ret_shape, TbError **err)
 {
@@ -165,6 +120,7 @@ static int declare_interface(const Node *n, const Endpoint *e, bool control, boo
                 r = node_shape(n, e->network, ret_shape, err);
                 if (r < 0)
                         return r;
+                cut_rules(ret_shape);
                 if (link_shape_has_up(ret_shape) || (o && o->keep_up))
                         ret->up = &ret_shape->base.up;
                 if (link_shape_has_down(ret_shape) || (o && o->keep_down))

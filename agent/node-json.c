@@ -49,16 +49,17 @@ static json_t *rules_to_json(const NetctlDirection *d)
         return TAKE_PTR(list);
 }
 
-static json_t *direction_to_json(const NetctlDirection *d)
+static json_t *direction_to_json(const NetctlDirection *d, const Shape *requested)
 {
-        char text[SHAPE_TEXT_MAX];
+        char text[SHAPE_TEXT_MAX], asked[SHAPE_TEXT_MAX];
         json_t *j;
 
         if (!d->present)
                 return json_null();
-        j = json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device", d->device, "shape",
-                shape_print(&d->shape, text), "netem", d->netem, "burst_bytes", (json_int_t) d->burst_bytes,
-                "quantum_bytes", (json_int_t) d->quantum_bytes, "bytes", (json_int_t) d->bytes, "packets",
+        j = json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "device", d->device,
+                "shape", shape_print(&d->shape, text), "requested", shape_print(requested, asked), "netem",
+                d->netem, "burst_bytes", (json_int_t) d->burst_bytes, "quantum_bytes",
+                (json_int_t) d->quantum_bytes, "bytes", (json_int_t) d->bytes, "packets",
                 (json_int_t) d->packets, "drops", (json_int_t) d->drops, "overlimits",
                 (json_int_t) d->overlimits, "backlog_packets", (json_int_t) d->backlog_packets);
         if (j && d->n_rules > 0 && !set(j, "rules", rules_to_json(d))) {
@@ -99,9 +100,11 @@ static json_t *interface_to_json(const Node *n, const Endpoint *e, bool full)
                 !set_text(j, "host_ifname", s ? s->host_ifname : NULL))
                 return NULL;
         if (full && s &&
-                (!set(j, "up", direction_to_json(&s->up)) || !set(j, "down", direction_to_json(&s->down)) ||
+                (!set(j, "up", direction_to_json(&s->up, &shape.base.up)) ||
+                        !set(j, "down", direction_to_json(&s->down, &shape.base.down)) ||
                         !set_text(j, "offload", s->offload) ||
-                        !set(j, "overridden", json_boolean(node_override(n, e->network) != NULL))))
+                        !set(j, "overridden", json_boolean(node_override(n, e->network) != NULL)) ||
+                        !shape_override_describe(node_override(n, e->network), j)))
                 return NULL;
         return TAKE_PTR(j);
 }

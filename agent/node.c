@@ -81,6 +81,8 @@ int node_new(Manager *m, const char *id, const char *name, const json_t *labels,
                 node_free(n);
                 return r;
         }
+        if (n->n_overrides > 0)
+                shape_timer_arm(m);
         if (ret)
                 *ret = n;
         return 0;

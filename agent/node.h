@@ -8,6 +8,7 @@
 
 #include "agent/facts.h"
 #include "agent/labels.h"
+#include "agent/node-shape.h"
 #include "agent/node-state.h"
 #include "agent/token-bucket.h"
 #include "common/engine.h"
@@ -28,15 +29,6 @@
 typedef struct Manager Manager;
 typedef struct GateCall GateCall;
 typedef struct NodeClient NodeClient;
-
-/* A live change of one network's shape, which wins over the labels. */
-typedef struct ShapeOverride {
-        char *network;
-        LinkShape shape;
-        /* Directions that have or had something: their root stays in the kernel while the node runs (removing it
-         * would drop what is queued). */
-        bool keep_up, keep_down;
-} ShapeOverride;
 
 #define NODE_OVERRIDES_MAX NETCTL_INTERFACES_MAX
 
@@ -121,13 +113,6 @@ int node_declare(const Node *n, const char *control_network, NodeDeclaration *re
 
 /* Do the labels' SPECs and style parse? -EINVAL, kind CONFIG, naming the label. */
 int node_check_labels(const Node *n, TbError **err) _warn_unused_;
-/* A copy of the shape in force for a network (override, else labels). */
-int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err) _warn_unused_;
-/* Replaces (adds) the override for a network. */
-int node_set_override(Node *n, const char *network, const LinkShape *shape, TbError **err) _warn_unused_;
-/* Frees what is inside. */
-void shape_override_done(ShapeOverride *o);
-const ShapeOverride *node_override(const Node *n, const char *network);
 FwStyle node_firewall(const Node *n);
 
 /* For the API: the short form (`tbnode ps`) and everything (`tbnode inspect`). NULL when out of memory. */

@@ -294,31 +294,47 @@ int reconcile_now(Manager *m, Node *n, TbError **err)
         return 0;
 }
 
-int reconcile_show(Manager *m, Node *n, TbError **err)
+static void take_shown(Node *n, NetctlNodeStatus *s)
 {
-        _cleanup_node_declaration_ NodeDeclaration d = {};
-        _cleanup_netctl_report_ NetctlReport report = {};
-        int r;
-
-        r = node_declare(n, m->config.control_network, &d, err);
-        if (r < 0)
-                return r;
-        r = netctl_show(m->netctl, &d.node, 1, &report, err);
-        if (r < 0)
-                return r;
-        if (report.nodes[0].error)
-                return tb_error_move(err, &report.nodes[0].error);
+        if (s->error) {
+                log_node(n, LOG_WARNING, "cannot read it from the kernel: %s", tb_error_message(s->error));
+                return;
+        }
         /* What the last write did is not known to a look at the kernel. */
-        for (size_t i = 0; i < report.nodes[0].n_interfaces; i++)
+        for (size_t i = 0; i < s->n_interfaces; i++)
                 for (size_t k = 0; k < n->status.n_interfaces; k++)
-                        if (memcmp(report.nodes[0].interfaces[i].mac, n->status.interfaces[k].mac, 6) == 0)
-                                report.nodes[0].interfaces[i].change = n->status.interfaces[k].change;
-        report.nodes[0].change = n->status.change;
+                        if (memcmp(s->interfaces[i].mac, n->status.interfaces[k].mac, 6) == 0)
+                                s->interfaces[i].change = n->status.interfaces[k].change;
+        s->change = n->status.change;
         node_status_done(&n->status);
-        n->status = report.nodes[0];
+        n->status = *s;
         n->has_status = true;
-        report.nodes[0] = (NetctlNodeStatus){};
-        return 0;
+        *s = (NetctlNodeStatus){};
+}
+
+void reconcile_show_many(Manager *m, Node *const *nodes, size_t n)
+{
+        _cleanup_batch_ Batch b = {};
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_netctl_report_ NetctlReport report = {};
+
+        int r = batch_alloc(&b, n, &err);
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                if (nodes[i]->state != NODE_CONFIGURED ||
+                        node_declare(nodes[i], m->config.control_network, &b.declarations[b.n], NULL) < 0)
+                        continue;
+                b.nodes[b.n] = nodes[i];
+                b.netctl[b.n] = b.declarations[b.n].node;
+                b.n++;
+        }
+        if (r >= 0 && b.n > 0)
+                r = netctl_show(m->netctl, b.netctl, b.n, &report, &err);
+        if (r < 0) {
+                log_warning("cannot read shapes from the kernel: %s", tb_error_message(err));
+                return;
+        }
+        for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
+                take_shown(b.nodes[i], &report.nodes[i]);
 }
 
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err)

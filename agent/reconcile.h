@@ -22,5 +22,6 @@ int reconcile_now(Manager *m, Node *n, TbError **err) _warn_unused_;
 /* Removes what carries our tag and belongs to no node. */
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err) _warn_unused_;
 
-/* Reads a node's interfaces from the kernel (counters). */
-int reconcile_show(Manager *m, Node *n, TbError **err) _warn_unused_;
+/* Reads the interfaces of these nodes, as far as they are configured, from the kernel in one go (counters, what is in
+ * force). What cannot be read is logged and stays as it was known. */
+void reconcile_show_many(Manager *m, Node *const *nodes, size_t n);

@@ -49,20 +49,6 @@ int state_file_load(Manager *m, TbError **err)
         return m->saved_nodes ? 0 : tb_error_oom(err);
 }
 
-static int override_to_json(const ShapeOverride *o, json_t *shapes, TbError **err)
-{
-        _cleanup_free_ char *text = link_shape_print(&o->shape);
-        _cleanup_json_ json_t *j = json_object(), *keep = json_array();
-
-        if (!j || !keep || !text || (o->keep_up && json_array_append_new(keep, json_string("up")) < 0) ||
-                (o->keep_down && json_array_append_new(keep, json_string("down")) < 0) ||
-                json_object_set(j, "keep", keep) < 0)
-                return tb_error_oom(err);
-        if (tb_json_set_string(j, "spec", text, err) < 0)
-                return -ENOMEM;
-        return json_object_set(shapes, o->network, j) < 0 ? tb_error_oom(err) : 0;
-}
-
 static int node_overrides_to_json(const Node *n, json_t *nodes, TbError **err)
 {
         _cleanup_json_ json_t *j = NULL, *shapes = NULL;
@@ -75,9 +61,13 @@ static int node_overrides_to_json(const Node *n, json_t *nodes, TbError **err)
         if (!j || !shapes)
                 return tb_error_oom(err);
         for (size_t i = 0; i < n->n_overrides; i++) {
-                r = override_to_json(&n->overrides[i], shapes, err);
+                json_t *o = NULL;
+
+                r = shape_override_to_json(&n->overrides[i], &o, err);
                 if (r < 0)
                         return r;
+                if (json_object_set_new(shapes, n->overrides[i].network, o) < 0)
+                        return tb_error_oom(err);
         }
         if (json_object_set(j, "shapes", shapes) < 0)
                 return tb_error_oom(err);
@@ -121,29 +111,6 @@ int state_file_save(Manager *m, TbError **err)
         return r;
 }
 
-static int restore_override(Node *n, const char *network, const json_t *j, TbError **err)
-{
-        _cleanup_strv_ char **keep = NULL;
-        const char *spec = "";
-        _cleanup_link_shape_ LinkShape shape = {};
-        ShapeOverride *o;
-        int r;
-
-        r = tb_json_get_string(j, "spec", &spec, err);
-        if (r >= 0 && spec[0] != 0)
-                r = link_shape_parse_complete(spec, &shape, err);
-        if (r >= 0)
-                r = tb_json_get_strv(j, "keep", &keep, err);
-        if (r >= 0)
-                r = node_set_override(n, network, &shape, err);
-        if (r < 0)
-                return r;
-        o = (ShapeOverride *) node_override(n, network);
-        o->keep_up = tb_strv_contains(keep, "up");
-        o->keep_down = tb_strv_contains(keep, "down");
-        return 0;
-}
-
 int state_file_restore(Manager *m, Node *n, TbError **err)
 {
         json_t *saved, *shapes = NULL, *value;
@@ -157,7 +124,7 @@ int state_file_restore(Manager *m, Node *n, TbError **err)
         r = tb_json_get_object(saved, "shapes", &shapes, &cause);
         if (r > 0)
                 json_object_foreach (shapes, network, value) {
-                        r = restore_override(n, network, value, &cause);
+                        r = node_override_from_json(n, network, value, &cause);
                         if (r < 0)
                                 break;
                 }

@@ -9,8 +9,12 @@
  *
  *         { "version": 1,
  *           "nodes": { "<container id>": {
- *                   "shapes": { "<network>": { "spec": "up rate 10mbit", "keep": ["up"] } },
+ *                   "shapes": { "<network>": { "spec": "up rate 10mbit", "keep": ["up"],
+ *                           "until": INSTANT, "before": "",                               changes for a time
+ *                           "flap": { "start": INSTANT, "down_us": 2000000, "up_us": 5000000, "count": 0 } } },
  *                   "firewall": "closed" } } }
+ *
+ * INSTANT is { "boot": id, "boottime_us": N, "realtime_us": N }, see shape-schedule.h.
  *
  * A newer version, or a file that is broken, is refused at start (nobody's declared state is thrown away silently).
  */
