@@ -97,6 +97,7 @@ static json_t *interface_to_json(const Node *n, const Endpoint *e, bool full)
                 !set(j, "address", address_to_json(e->address)) ||
                 !set_text(j, "mac", e->has_mac ? mac : NULL) || !set_text(j, "shape", text) ||
                 !set_text(j, "ifname", s ? s->ifname : NULL) ||
+                !set_text(j, "host_netns", s ? s->host_netns : NULL) ||
                 !set_text(j, "host_ifname", s ? s->host_ifname : NULL))
                 return NULL;
         if (full && s &&

@@ -211,8 +211,9 @@ static int single_load(Single *s, const char *pid, const char *ifname, TbError *
         for (size_t i = 0; i < s->container.n; i++) {
                 const Link *l = &s->container.interfaces[i].link;
                 const ContainerInterface *inside;
-                const Link *host;
-                if (container_resolve(&s->container, &s->links, l->mac, &inside, &host, NULL) >= 0)
+                const ContainerPeer *peer;
+                if (container_find(&s->container, l->mac, &inside, &peer, NULL) >= 0 &&
+                        tb_streq(l->kind, "veth"))
                         memcpy(s->interfaces[s->node.n_interfaces++].mac, l->mac, 6);
         }
         return 0;

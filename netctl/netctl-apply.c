@@ -61,10 +61,18 @@ static int add_rules(Work *w, size_t i, bool have_netem, TbError **err)
         return r;
 }
 
-static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError **err)
+/* Operations of this node were the last to be planned. */
+static void unplan_node(Work *w, size_t node)
 {
-        size_t start = plan->n;
+        for (size_t s = 0; s < w->n_spaces; s++) {
+                Plan *p = &w->spaces[s].plan;
+                while (p->n > 0 && p->ops[p->n - 1].owner >= w->first[node])
+                        p->n--;
+        }
+}
 
+static int plan_node(Work *w, size_t node, bool have_netem, TbError **err)
+{
         for (size_t i = w->first[node]; i < w->first[node + 1]; i++) {
                 Iface *x = w->ifaces + i;
                 if (w->nodes[node].parts == NETCTL_FIREWALL) {
@@ -79,10 +87,11 @@ static int plan_node(Work *w, size_t node, bool have_netem, Plan *plan, TbError 
                 else
                         r = add_rules(w, i, have_netem, err);
                 if (r >= 0)
-                        r = plan_iface(w->desired + i, w->before + i, i, plan, &x->change, err);
+                        r = plan_iface(w->desired + i, w->before + i, i, &w->spaces[x->space].plan,
+                                &x->change, err);
                 if (r < 0) {
                         work_name_error(err, w, i);
-                        plan->n = start;
+                        unplan_node(w, node);
                         return r;
                 }
         }
@@ -103,43 +112,34 @@ static void collect_errors(Work *w, TbError **iface_errors)
         }
 }
 
-static int observe_now(Netctl *n, Work *w, TbError **err)
-{
-        links_done(&w->links);
-        int r = links_dump(n->rtnl, &w->links, err);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < w->n_ifaces; i++)
-                w->now[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
-        return observe(n->rtnl, &w->links, w->now, w->n_ifaces, &w->arena, err);
-}
-
 /* Puts the interfaces of all failed nodes back to before[]. Best effort: what can't be put back (a container that ended
  * took its veth along) is logged at debug level, the node is failed already. */
-static int roll_back(Netctl *n, Work *w, ApplyCounts *counts, TbError **err)
+static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
 {
-        _cleanup_plan_ Plan plan = {};
         bool any = false;
 
         for (size_t i = 0; i < w->n_ifaces; i++)
                 any |= w->errors[w->ifaces[i].node] && w->ifaces[i].change != NETCTL_UNCHANGED;
         if (!any)
                 return 0;
-        int r = observe_now(n, w, err);
+        int r = work_observe_again(w, w->now, err);
         if (r < 0)
                 return r;
+        for (size_t s = 0; s < w->n_spaces; s++)
+                w->spaces[s].plan.n = 0;
         for (size_t i = 0; i < w->n_ifaces; i++) {
                 _cleanup_error_ TbError *ignored = NULL;
                 NetctlChange change;
                 if (!w->errors[w->ifaces[i].node] || w->ifaces[i].change == NETCTL_UNCHANGED)
                         continue;
-                if (!links_find(&w->links, w->now[i].veth)) {
+                if (!links_find(work_links(w, i), w->now[i].veth)) {
                         /* The veth is gone: only the ifb can be left. */
                         w->before[i].down = w->now[i].down;
                         w->before[i].ingress = (IngressState){};
                         w->before[i].ifb.present = false;
                 }
-                if (plan_iface(w->before + i, w->now + i, i, &plan, &change, &ignored) < 0)
+                if (plan_iface(w->before + i, w->now + i, i, &w->spaces[w->ifaces[i].space].plan, &change,
+                            &ignored) < 0)
                         log_debug("cannot plan to put %s back: %s", w->ifaces[i].host.name,
                                 tb_error_message(ignored));
                 w->ifaces[i].change = NETCTL_UNCHANGED;
@@ -147,7 +147,7 @@ static int roll_back(Netctl *n, Work *w, ApplyCounts *counts, TbError **err)
         _cleanup_free_ TbError **errors = calloc(w->n_ifaces + 1, sizeof(*errors));
         if (!errors)
                 return tb_error_oom(err);
-        r = apply_plan(n->rtnl, &plan, errors, counts, err);
+        r = work_apply(w, errors, counts, err);
         for (size_t i = 0; i < w->n_ifaces; i++) {
                 if (errors[i])
                         log_debug("cannot put %s back: %s", w->ifaces[i].host.name,
@@ -158,9 +158,9 @@ static int roll_back(Netctl *n, Work *w, ApplyCounts *counts, TbError **err)
 }
 
 /* Did the kernel take what it said it took? (Older ones ignore attributes that they don't know.) */
-static int verify(Netctl *n, Work *w, TbError **err)
+static int verify(Work *w, TbError **err)
 {
-        int r = observe_now(n, w, err);
+        int r = work_observe_again(w, w->now, err);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < w->n_ifaces; i++) {
@@ -179,7 +179,7 @@ static int verify(Netctl *n, Work *w, TbError **err)
                         (down->kind == LEAF_NETEM && down->netem.seeded);
                 if (e)
                         (void) tb_error_move(node_error, &e);
-                else if (!links_find(&w->links, w->now[i].veth))
+                else if (!links_find(work_links(w, i), w->now[i].veth))
                         (void) tb_error_set(node_error, TB_ERROR_SYSTEM, -ENODEV,
                                 "the interface went away; the container has probably ended");
                 else
@@ -188,123 +188,6 @@ static int verify(Netctl *n, Work *w, TbError **err)
                                 op_to_string(plan.ops[0].kind),
                                 seeded ? "; 'seed' needs Linux 6.6 or later" : "");
                 work_name_error(node_error, w, i);
-        }
-        return 0;
-}
-
-static int compare_netctl_rule(const void *a, const void *b)
-{
-        return shape_match_compare(&((const NetctlRule *) a)->match, &((const NetctlRule *) b)->match);
-}
-
-static int fill_rules(const TcTree *t, NetctlDirection *ret, TbError **err)
-{
-        if (t->n_rules == 0)
-                return 0;
-        ret->rules = calloc(t->n_rules, sizeof(*ret->rules));
-        if (!ret->rules)
-                return tb_error_oom(err);
-        for (size_t i = 0; i < t->n_rules; i++) {
-                const TcRule *rule = t->rules + i;
-                const TcTree as_tree = {
-                        .has_class = rule->has_class, .htb_class = rule->htb_class, .leaf = rule->leaf};
-                if (!rule->match)
-                        continue;
-                NetctlRule *out = ret->rules + ret->n_rules++;
-                *out = (NetctlRule){
-                        .match = *rule->match,
-                        .class = rule->minor,
-                        .bytes = rule->stats.bytes,
-                        .packets = rule->stats.packets,
-                        .drops = rule->stats.drops,
-                };
-                tree_to_shape(&as_tree, &out->shape);
-        }
-        if (ret->n_rules > 1)
-                qsort(ret->rules, ret->n_rules, sizeof(*ret->rules), compare_netctl_rule);
-        return 0;
-}
-
-static int fill_direction(const TcTree *t, const char *device, NetctlDirection *ret, TbError **err)
-{
-        *ret = (NetctlDirection){};
-        if (t->owner != TC_OURS)
-                return 0;
-        *ret = (NetctlDirection){
-                .present = true,
-                .burst_bytes = htb_burst_bytes(&t->htb_class),
-                .quantum_bytes = t->htb_class.quantum,
-                .netem = t->leaf.kind == LEAF_NETEM,
-                .bytes = t->stats.bytes,
-                .packets = t->stats.packets,
-                .drops = t->stats.drops,
-                .overlimits = t->stats.overlimits,
-                .backlog_packets = t->stats.qlen,
-        };
-        tree_to_shape(t, &ret->shape);
-        (void) snprintf(ret->device, sizeof(ret->device), "%s", device);
-        return fill_rules(t, ret, err);
-}
-
-static int fill_node(const Work *w, size_t i, const IfaceState *states, NetctlNodeStatus *s, TbError **err)
-{
-        size_t count = w->first[i + 1] - w->first[i];
-
-        s->interfaces = calloc(count + 1, sizeof(*s->interfaces));
-        if (!s->interfaces)
-                return tb_error_oom(err);
-        for (size_t k = 0; k < count; k++) {
-                const Iface *x = w->ifaces + w->first[i] + k;
-                const IfaceState *state = states + w->first[i] + k;
-                NetctlInterfaceStatus *o = s->interfaces + k;
-
-                memcpy(o->mac, x->want->mac, sizeof(o->mac));
-                if (x->want->network) {
-                        o->network = strdup(x->want->network);
-                        if (!o->network)
-                                return tb_error_oom(err);
-                }
-                s->n_interfaces = k + 1;
-                o->ifindex = (int) x->inside.link.ifindex;
-                memcpy(o->ifname, x->inside.link.name, sizeof(o->ifname));
-                o->host_ifindex = (int) x->host.ifindex;
-                memcpy(o->host_ifname, x->host.name, sizeof(o->host_ifname));
-                o->bridge_ifindex = (int) x->host.master;
-                o->ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4;
-                int r = fill_direction(&state->down, x->host.name, &o->down, err);
-                if (r >= 0 && state->ifb.present)
-                        r = fill_direction(&state->up, state->ifb.name, &o->up, err);
-                if (r < 0)
-                        return r;
-                o->offload = offload_decision(
-                        o->up.present ? &o->up.shape : NULL, o->down.present ? &o->down.shape : NULL);
-                o->change = x->change;
-                s->change = MAX2(s->change, x->change);
-        }
-        return 0;
-}
-
-static int fill_report(
-        Work *w, const IfaceState *states, bool bridge_nf, NetctlReport *report, TbError **err)
-{
-        report->nodes = calloc(w->n_nodes + 1, sizeof(*report->nodes));
-        if (!report->nodes)
-                return tb_error_oom(err);
-        report->n_nodes = w->n_nodes;
-        for (size_t i = 0; i < w->n_nodes; i++) {
-                NetctlNodeStatus *s = report->nodes + i;
-                int r = fill_node(w, i, states, s, err);
-                if (r < 0)
-                        return r;
-                if (w->errors[i]) {
-                        const char *name = w->nodes[i].name ? w->nodes[i].name : w->nodes[i].id;
-                        tb_error_prefix(w->errors + i, "node %.64s", name ? name : "?");
-                        s->error = TAKE_PTR(w->errors[i]);
-                        s->change = NETCTL_UNCHANGED;
-                }
-                s->firewall = w->fw_present[i];
-                s->firewall_changed = w->fw_changed[i];
-                s->bridge_nf_enabled = bridge_nf && w->fw_present[i];
         }
         return 0;
 }
@@ -321,7 +204,6 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
 {
         _cleanup_netctl_report_ NetctlReport report = {};
         _cleanup_work_ Work w = {};
-        _cleanup_plan_ Plan plan = {};
         ApplyCounts counts = {};
         bool have_netem = false;
         uint64_t mark = tb_now_ns();
@@ -339,22 +221,23 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
                 have_netem = caps->has[CAPABILITY_NETEM];
         }
         for (size_t i = 0; i < n_nodes; i++)
-                if (!w.errors[i] && plan_node(&w, i, have_netem, &plan, w.errors + i) == -ENOMEM)
+                if (!w.errors[i] && plan_node(&w, i, have_netem, w.errors + i) == -ENOMEM)
                         return tb_error_move(err, w.errors + i);
         report.plan_ns = lap(&mark);
 
         _cleanup_free_ TbError **iface_errors = calloc(w.n_ifaces + 1, sizeof(*iface_errors));
         if (!iface_errors)
                 return tb_error_oom(err);
-        r = apply_plan(n->rtnl, &plan, iface_errors, &counts, err);
+        r = work_apply(&w, iface_errors, &counts, err);
         if (r < 0)
                 return r;
+        const unsigned long planned = counts.writes;
         collect_errors(&w, iface_errors);
         report.apply_ns = lap(&mark);
 
         /* Reading back before the firewall is touched: its commit is for those who went through. */
-        if (plan.n > 0) {
-                r = verify(n, &w, err);
+        if (planned > 0) {
+                r = verify(&w, err);
                 if (r < 0)
                         return r;
         }
@@ -366,11 +249,11 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
                 return r;
         report.firewall_ns = lap(&mark);
 
-        r = roll_back(n, &w, &counts, err);
+        r = roll_back(&w, &counts, err);
         if (r < 0)
                 return r;
 
-        r = fill_report(&w, plan.n > 0 ? w.now : w.before, outcome.bridge_nf_enabled, &report, err);
+        r = work_report(&w, planned > 0 ? w.now : w.before, outcome.bridge_nf_enabled, &report, err);
         if (r < 0)
                 return r;
         report.netlink_writes = counts.writes;
@@ -400,7 +283,7 @@ int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport
                         fw_readback_done(back + i);
                 }
         report.observe_ns = lap(&mark);
-        r = fill_report(&w, w.before, false, &report, err);
+        r = work_report(&w, w.before, false, &report, err);
         if (r < 0)
                 return r;
         *ret = report;

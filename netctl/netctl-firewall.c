@@ -10,7 +10,7 @@
 
 /* The nodes of a call as a back end is told them. */
 typedef struct FwWork {
-        FwInterface *interfaces; /* as Work.ifaces */
+        FwInterface *interfaces; /* node by node, those on the host itself */
         FwNode *nodes;
         size_t *index; /* into Work.nodes */
         size_t n;
@@ -26,7 +26,7 @@ static void fw_work_done(FwWork *f)
 
 static void identity(const Work *w, const Iface *x, FwInterface *ret)
 {
-        const Link *bridge = links_find(&w->links, x->host.master);
+        const Link *bridge = links_find(&w->spaces[x->space].links, x->host.master);
 
         *ret = (FwInterface){
                 .ifindex = x->host.ifindex,
@@ -56,6 +56,28 @@ static void node_to_fw(const NetctlNode *n, FwNode *ret)
         };
 }
 
+/* What cannot be filtered becomes an error of its node. */
+static void check_interface(Work *w, size_t i)
+{
+        const Iface *x = w->ifaces + i;
+        TbError **err = w->errors + x->node;
+
+        if (w->nodes[x->node].style == FW_NONE || !(x->want->filtered || x->want->pinned))
+                return;
+        if (x->space > 0)
+                (void) tb_error_set(err, TB_ERROR_ENVIRONMENT, -EXDEV,
+                        "its host side is in %s, where there is no firewall of ours; use a bridge network "
+                        "as the "
+                        "control network, or style none",
+                        w->spaces[x->space].path);
+        else if (x->want->pinned && x->want->ipv4.s_addr == 0 && x->inside.ipv4.s_addr == 0)
+                (void) tb_error_set(
+                        err, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL, "no IPv4 address to pin packets to");
+        else
+                return;
+        work_name_error(err, w, i);
+}
+
 /* Nodes with errors, and those that say nothing about their firewall, are left out. */
 static int collect(Work *w, FwWork *f, TbError **err)
 {
@@ -64,23 +86,21 @@ static int collect(Work *w, FwWork *f, TbError **err)
         f->index = calloc(w->n_nodes + 1, sizeof(*f->index));
         if (!f->interfaces || !f->nodes || !f->index)
                 return tb_error_oom(err);
-        for (size_t i = 0; i < w->n_ifaces; i++)
-                identity(w, w->ifaces + i, f->interfaces + i);
+        size_t used = 0;
         for (size_t i = 0; i < w->n_nodes; i++) {
+                size_t first = used;
                 if (w->nodes[i].parts == NETCTL_SHAPES)
                         continue;
-                for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++)
-                        if (w->nodes[i].style != FW_NONE && f->interfaces[k].pinned &&
-                                f->interfaces[k].ipv4.s_addr == 0) {
-                                (void) tb_error_set(w->errors + i, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL,
-                                        "no IPv4 address to pin packets to");
-                                work_name_error(w->errors + i, w, k);
-                        }
+                for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++) {
+                        if (w->ifaces[k].space == 0)
+                                identity(w, w->ifaces + k, f->interfaces + used++);
+                        check_interface(w, k);
+                }
                 if (w->errors[i])
                         continue;
                 node_to_fw(w->nodes + i, f->nodes + f->n);
-                f->nodes[f->n].interfaces = f->interfaces + w->first[i];
-                f->nodes[f->n].n_interfaces = w->first[i + 1] - w->first[i];
+                f->nodes[f->n].interfaces = f->interfaces + first;
+                f->nodes[f->n].n_interfaces = used - first;
                 f->wanted |= w->nodes[i].style != FW_NONE;
                 f->index[f->n++] = i;
         }

@@ -8,17 +8,38 @@
 #include "netctl/state.h"
 #include "netctl/veth.h"
 
+#define NETCTL_SPACES_MAX 256
+
 struct Netctl {
         NetctlOptions options;
         Rtnl *rtnl;
         int host_fd; /* the host's network namespace */
+        /* Other namespaces in which something of ours may be; all of those that have a name until they were looked at once. */
+        struct {
+                dev_t dev;
+                ino_t ino;
+        } spaces[NETCTL_SPACES_MAX];
+        size_t n_spaces;
+        bool looked;
         bool have_caps;
         Capabilities caps;
 };
 
+/* A namespace in which host sides of veths are, for the time of a call. The first one is the host's own. */
+typedef struct Space {
+        int fd;
+        Rtnl *rtnl;
+        char *path; /* NULL: the host */
+        dev_t dev;
+        ino_t ino;
+        Links links;
+        Plan plan;
+} Space;
+
 /* One interface of one node on its way through a call. */
 typedef struct Iface {
-        size_t node; /* index into nodes[] */
+        size_t node;  /* index into nodes[] */
+        size_t space; /* index into spaces[] */
         const NetctlInterface *want;
         ContainerInterface inside;
         Link host;
@@ -34,7 +55,8 @@ typedef struct Work {
         Iface *ifaces;
         size_t n_ifaces;
         IfaceState *before, *desired, *now; /* per interface */
-        Links links;
+        Space *spaces;
+        size_t n_spaces;
         Arena arena;                   /* what the states are too small for */
         bool *fw_changed, *fw_present; /* per node */
 } Work;
@@ -48,6 +70,26 @@ int node_check_id(const char *id, TbError **err) _warn_unused_;
  * of a node goes to errors[]; < 0 when nothing can be done at all. `optional`: nodes without namespace are fine and have no
  * interfaces (removal). */
 int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bool optional, TbError **err)
+        _warn_unused_;
+
+/* The host's namespace as the first space, its links listed. */
+int spaces_begin(Netctl *n, Work *w, TbError **err) _warn_unused_;
+/* The space of a namespace (fd is duplicated), entered and its links listed when it is new. */
+int spaces_add(Netctl *n, Work *w, int fd, const char *path, size_t *ret, TbError **err) _warn_unused_;
+/* All other namespaces in which something of ours may be. Those that can't be entered are left out. */
+int spaces_add_known(Netctl *n, Work *w, TbError **err) _warn_unused_;
+void spaces_done(Work *w);
+
+/* Lists the links of all spaces again and reads the state of all interfaces into states[]. */
+int work_observe_again(Work *w, IfaceState *states, TbError **err) _warn_unused_;
+int work_observe(Work *w, IfaceState *states, TbError **err) _warn_unused_;
+/* One batch for each space. */
+int work_apply(Work *w, TbError **errors, ApplyCounts *counts, TbError **err) _warn_unused_;
+/* Links of the namespace of interface i. */
+const Links *work_links(const Work *w, size_t i);
+
+/* What the caller gets to see; states[] per interface (netctl-report.c). */
+int work_report(Work *w, const IfaceState *states, bool bridge_nf, NetctlReport *ret, TbError **err)
         _warn_unused_;
 
 /* In words, for the status. */

@@ -38,13 +38,13 @@ static int targets_add(Targets *t, uint32_t veth, TbError **err)
 }
 
 /* Everything of ours on these veths and their ifbs. */
-static int remove_targets(Netctl *n, const Links *links, Targets *t, unsigned long *writes, TbError **err)
+static int remove_targets(const Space *space, Targets *t, unsigned long *writes, TbError **err)
 {
         _cleanup_plan_ Plan plan = {};
         _cleanup_(arena_done) Arena arena = {};
         ApplyCounts counts = {};
 
-        int r = observe(n->rtnl, links, t->v, t->n, &arena, err);
+        int r = observe(space->rtnl, &space->links, t->v, t->n, &arena, err);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < t->n; i++) {
@@ -57,7 +57,7 @@ static int remove_targets(Netctl *n, const Links *links, Targets *t, unsigned lo
         _cleanup_free_ TbError **errors = calloc(t->n + 1, sizeof(*errors));
         if (!errors)
                 return tb_error_oom(err);
-        r = apply_plan(n->rtnl, &plan, errors, &counts, err);
+        r = apply_plan(space->rtnl, &plan, errors, &counts, err);
         for (size_t i = 0; i < t->n; i++) {
                 if (!errors[i])
                         continue;
@@ -87,11 +87,32 @@ static int add_tagged(const Links *links, const char *id, char *const *known, Ta
         return 0;
 }
 
+/* What of these nodes is in one namespace. */
+static int remove_in_space(const Work *w, size_t space, unsigned long *writes, TbError **err)
+{
+        _cleanup_(targets_done) Targets t = {};
+        const Space *s = w->spaces + space;
+        int r;
+
+        for (size_t i = 0; i < w->n_nodes; i++) {
+                r = add_tagged(&s->links, w->nodes[i].id, NULL, &t, err);
+                if (r < 0)
+                        return r;
+        }
+        for (size_t i = 0; i < w->n_ifaces; i++) {
+                if (w->ifaces[i].space != space)
+                        continue;
+                r = targets_add(&t, w->ifaces[i].host.ifindex, err);
+                if (r < 0)
+                        return r;
+        }
+        return remove_targets(s, &t, writes, err);
+}
+
 int netctl_remove_many(
         Netctl *n, const NetctlNode *nodes, size_t n_nodes, unsigned long *ret_writes, TbError **err)
 {
         _cleanup_work_ Work w = {};
-        _cleanup_(targets_done) Targets t = {};
         _cleanup_free_ FwNode *fw = calloc(n_nodes + 1, sizeof(*fw));
         unsigned long writes = 0;
         FwOutcome outcome = {};
@@ -105,22 +126,16 @@ int netctl_remove_many(
                 fw[i] = (FwNode){.id = nodes[i].id, .style = FW_NONE};
         }
         int r = work_prepare(n, &w, nodes, n_nodes, true, err);
+        if (r >= 0)
+                r = spaces_add_known(n, &w, err);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < n_nodes; i++) {
+        for (size_t i = 0; i < n_nodes; i++)
                 /* An interface that can't be found any more took its qdiscs with it; ifbs are found by their tag. */
                 if (w.errors[i])
                         log_debug("removing %s: %s", nodes[i].id, tb_error_message(w.errors[i]));
-                r = add_tagged(&w.links, nodes[i].id, NULL, &t, err);
-                if (r < 0)
-                        return r;
-        }
-        for (size_t i = 0; i < w.n_ifaces; i++) {
-                r = targets_add(&t, w.ifaces[i].host.ifindex, err);
-                if (r < 0)
-                        return r;
-        }
-        r = remove_targets(n, &w.links, &t, &writes, err);
+        for (size_t i = 0; i < w.n_spaces && r >= 0; i++)
+                r = remove_in_space(&w, i, &writes, err);
 
         /* The other half is done even when one half fails. */
         _cleanup_error_ TbError *e = NULL;
@@ -142,20 +157,22 @@ int netctl_remove(Netctl *n, const NetctlNode *node, unsigned long *ret_writes, 
 int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbError **err)
 {
         static char *const nobody[] = {NULL};
-        _cleanup_links_ Links links = {};
-        _cleanup_(targets_done) Targets t = {};
-        unsigned long writes = 0;
+        _cleanup_work_ Work w = {};
+        unsigned long writes = 0, removed = 0;
         FwOutcome outcome = {};
 
         if (!known)
                 known = nobody;
-        int r = links_dump(n->rtnl, &links, err);
-        if (r < 0)
-                return r;
-        r = add_tagged(&links, NULL, known, &t, err);
-        if (r < 0)
-                return r;
-        r = remove_targets(n, &links, &t, &writes, err);
+        int r = spaces_begin(n, &w, err);
+        if (r >= 0)
+                r = spaces_add_known(n, &w, err);
+        for (size_t i = 0; i < w.n_spaces && r >= 0; i++) {
+                _cleanup_(targets_done) Targets t = {};
+                r = add_tagged(&w.spaces[i].links, NULL, known, &t, err);
+                if (r >= 0)
+                        r = remove_targets(w.spaces + i, &t, &writes, err);
+                removed += t.n;
+        }
         if (r < 0)
                 return r;
 
@@ -164,6 +181,6 @@ int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbEr
         if (k < 0 && k != -ENOENT && k != -ENOPROTOOPT)
                 return tb_error_move(err, &e);
         if (ret_removed)
-                *ret_removed = t.n + outcome.removed;
+                *ret_removed = removed + outcome.removed;
         return 0;
 }

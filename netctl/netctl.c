@@ -86,6 +86,7 @@ void netctl_node_status_done(NetctlNodeStatus *s)
         tb_error_free(s->error);
         for (size_t k = 0; k < s->n_interfaces; k++) {
                 free(s->interfaces[k].network);
+                free(s->interfaces[k].host_netns);
                 free(s->interfaces[k].up.rules);
                 free(s->interfaces[k].down.rules);
         }

@@ -42,6 +42,8 @@ typedef struct NetctlOptions {
         bool enable_bridge_nf;
         /* Firewall: servers and gateways of the site. Borrowed until netctl_free(); may be NULL. */
         const FwSite *site;
+        /* Directories in which namespaces have names, NULL-terminated and borrowed; NULL: netns_list()'s. */
+        char *const *netns_directories;
         /* Where the tables of `distribution NAME` are (netem-dist.h). Borrowed; NULL: NETEM_TABLES_DIRECTORY. */
         const char *distributions;
 } NetctlOptions;
@@ -143,6 +145,7 @@ typedef struct NetctlInterfaceStatus {
         char *network;         /* copy of NetctlInterface.network, or NULL */
         int ifindex;           /* inside the container */
         char ifname[IFNAMSIZ]; /* inside the container */
+        char *host_netns;      /* the named namespace that the host side is in; NULL: the host's own */
         int host_ifindex;      /* the host side of the veth */
         char host_ifname[IFNAMSIZ];
         int bridge_ifindex;  /* master of the host side, 0: none */

@@ -71,7 +71,7 @@ int tool_container(int netns_fd, Container *ret, Links *ret_links, TbError **err
         if (r >= 0)
                 r = links_dump(rtnl, &links, err);
         if (r >= 0)
-                r = container_read(rtnl, home, netns_fd, ret, err);
+                r = container_read(rtnl, home, netns_fd, NULL, ret, err);
         if (r < 0)
                 return r;
         if (ret_links) {
@@ -346,10 +346,10 @@ static json_t *interface_json(const NetctlInterfaceStatus *s)
         char mac[18], ip[INET_ADDRSTRLEN] = "";
 
         (void) inet_ntop(AF_INET, &s->ipv4, ip, sizeof(ip));
-        return json_pack("{s:s, s:s?, s:s, s:i, s:s, s:i, s:i, s:s, s:o, s:o, s:s, s:s}", "mac",
+        return json_pack("{s:s, s:s?, s:s, s:i, s:s?, s:s, s:i, s:i, s:s, s:o, s:o, s:s, s:s}", "mac",
                 mac_print(s->mac, mac), "network", s->network, "ifname", s->ifname, "ifindex", s->ifindex,
-                "host_ifname", s->host_ifname, "host_ifindex", s->host_ifindex, "bridge_ifindex",
-                s->bridge_ifindex, "ipv4", ip, "up", direction_json(&s->up), "down",
+                "host_netns", s->host_netns, "host_ifname", s->host_ifname, "host_ifindex", s->host_ifindex,
+                "bridge_ifindex", s->bridge_ifindex, "ipv4", ip, "up", direction_json(&s->up), "down",
                 direction_json(&s->down), "offload", s->offload, "change",
                 netctl_change_to_string(s->change));
 }

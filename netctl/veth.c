@@ -1,52 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "netctl/veth.h"
 
-#include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
+#include "netctl/netns.h"
 
 void container_done(Container *c)
 {
+        for (size_t i = 0; i < c->n_peers; i++) {
+                tb_close(c->peers[i].fd);
+                free(c->peers[i].path);
+        }
+        free(c->peers);
         free(c->interfaces);
         *c = (Container){};
-}
-
-static int take_nsid(const struct nlmsghdr *h, void *userdata)
-{
-        int32_t *ret = userdata;
-        uint32_t v;
-        NlIter i = nl_message_attributes(h, sizeof(struct rtgenmsg));
-
-        if (h->nlmsg_type != RTM_NEWNSID)
-                return -EBADMSG;
-        for (NlAttr a; nl_iter_next(&i, &a);)
-                if (a.type == NETNSA_NSID && nl_attr_u32(&a, &v))
-                        *ret = (int32_t) v;
-        return 0;
-}
-
-/* The id by which the socket's namespace knows the one of `fd`; *ret_known false when it has none. */
-static int netns_id(Rtnl *r, int fd, int32_t *ret, bool *ret_known, TbError **err)
-{
-        _cleanup_nlw_ NlWriter w = {};
-        struct rtgenmsg m = {.rtgen_family = AF_UNSPEC};
-        int32_t id = NETNSA_NSID_NOT_ASSIGNED;
-
-        nlw_begin(&w, RTM_GETNSID, 0, &m, sizeof(m));
-        nlw_put_u32(&w, NETNSA_FD, (uint32_t) fd);
-        nlw_end(&w);
-        int k = rtnl_get(r, &w, take_nsid, &id, err);
-        if (k < 0) {
-                tb_error_prefix(err, "cannot identify a network namespace");
-                return k;
-        }
-        *ret = id;
-        *ret_known = id >= 0;
-        return 0;
 }
 
 static int take_address(const struct nlmsghdr *h, void *userdata)
@@ -94,7 +65,65 @@ static int read_inside(Rtnl *inside, Container *c, TbError **err)
         return k;
 }
 
-int container_read(Rtnl *host, int host_fd, int netns_fd, Container *ret, TbError **err)
+static bool leads_to_host(const Container *c, const Link *l)
+{
+        return tb_streq(l->kind, "veth") && l->has_netnsid && c->host_known &&
+                l->peer_netnsid == c->host_nsid;
+}
+
+static const ContainerPeer *leads_to_peer(const Container *c, const Link *l)
+{
+        for (size_t i = 0; i < c->n_peers && tb_streq(l->kind, "veth") && l->has_netnsid; i++)
+                if (c->peers[i].nsid == l->peer_netnsid)
+                        return c->peers + i;
+        return NULL;
+}
+
+/* Of the namespaces that have a name, those that veths of this container lead to. They are told by the ids that the
+ * container's namespace has for them, and by nothing else. */
+static int find_peers(Rtnl *inside, char *const *directories, Container *c, TbError **err)
+{
+        _cleanup_netns_list_ NetnsList list = {};
+        size_t wanted = 0;
+
+        for (size_t i = 0; i < c->n; i++) {
+                const Link *l = &c->interfaces[i].link;
+                wanted += tb_streq(l->kind, "veth") && l->has_netnsid && !leads_to_host(c, l);
+        }
+        if (wanted == 0)
+                return 0;
+        int r = netns_list(directories, &list, err);
+        if (r < 0)
+                return r;
+        c->peers = calloc(wanted, sizeof(*c->peers));
+        if (!c->peers)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < list.n && c->n_peers < wanted; i++) {
+                _cleanup_close_ int fd = netns_open(list.v + i);
+                ContainerPeer peer = {.fd = -EBADF};
+                bool known, used = false;
+                if (fd < 0)
+                        continue;
+                r = netns_id(inside, fd, &peer.nsid, &known, err);
+                if (r < 0)
+                        return r;
+                for (size_t k = 0; k < c->n && known; k++) {
+                        const Link *l = &c->interfaces[k].link;
+                        used |= tb_streq(l->kind, "veth") && l->has_netnsid && l->peer_netnsid == peer.nsid;
+                }
+                if (!used || (c->host_known && peer.nsid == c->host_nsid))
+                        continue;
+                peer.path = strdup(list.v[i].path);
+                if (!peer.path)
+                        return tb_error_oom(err);
+                peer.fd = TAKE_FD(fd);
+                c->peers[c->n_peers++] = peer;
+        }
+        return 0;
+}
+
+int container_read(
+        Rtnl *host, int host_fd, int netns_fd, char *const *directories, Container *ret, TbError **err)
 {
         _cleanup_rtnl_ Rtnl *inside = NULL;
         _cleanup_container_ Container c = {};
@@ -111,6 +140,8 @@ int container_read(Rtnl *host, int host_fd, int netns_fd, Container *ret, TbErro
         if (k < 0)
                 return k;
         k = netns_id(host, netns_fd, &c.container_nsid, &c.container_known, err);
+        if (k >= 0)
+                k = find_peers(inside, directories, &c, err);
         if (k < 0)
                 return k;
         *ret = c;
@@ -146,12 +177,6 @@ const ContainerInterface *container_find_name(const Container *c, const char *na
         return NULL;
 }
 
-static bool leads_to_host(const Container *c, const Link *l)
-{
-        return tb_streq(l->kind, "veth") && l->has_netnsid && c->host_known &&
-                l->peer_netnsid == c->host_nsid;
-}
-
 static int find_inside(const Container *c, const uint8_t mac[static 6], const char *text,
         const ContainerInterface **ret, TbError **err)
 {
@@ -163,7 +188,7 @@ static int find_inside(const Container *c, const uint8_t mac[static 6], const ch
                 if (memcmp(x->link.mac, mac, 6) != 0)
                         continue;
                 any = x;
-                if (leads_to_host(c, &x->link)) {
+                if (leads_to_host(c, &x->link) || leads_to_peer(c, &x->link)) {
                         good = x;
                         n_good++;
                 }
@@ -180,20 +205,19 @@ static int find_inside(const Container *c, const uint8_t mac[static 6], const ch
                         "the container has no interface with MAC address %s", text);
         if (!tb_streq(any->link.kind, "veth"))
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EMEDIUMTYPE,
-                        "interface %s (%s) of the container is %s%s, not a veth: it can't be shaped from "
-                        "the host; use a "
-                        "bridge network",
+                        "interface %s (%s) of the container is %s%s, not a veth: it has no side on the host "
+                        "that could be shaped; use a bridge network",
                         any->link.name, text, any->link.kind[0] ? "of kind " : "a plain device",
                         any->link.kind);
         return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EXDEV,
-                "the other end of the container's veth %s (%s) is in another network namespace (an overlay "
-                "network?), "
-                "which is not supported yet; use a bridge network",
+                "the other end of the container's veth %s (%s) is in another network namespace, and in none "
+                "that has a name in /run/docker/netns or /run/netns; give it one with 'ip netns attach', or "
+                "use a bridge network",
                 any->link.name, text);
 }
 
-int container_resolve(const Container *c, const Links *host_links, const uint8_t mac[static 6],
-        const ContainerInterface **ret_inside, const Link **ret_host, TbError **err)
+int container_find(const Container *c, const uint8_t mac[static 6], const ContainerInterface **ret_inside,
+        const ContainerPeer **ret_peer, TbError **err)
 {
         const ContainerInterface *x = NULL;
         char text[18];
@@ -201,24 +225,49 @@ int container_resolve(const Container *c, const Links *host_links, const uint8_t
         int k = find_inside(c, mac, mac_print(mac, text), &x, err);
         if (k < 0)
                 return k;
-        const Link *h = links_find(host_links, x->link.peer);
+        *ret_inside = x;
+        *ret_peer = leads_to_host(c, &x->link) ? NULL : leads_to_peer(c, &x->link);
+        return 0;
+}
+
+int container_verify(const ContainerInterface *x, const Links *links, bool container_known,
+        int32_t container_nsid, const Link **ret_host, TbError **err)
+{
+        const Link *h = links_find(links, x->link.peer);
         const char *why = NULL;
+        char text[18];
+
         if (!h)
                 why = "is gone";
         else if (!tb_streq(h->kind, "veth"))
                 why = "is not a veth";
         else if (h->peer != x->link.ifindex)
                 why = "has another peer";
-        else if (!h->has_netnsid || !c->container_known || h->peer_netnsid != c->container_nsid)
+        else if (!h->has_netnsid || !container_known || h->peer_netnsid != container_nsid)
                 why = "belongs to another container";
         if (why) {
                 (void) tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENODEV,
                         "host side of the container's veth %s (%s), interface index %u, %s", x->link.name,
-                        text, x->link.peer, why);
+                        mac_print(x->link.mac, text), x->link.peer, why);
                 tb_error_set_retryable(err);
                 return -ENODEV;
         }
-        *ret_inside = x;
         *ret_host = h;
         return 0;
+}
+
+int container_resolve(const Container *c, const Links *host_links, const uint8_t mac[static 6],
+        const ContainerInterface **ret_inside, const Link **ret_host, TbError **err)
+{
+        const ContainerPeer *peer = NULL;
+
+        int k = container_find(c, mac, ret_inside, &peer, err);
+        if (k < 0)
+                return k;
+        if (peer)
+                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EXDEV,
+                        "the other end of the container's veth %s is in %s", (*ret_inside)->link.name,
+                        peer->path);
+        return container_verify(
+                *ret_inside, host_links, c->container_known, c->container_nsid, ret_host, err);
 }

@@ -6,6 +6,7 @@
 #include "common/strv.h"
 #include "netctl/netctl-internal.h"
 #include "netctl/netem-dist.h"
+#include "netctl/netns.h"
 
 void work_done(Work *w)
 {
@@ -19,7 +20,7 @@ void work_done(Work *w)
         free(w->now);
         free(w->fw_changed);
         free(w->fw_present);
-        links_done(&w->links);
+        spaces_done(w);
         arena_done(&w->arena);
         *w = (Work){};
 }
@@ -78,6 +79,30 @@ static int check_node(const Netctl *n, const NetctlNode *node, bool optional, Tb
         return 0;
 }
 
+/* An interface and its host side, in whichever namespace that is. */
+static int resolve_interface(Netctl *n, Work *w, const NetctlNode *node, const Container *c,
+        const NetctlInterface *want, const ContainerInterface **ret_inside, const Link **ret_host,
+        size_t *ret_space, TbError **err)
+{
+        const ContainerPeer *peer = NULL;
+        bool known = c->container_known;
+        int32_t nsid = c->container_nsid;
+        size_t space = 0;
+
+        int r = container_find(c, want->mac, ret_inside, &peer, err);
+        if (r < 0)
+                return r;
+        if (peer) {
+                r = spaces_add(n, w, peer->fd, peer->path, &space, err);
+                if (r >= 0)
+                        r = netns_id(w->spaces[space].rtnl, node->netns_fd, &nsid, &known, err);
+                if (r < 0)
+                        return r;
+        }
+        *ret_space = space;
+        return container_verify(*ret_inside, &w->spaces[space].links, known, nsid, ret_host, err);
+}
+
 /* The interfaces of one node, appended to w->ifaces. With `optional` those that are not there are left out. */
 static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError **err)
 {
@@ -86,7 +111,7 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
 
         if (node->n_interfaces == 0)
                 return 0;
-        int r = container_read(n->rtnl, n->host_fd, node->netns_fd, &c, err);
+        int r = container_read(n->rtnl, n->host_fd, node->netns_fd, n->options.netns_directories, &c, err);
         if (r < 0)
                 return r;
         size_t start = w->n_ifaces;
@@ -94,8 +119,9 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
                 const NetctlInterface *want = node->interfaces + i;
                 const ContainerInterface *inside = NULL;
                 const Link *host = NULL;
+                size_t space = 0;
 
-                r = container_resolve(&c, &w->links, want->mac, &inside, &host, optional ? NULL : err);
+                r = resolve_interface(n, w, node, &c, want, &inside, &host, &space, optional ? NULL : err);
                 if (r < 0 && optional)
                         continue;
                 if (r < 0) {
@@ -104,11 +130,11 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
                         return r;
                 }
                 for (size_t k = start; k < w->n_ifaces; k++)
-                        if (w->ifaces[k].host.ifindex == host->ifindex)
+                        if (w->ifaces[k].host.ifindex == host->ifindex && w->ifaces[k].space == space)
                                 return tb_error_set(err, TB_ERROR_BUG, -ENOTUNIQ,
                                         "two interfaces of the node are the same veth (%s)", host->name);
-                w->ifaces[w->n_ifaces++] =
-                        (Iface){.node = index, .want = want, .inside = *inside, .host = *host};
+                w->ifaces[w->n_ifaces++] = (Iface){
+                        .node = index, .space = space, .want = want, .inside = *inside, .host = *host};
         }
         return 0;
 }
@@ -172,7 +198,7 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
         if (r < 0)
                 return r;
         /* Before the containers are read: listing links is what makes the kernel give namespaces their ids. */
-        r = links_dump(n->rtnl, &w->links, err);
+        r = spaces_begin(n, w, err);
         if (r < 0)
                 return r;
 
@@ -189,7 +215,5 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
                         w->n_ifaces = w->first[i];
         }
         w->first[n_nodes] = w->n_ifaces;
-        for (size_t i = 0; i < w->n_ifaces; i++)
-                w->before[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
-        return observe(n->rtnl, &w->links, w->before, w->n_ifaces, &w->arena, err);
+        return work_observe(w, w->before, err);
 }
