@@ -445,6 +445,20 @@ static int call_redirect(RegistryCall *call, TbError **err)
         return r < 0 ? r : 1;
 }
 
+/*
+ * distribution (2.8, file system driver) writes the links of a repository in place: a manifest that is pushed while another
+ * request links one of its blobs there meets an empty link, which it calls an invalid digest. Bytes of ours were checked
+ * before they went out.
+ */
+static bool is_torn(const RegistryCall *call)
+{
+        size_t size;
+        const char *body = registry_call_body(call, &size);
+
+        return call->o.again_on_digest && registry_call_status(call) == 400 &&
+                memmem(body, size, "DIGEST_INVALID", strlen("DIGEST_INVALID"));
+}
+
 /* An exchange is over: goes on, or tells the owner. */
 static void call_judge(RegistryCall *call, const TbError *err)
 {
@@ -462,7 +476,7 @@ static void call_judge(RegistryCall *call, const TbError *err)
                                 call_fail(call, &e);
                         return;
                 }
-                again = registry_status_is_retryable(registry_call_status(call));
+                again = registry_status_is_retryable(registry_call_status(call)) || is_torn(call);
                 retry_after = registry_call_header(call, "Retry-After");
         } else
                 again = err->retryable;

@@ -344,6 +344,7 @@ typedef struct RegistryCallOptions {
         bool prepare;           /* call it before the first try, too */
         size_t response_max;    /* of collected 2xx bodies; 0 = 1 MiB */
         unsigned tries;         /* 0 = the client's */
+        bool again_on_digest;   /* a 400 with DIGEST_INVALID is worth another try; see call.c */
         uint64_t timeout_usec;  /* of one try; 0 = none, stalls are noticed after low_speed_sec */
         uint64_t low_speed_sec; /* 0 = the client's */
         /* The answer is there, whatever its status (err == NULL), or it could not be had. The callback may free the

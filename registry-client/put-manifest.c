@@ -269,6 +269,7 @@ int registry_put_manifest_start(RegistryClient *c, const RegistryRef *ref, const
                 .headers = headers,
                 .body = data,
                 .body_size = size,
+                .again_on_digest = true,
                 .done = on_put,
         };
         int r;

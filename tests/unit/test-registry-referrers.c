@@ -427,6 +427,37 @@ static void test_subject_refused(void **state)
         assert_int_equal(server_count(f->server, "PUT", "/"), 1);
 }
 
+static unsigned torn;
+
+static void link_is_torn(Exchange *e)
+{
+        if (strcmp(e->method, "PUT") == 0 && torn > 0 && torn--)
+                exchange_text(e, 400, "", "{\"errors\":[{\"code\":\"DIGEST_INVALID\"}]}");
+        else
+                exchange_text(e, 201, "", "");
+}
+
+/* Another request was writing a link that the registry read for ours. */
+static void test_digest_refused_at_first(void **state)
+{
+        static const char text[] =
+                "{\"schemaVersion\":2,\"mediaType\":\"" REGISTRY_TYPE_OCI_INDEX "\",\"manifests\":[]}";
+        Fixture *f = *state;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = by_digest(f, text);
+
+        f->script = link_is_torn;
+        registry_client_set_retry(f->client, 2, 1000);
+        torn = 1;
+        assert_int_equal(registry_put_manifest(
+                                 f->client, ref, REGISTRY_TYPE_OCI_INDEX, text, strlen(text), NULL, NULL),
+                0);
+        assert_int_equal(server_count(f->server, "PUT", "/"), 2);
+        torn = 2;
+        assert_fails(registry_put_manifest(
+                             f->client, ref, REGISTRY_TYPE_OCI_INDEX, text, strlen(text), NULL, err),
+                -EREMOTEIO, "DIGEST_INVALID");
+}
+
 /* ---- deleting ---- */
 
 static unsigned answer;
@@ -554,6 +585,7 @@ int main(void)
                 T(test_pages),
                 T(test_subject),
                 T(test_subject_refused),
+                T(test_digest_refused_at_first),
                 T(test_delete),
                 T(test_nested),
         };
