@@ -47,6 +47,7 @@ class Fixture:
     log: Optional[Callable] = None
     node: bool = True       # has a test as a node
     docker_builder: bool = False
+    levels: tuple = ("basic", "core")
     formats: tuple = DOCKER
     node_command: Optional[tuple] = None   # another command as a node, for images that end at once
 

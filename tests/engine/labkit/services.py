@@ -523,5 +523,5 @@ def go(parts):
         Fixture("golang", GLIBC, "bash", ["debian", "go", {"world": parts.world}],
                 {"Cmd": ["bash"], "WorkingDir": "/go", "Env": ["PATH=/go/bin:/usr/local/go/bin:" + PATH[5:], "GOPATH=/go",
                                                                "GOTOOLCHAIN=local", "GOLANG_VERSION=1.19"]},
-                [Line(stdin="pwd; echo $GOPATH; exit 2\n"), Line(command=("/world",))], node=False),
+                [Line(stdin="pwd; echo $GOPATH; exit 2\n"), Line(command=("/world",))], node_command=("/world", "exit", "4")),
     ]
