@@ -99,7 +99,7 @@ const char *augment_from_to_string(AugmentFrom from);
 AugmentFrom augment_from_from_string(const char *s);
 
 /* Part of the cache key: raised whenever the same input gives another image. */
-#define AUGMENT_GENERATOR_VERSION 2
+#define AUGMENT_GENERATOR_VERSION 3
 
 /* What is asked for. All strings are owned (augment_request_done()). */
 typedef struct AugmentRequest {

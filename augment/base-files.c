@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "augment/base-files.h"
+#include "augment/facts.h"
 #include "augment/layer-scan.h"
 #include "augment/scan-thread.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
 
-#define FILES_VERSION 1U
+#define FILES_VERSION 2U
 #define NO_LAYER SIZE_MAX
 
 typedef struct BaseLayer {
@@ -28,6 +29,8 @@ struct BaseFiles {
         size_t n_merged; /* layers that are in the tree */
         FileTree *tree;
         uint64_t unpacked;
+        uint32_t *own; /* those that hold nothing but AUGMENT_ROOT */
+        size_t n_own;
         RegistryCopyTap tap;
 };
 
@@ -59,6 +62,8 @@ static int merge(BaseFiles *b, TbError **err)
                 if (r < 0)
                         return layer_error(b->layers[i].descriptor, r, err);
                 b->unpacked += layer_scan_unpacked(first->scan);
+                if (file_tree_is_only(layer_scan_tree(first->scan), AUGMENT_ROOT + 1))
+                        b->own[b->n_own++] = (uint32_t) i;
                 if (first->last == i)
                         first->scan = layer_scan_free(first->scan);
                 b->n_merged++;
@@ -125,7 +130,8 @@ int base_files_new(
         if (r < 0)
                 return r;
         b->layers = calloc(manifest->n_layers ? manifest->n_layers : 1, sizeof(*b->layers));
-        if (!b->layers)
+        b->own = calloc(manifest->n_layers + 1, sizeof(*b->own));
+        if (!b->layers || !b->own)
                 return tb_error_oom(err);
         for (size_t i = 0; i < manifest->n_layers; i++) {
                 BaseLayer *l = &b->layers[i];
@@ -194,7 +200,12 @@ int base_files_finish(BaseFiles *b, RegistryClient *client, const RegistryRef *r
                         return r;
                 *ret_read += b->layers[i].descriptor->size;
         }
-        return image_files_collect(b->tree, b->unpacked, ret, err);
+        r = image_files_collect(b->tree, b->unpacked, ret, err);
+        if (r < 0)
+                return r;
+        (*ret)->own = TAKE_PTR(b->own);
+        (*ret)->n_own = b->n_own;
+        return 0;
 }
 
 BaseFiles *base_files_free(BaseFiles *b)
@@ -206,6 +217,7 @@ BaseFiles *base_files_free(BaseFiles *b)
                 layer_scan_free(b->layers[i].scan);
         }
         free(b->layers);
+        free(b->own);
         file_tree_free(b->tree);
         free(b);
         return NULL;

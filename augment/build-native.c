@@ -8,6 +8,9 @@
 #include "common/json.h"
 #include "common/strv.h"
 
+/* How our entries in an image's history are told. */
+#define NATIVE_COMMENT "tbnode "
+
 /* The member of `obj`, made when it is absent or null. Borrowed. */
 static int ensure_member(json_t *obj, const char *key, bool array, json_t **ret, TbError **err)
 {
@@ -131,15 +134,64 @@ static int apply_history(ImageConfig *config, const RecipeStep *step, TbError **
                 return tb_error_oom(err);
         if ((created && (r = tb_json_set_string(entry, "created", created, err)) < 0) ||
                 (r = tb_json_set_string(entry, "created_by", text, err)) < 0 ||
-                (r = tb_json_set_string(entry, "comment", "tbnode " TBNODE_VERSION, err)) < 0)
+                (r = tb_json_set_string(entry, "comment", NATIVE_COMMENT TBNODE_VERSION, err)) < 0)
                 return r;
         return step->op == RECIPE_ADD ? 0 : tb_json_set_bool(entry, "empty_layer", true, err);
 }
 
+static bool is_dropped(const Recipe *recipe, size_t layer)
+{
+        return layer < recipe->n_base_layers && recipe->dropped[layer];
+}
+
+/* What an earlier augmentation wrote into the history goes with its layers: what it said without one, too. */
+static int drop_history(ImageConfig *config, const Recipe *recipe, TbError **err)
+{
+        json_t *old = json_object_get(config->document, "history"), *kept, *entry;
+        size_t n_layers = 0, layer = 0, i;
+
+        if (!json_is_array(old))
+                return 0;
+        json_array_foreach (old, i, entry)
+                n_layers += !json_is_true(json_object_get(entry, "empty_layer"));
+        /* It does not tell which entry made which layer. */
+        if (n_layers != config->n_diff_ids)
+                return 0;
+        kept = json_array();
+        if (!kept)
+                return tb_error_oom(err);
+        json_array_foreach (old, i, entry) {
+                const char *comment = json_string_value(json_object_get(entry, "comment"));
+                bool empty = json_is_true(json_object_get(entry, "empty_layer"));
+                bool drop = empty ? comment && tb_startswith(comment, NATIVE_COMMENT)
+                                  : is_dropped(recipe, layer);
+
+                layer += !empty;
+                if (!drop && json_array_append(kept, entry) < 0) {
+                        json_decref(kept);
+                        return tb_error_oom(err);
+                }
+        }
+        return tb_json_set_new(config->document, "history", kept, err);
+}
+
+static int drop_layers(json_t *list, const Recipe *recipe, TbError **err)
+{
+        for (size_t i = json_array_size(list); i-- > 0;)
+                if (is_dropped(recipe, i) && json_array_remove(list, i) < 0)
+                        return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "no layer %zu to leave out", i);
+        return 0;
+}
+
 int native_apply_config(ImageConfig *config, const Recipe *recipe, TbError **err)
 {
+        json_t *rootfs = json_object_get(config->document, "rootfs");
         int r = 0;
 
+        if (recipe->augmented &&
+                ((r = drop_history(config, recipe, err)) < 0 ||
+                        (r = drop_layers(json_object_get(rootfs, "diff_ids"), recipe, err)) < 0))
+                return r;
         for (size_t i = 0; r >= 0 && i < recipe->n_steps; i++) {
                 r = apply_step(config, &recipe->steps[i], err);
                 if (r >= 0)
@@ -207,7 +259,8 @@ int native_make_manifest(const RegistryManifest *base, const Recipe *recipe, con
                 (r = make_descriptor(
                          base->config.media_type, config_digest, config_size, &descriptor, err)) < 0 ||
                 (r = tb_json_set_new(m, "config", descriptor, err)) < 0 ||
-                (r = ensure_member(m, "layers", true, &layers, err)) < 0)
+                (r = ensure_member(m, "layers", true, &layers, err)) < 0 ||
+                (r = drop_layers(layers, recipe, err)) < 0)
                 return r;
         for (size_t i = 0; i < recipe->n_steps; i++) {
                 const PayloadLayer *layer = recipe->steps[i].layer;

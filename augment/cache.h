@@ -34,7 +34,7 @@
  *         platform linux/amd64       for an index: those of the installed payloads, "index linux/amd64,linux/arm64"
  *         level basic
  *         payload sha256:<hex>       "-" for level none; for an index: of all payloads' digests, one per line
- *         generator 2                AUGMENT_GENERATOR_VERSION
+ *         generator 3                AUGMENT_GENERATOR_VERSION
  *
  * and one more line, "update 1", for a request that asks to augment again what is augmented already: for such a base its
  * answer is another one.

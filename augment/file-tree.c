@@ -334,6 +334,23 @@ char *file_tree_path(const FileTree *t, uint32_t node)
         return out;
 }
 
+bool file_tree_is_only(const FileTree *t, const char *name)
+{
+        const Node *root = &t->nodes[FILE_TREE_ROOT];
+        bool found = false;
+
+        if (root->opaque || !root->implied)
+                return false;
+        for (uint32_t i = 1; i < t->n_nodes; i++) {
+                if (t->nodes[i].parent != FILE_TREE_ROOT)
+                        continue;
+                if (t->nodes[i].type != FILE_DIRECTORY || !tb_streq(t->text + t->nodes[i].name, name))
+                        return false;
+                found = true;
+        }
+        return found;
+}
+
 uint32_t file_tree_count(const FileTree *t)
 {
         return t->n_nodes;

@@ -80,5 +80,9 @@ int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size
 /* NUL-terminated. NULL: none is kept. */
 const char *file_tree_data(const FileTree *t, uint32_t node, size_t *ret_size);
 
+/* Of a layer's tree: there is nothing but the directory `name` of the root and what is in it; no whiteout of others, no
+ * attributes of the root. */
+bool file_tree_is_only(const FileTree *t, const char *name);
+
 /* Nodes that are or were in the tree. */
 uint32_t file_tree_count(const FileTree *t);

@@ -11,6 +11,9 @@
 #include "common/json.h"
 #include "common/strv.h"
 
+/* No image has more layers that anybody would run. */
+#define IMAGE_FILES_OWN_MAX 1024u
+
 static const char *const libc_table[] = {
         [IMAGE_LIBC_NONE] = "none",
         [IMAGE_LIBC_GLIBC] = "glibc",
@@ -91,6 +94,7 @@ ImageFiles *image_files_free(ImageFiles *f)
         free(f->sshd);
         free(f->syslog);
         tb_strv_free(f->links);
+        free(f->own);
         free(f);
         return NULL;
 }
@@ -406,6 +410,44 @@ static const TextMember bool_members[] = {
         {"tbnode_directory", offsetof(ImageFiles, has_root)},
 };
 
+static int set_own(json_t *j, const ImageFiles *f, TbError **err)
+{
+        json_t *own = json_array();
+
+        if (!own)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < f->n_own; i++)
+                if (json_array_append_new(own, json_integer(f->own[i])) < 0) {
+                        json_decref(own);
+                        return tb_error_oom(err);
+                }
+        return tb_json_set_new(j, "tbnode_layers", own, err);
+}
+
+static int take_own(const json_t *j, ImageFiles *f, TbError **err)
+{
+        json_t *own = NULL, *value;
+        size_t i;
+        int r;
+
+        r = tb_json_get_array(j, "tbnode_layers", &own, err);
+        if (r <= 0)
+                return r;
+        if (json_array_size(own) > IMAGE_FILES_OWN_MAX)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EBADMSG, "tbnode_layers is too long");
+        f->own = calloc(json_array_size(own) + 1, sizeof(*f->own));
+        if (!f->own)
+                return tb_error_oom(err);
+        json_array_foreach (own, i, value) {
+                if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+                        json_integer_value(value) > UINT32_MAX)
+                        return tb_error_set(
+                                err, TB_ERROR_REMOTE, -EBADMSG, "tbnode_layers[%zu] is no number", i);
+                f->own[f->n_own++] = (uint32_t) json_integer_value(value);
+        }
+        return 0;
+}
+
 int image_files_to_json(const ImageFiles *f, json_t **ret, TbError **err)
 {
         _cleanup_json_ json_t *j = json_object();
@@ -433,7 +475,7 @@ int image_files_to_json(const ImageFiles *f, json_t **ret, TbError **err)
                 (r = tb_json_set_string(j, "packages", image_packages_to_string(f->packages), err)) < 0 ||
                 (r = tb_json_set_new(
                          j, "links", f->links ? tb_json_from_strv(f->links) : json_array(), err)) < 0 ||
-                (r = tb_json_set_u64(j, "files", f->n_files, err)) < 0 ||
+                (r = set_own(j, f, err)) < 0 || (r = tb_json_set_u64(j, "files", f->n_files, err)) < 0 ||
                 (r = tb_json_set_u64(j, "unpacked", f->unpacked, err)) < 0)
                 return r;
         *ret = TAKE_PTR(j);
@@ -474,7 +516,7 @@ int image_files_from_json(const json_t *j, ImageFiles **ret, TbError **err)
                 return tb_error_oom(err);
         if ((r = members_from_json(j, f, err)) < 0 || (r = tb_json_get_string(j, "libc", &libc, err)) < 0 ||
                 (r = tb_json_get_string(j, "packages", &packages, err)) < 0 ||
-                (r = tb_json_get_strv(j, "links", &f->links, err)) < 0 ||
+                (r = tb_json_get_strv(j, "links", &f->links, err)) < 0 || (r = take_own(j, f, err)) < 0 ||
                 (r = tb_json_get_u64(j, "files", &files, err)) < 0 ||
                 (r = tb_json_get_u64(j, "unpacked", &f->unpacked, err)) < 0)
                 return r;

@@ -66,6 +66,9 @@ typedef struct ImageFiles {
         bool usrmerge; /* /bin is a symlink to usr/bin */
         char **links; /* of the hazards "/bin", "/sbin", "/lib", "/lib64", "/var/run", ...: those that are symlinks */
         bool has_root; /* there is something at AUGMENT_ROOT already */
+        uint32_t *
+                own; /* numbers of the layers, lowest first, that hold nothing but AUGMENT_ROOT: an augmentation's */
+        size_t n_own;
         uint32_t n_files;
         uint64_t unpacked; /* bytes of all layers */
 } ImageFiles;

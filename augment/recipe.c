@@ -37,6 +37,39 @@ static int append_option(char ***v, const char *name, const char *value, TbError
         return k < 0 ? k : tb_strv_append(v, value, err);
 }
 
+/* Does the base have it, as the layer of an augmentation? */
+static bool has_layer(const RecipeInput *in, const PayloadLayer *layer)
+{
+        const ImageFiles *f = in->facts->augmented && in->base ? in->facts->files : NULL;
+
+        for (size_t i = 0; f && i < f->n_own; i++)
+                if (f->own[i] < in->base->n_layers &&
+                        tb_digest_equal(&in->base->layers[f->own[i]].digest, &layer->digest))
+                        return true;
+        return false;
+}
+
+static int drop_layers(Recipe *r, const RecipeInput *in, const PayloadLayers *wanted, TbError **err)
+{
+        const ImageFiles *f = in->facts->augmented && in->base ? in->facts->files : NULL;
+
+        r->n_base_layers = in->base ? in->base->n_layers : 0;
+        r->dropped = calloc(r->n_base_layers + 1, sizeof(*r->dropped));
+        if (!r->dropped)
+                return tb_error_oom(err);
+        for (size_t i = 0; f && i < f->n_own; i++) {
+                bool stays = false;
+
+                if (f->own[i] >= r->n_base_layers)
+                        continue;
+                for (size_t k = 0; k < wanted->n; k++)
+                        stays |= tb_digest_equal(
+                                &in->base->layers[f->own[i]].digest, &wanted->layer[k]->digest);
+                r->dropped[f->own[i]] = !stays;
+        }
+        return 0;
+}
+
 static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
 {
         static const char *const why[] = {
@@ -49,9 +82,14 @@ static int add_payload(Recipe *r, const RecipeInput *in, TbError **err)
         int k;
 
         k = payload_layers(in->payload, in->level, &layers, err);
+        if (k < 0)
+                return k;
+        k = drop_layers(r, in, &layers, err);
         for (size_t i = 0; k >= 0 && i < layers.n; i++) {
                 PayloadLayer *layer = layers.layer[i];
 
+                if (has_layer(in, layer))
+                        continue;
                 add_step(r, RECIPE_ADD,
                         (size_t) layer->level < ELEMENTSOF(why) ? why[layer->level]
                                                                 : "More of the testbed's software.")
@@ -67,7 +105,7 @@ static int add_packages(Recipe *r, const RecipeInput *in, TbError **err)
         RecipeStep *s;
         int k;
 
-        if (in->level < AUGMENT_LEVEL_BUILDENV)
+        if (!in->packages)
                 return 0;
         if (!in->facts->files)
                 return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "nobody has looked at the image's files");
@@ -161,6 +199,7 @@ int recipe_make(const RecipeInput *input, Recipe **ret, TbError **err)
         r->level = input->level;
         r->base_digest = input->base_digest;
         r->has_on_build = input->config->on_build != NULL;
+        r->augmented = input->facts->augmented;
         r->base_name = strdup(input->base_name);
         r->platform = strdup(input->facts->platform);
         r->steps = calloc(STEPS_MAX, sizeof(*r->steps));
@@ -182,6 +221,7 @@ Recipe *recipe_free(Recipe *r)
         for (size_t i = 0; i < r->n_steps; i++)
                 tb_strv_free(r->steps[i].args);
         free(r->steps);
+        free(r->dropped);
         free(r->base_name);
         free(r->platform);
         free(r);

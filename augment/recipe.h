@@ -8,12 +8,16 @@
 #include "augment/facts.h"
 #include "augment/payload.h"
 #include "common/error.h"
+#include "registry-client/registry.h"
 
 /*
  * Recipe: what an augmentation does, as a list of Dockerfile instructions
  *
  * This is the one truth. dockerfile.h writes it as text for people and for docker build, build-native.h carries out the
  * same list on an image configuration. Whatever one of them does, the other does because it is a step here.
+ *
+ * An image that is augmented already is taken apart: layers of the wanted payload that it has stay, so that raising basic
+ * to core adds one layer; those of another payload go.
  *
  * A step has the instruction's arguments as bytes, before any quoting.
  */
@@ -43,6 +47,10 @@ typedef struct Recipe {
         AugmentLevel level;
         bool has_on_build; /* the base has triggers that a docker build runs */
         bool has_run;      /* there are RUN steps */
+        bool augmented;    /* the base is */
+        bool *dropped; /* for each layer of the base: it is of an earlier augmentation, and what it held comes anew.
+                              The native builder leaves it out; docker build can't, it is covered there */
+        size_t n_base_layers;
         RecipeStep *steps;
         size_t n_steps;
 } Recipe;
@@ -50,8 +58,10 @@ typedef struct Recipe {
 typedef struct RecipeInput {
         const ImageConfig *config;
         const ImageFacts *facts;
-        Payload *payload; /* must outlive the recipe */
-        AugmentLevel level;
+        Payload *payload;             /* must outlive the recipe */
+        AugmentLevel level;           /* what the image has afterwards */
+        bool packages;                /* install what the level has of the distribution's packages */
+        const RegistryManifest *base; /* NULL = its layers are not known; then none is told from another */
         const char *base_name;
         TbDigest base_digest;
 } RecipeInput;

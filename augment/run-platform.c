@@ -141,10 +141,10 @@ static int collect_files(Run *run, TbError **err)
         int r;
 
         /* Nothing streams by: for a text, or a base that the testbed pushed itself, layers are read only when it takes what
-         * they say. */
+         * they say: for packages, and to tell those of an earlier augmentation. */
         if (!run->scan &&
                 (run->result.as_is ||
-                        ((only_text || run->names.base_is_local) &&
+                        ((only_text || run->names.base_is_local) && !run->facts->augmented &&
                                 run->request->level < AUGMENT_LEVEL_BUILDENV)))
                 return 0;
         r = files_ref(run, &kept, err);
@@ -198,7 +198,11 @@ static int plan(Run *run, TbError **err)
                 .config = run->config,
                 .facts = run->facts,
                 .payload = run->payload,
-                .level = run->request->level,
+                /* Never lowered: what an image has stays. */
+                .level = run->facts->augmented ? MAX2(run->facts->level, run->request->level)
+                                               : run->request->level,
+                .packages = run->request->level >= AUGMENT_LEVEL_BUILDENV,
+                .base = run->base,
                 .base_name = text,
                 .base_digest = run->base->digest,
         };

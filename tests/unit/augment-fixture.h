@@ -83,6 +83,7 @@ static inline void fixture_make_recipe_at(Fixture *f, AugmentLevel level)
                 .facts = f->facts,
                 .payload = &f->payload,
                 .level = level,
+                .packages = level >= AUGMENT_LEVEL_BUILDENV,
                 .base_name = "docker.io/library/fixture:1.0",
         };
 

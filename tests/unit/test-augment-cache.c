@@ -52,7 +52,7 @@ static void test_key(void **state)
         assert_ok(augment_cache_key_text(&base, &r, &payload, &text, &err), err);
         assert_string_equal(text,
                 "tbnode-cache-key 1\nbase " BASE "\nplatform linux/amd64\nlevel basic\npayload " PAYLOAD
-                "\ngenerator 2\n");
+                "\ngenerator 3\n");
         assert_ok(augment_cache_key_tag(&base, &r, &payload, tag, &err), err);
         assert_ok(tb_digest_of(text, strlen(text), &expected, &err), err);
         assert_int_equal(strlen(tag), 42);
