@@ -414,6 +414,7 @@ static int build_prepare(AugmentDockerBuild *b, const AugmentDockerBuildOptions 
 
         if ((r = copy_request(b, o->request, err)) < 0 || (r = copy_result(b, o->mirrored, err)) < 0)
                 return r;
+        b->request.level = b->result.level; /* what the image can have */
         if (b->result.as_is) {
                 r = sd_event_add_defer(registry_client_event(b->registry), &b->later, on_later, b);
                 return r < 0 ? tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot use the event loop") : 0;

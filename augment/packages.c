@@ -72,6 +72,11 @@ static const PackageFamily *find_family(const ImageFiles *f)
         return NULL;
 }
 
+bool augment_packages_known(const ImageFiles *files)
+{
+        return find_family(files) != NULL;
+}
+
 static int append_names(TbBuffer *b, const char *first, const char *second, TbError **err)
 {
         return tb_buffer_printf(b, err, "%s%s%s", first, second ? " " : "", second ? second : "");

@@ -18,6 +18,8 @@
  * left changed in the image: the lists of mirrors are put back, caches are removed.
  */
 
+/* There are packages for this distribution. */
+bool augment_packages_known(const ImageFiles *files);
 /* The commands for a POSIX shell under `set -eu`, one per line, without it. Pure: the same facts give the same text.
  * -EOPNOTSUPP: a distribution (or none) that there are no packages for. */
 int augment_packages_script(const ImageFiles *files, AugmentLevel level, char **ret, TbError **err)

@@ -12,6 +12,7 @@
 
 typedef struct Run {
         const AugmentRequest *request;
+        AugmentRequest lowered; /* what `request` is when the image can't have the level; borrowed content */
         AugmentOp op;
         const AugmentRunHooks *hooks;
 
@@ -38,6 +39,8 @@ typedef struct Run {
 
 void run_stage(const Run *run, const char *stage);
 
+/* The names that depend on what the source is, and on the request's level. May be called again. */
+int run_name(Run *run, TbError **err) _warn_unused_;
 /* Reads, mirrors and, for AUGMENT_OP_AUGMENT, builds what `pinned` is for the request's platform. */
 int run_platform(Run *run, TbError **err) _warn_unused_;
 /*

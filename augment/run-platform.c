@@ -5,6 +5,7 @@
 
 #include "augment/build-native.h"
 #include "augment/dockerfile.h"
+#include "augment/packages.h"
 #include "augment/record.h"
 #include "augment/run-internal.h"
 #include "common/cleanup.h"
@@ -168,6 +169,48 @@ static int collect_files(Run *run, TbError **err)
         if (only_text)
                 return 0;
         return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
+}
+
+/*
+ * Packages are asked for, and there are none for this image: it gets level core, under the names of level core, so that none
+ * promises what it hasn't got.
+ */
+static int lower_level(Run *run, TbError **err)
+{
+        const char *distro, *level = augment_level_to_string(run->request->level);
+        _cleanup_augment_names_ AugmentNames names = {};
+        char *notice;
+        int r;
+
+        if (run->result.as_is || run->request->level < AUGMENT_LEVEL_BUILDENV ||
+                augment_packages_known(run->facts->files))
+                return 0;
+        distro = run->facts->files->distro;
+        notice = tb_asprintf(
+                "%s%slevel %s needs packages of the image's distribution, and there are none for %s: it "
+                "is made level core",
+                run->result.notice ?: "", run->result.notice ? "; " : "", level,
+                distro ? distro : "this image, which is of no known one");
+        if (!notice)
+                return tb_error_oom(err);
+        free(run->result.notice);
+        run->result.notice = notice;
+
+        run->lowered = *run->request;
+        run->lowered.level = AUGMENT_LEVEL_CORE;
+        run->request = &run->lowered;
+        r = augment_names_make(run->request, run->source, &names, err);
+        if (r < 0)
+                return r;
+        augment_names_done(&run->names);
+        run->names = names;
+        names = (AugmentNames){};
+        r = run_name(run, err);
+        if (r < 0)
+                return r;
+        run->result.level = run->request->level;
+        run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
+        return 0;
 }
 
 /* Makes the recipe. */
@@ -365,7 +408,7 @@ static int run_base(Run *run, TbError **err)
         }
 
         started = tb_now_us();
-        if ((r = collect_files(run, err)) < 0 || (r = plan(run, err)) < 0)
+        if ((r = collect_files(run, err)) < 0 || (r = lower_level(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
         run->result.timings.facts += tb_now_us() - started;
         if (run->op == AUGMENT_OP_DOCKERFILE || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))

@@ -90,8 +90,7 @@ static int run_resolve(Run *run, TbError **err)
         return registry_ref_with(run->source, NULL, &run->result.source_digest, &run->pinned, err);
 }
 
-/* The names that depend on what it is. */
-static int run_name(Run *run, TbError **err)
+int run_name(Run *run, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *image = NULL;
         char key_tag[AUGMENT_KEY_TAG_MAX];
@@ -107,6 +106,9 @@ static int run_name(Run *run, TbError **err)
                         &run->result.source_digest, run->request, &run->result.payload_digest, key_tag, err);
         if (r < 0)
                 return r;
+        free(run->result.key_tag);
+        free(run->result.image);
+        run->result.image = NULL;
         run->result.key_tag = strdup(key_tag);
         if (!run->result.key_tag)
                 return tb_error_oom(err);

@@ -4,6 +4,7 @@
 the second request is a hit, and what fails leaves nothing."""
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -275,6 +276,104 @@ class Cache(unittest.TestCase):
 
 
 class Decisions(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        L.dockerd.ensure()
+
+    def layers(self, result):
+        repo, _, tag = result["image"].removeprefix(f"{L.local.host}/").rpartition(":")
+        manifest, _ = L.local.manifest(repo, result["digest"])
+        config = json.loads(L.local.blob(repo, manifest["config"]["digest"]))
+        self.assertEqual(len(config["rootfs"]["diff_ids"]), len(manifest["layers"]))
+        self.assertEqual(len([h for h in config["history"] if not h.get("empty_layer")]), len(manifest["layers"]))
+        return [x["digest"] for x in manifest["layers"]], config, repo
+
+    def other_payload(self):
+        """One of an earlier time: another basic layer, with a file that today's has not."""
+        folder = L.tmp("old-payload")
+        os.chmod(folder, 0o755)
+        shutil.copytree(f"{L.dir}/payload/amd64", f"{folder}/amd64")
+        raw = lab.images.layer({"tbnode/init": (b"old\n", 0o755), "tbnode/gone": b"of then\n"})
+        packed = gzip.compress(raw, 9, mtime=0)
+        with open(f"{folder}/amd64/basic.tar.gz", "wb") as f:
+            f.write(packed)
+        with open(f"{folder}/amd64/payload.json", encoding="utf-8") as f:
+            payload = json.load(f)
+        payload["layers"][0].update(digest="sha256:" + hashlib.sha256(packed).hexdigest(), size=len(packed),
+                                    diff_id="sha256:" + hashlib.sha256(raw).hexdigest())
+        with open(f"{folder}/amd64/payload.json", "w", encoding="utf-8") as f:
+            json.dump(payload, f)
+        return folder
+
+    def test_basic_is_raised_to_core_by_one_layer(self):
+        push("raised", {"Cmd": ["/bin/probe"], "User": "app"})
+        basic = D("augment", "raised:1")["result"]
+        raised = D("augment", basic["image"], level="core")["result"]
+        direct = D("augment", "raised:1", level="core")["result"]
+        layers, config, _ = self.layers(raised)
+        self.assertEqual(layers[:-1], self.layers(basic)[0])
+        self.assertEqual(layers, self.layers(direct)[0])
+        self.assertEqual(config["config"]["Entrypoint"], self.layers(direct)[1]["config"]["Entrypoint"])
+        self.assertEqual(len(config["history"]), len(self.layers(direct)[1]["history"]))
+        # Back to basic: as it is. With update: taken apart, but not lowered.
+        self.assertEqual(D("augment", raised["image"])["result"]["digest"], raised["digest"])
+        updated = D("augment", raised["image"], update=True)["result"]
+        self.assertEqual((self.layers(updated)[0], self.layers(updated)[1]["config"]["Labels"]["org.tbnode.level"]), (layers, "core"))
+        # And by the docker builder, on top of what is there.
+        docker = D("docker", basic["image"], level="core", fresh=True)["result"]
+        self.assertEqual(len(self.layers(docker)[0]), len(layers))
+        self.assertEqual(*(tree.of_image(L.local, self.layers(r)[2], r["digest"]) for r in (raised, docker)))
+
+    def test_another_payload_is_replaced(self):
+        push("older", {"Cmd": ["/bin/probe"]})
+        old = D("augment", "older:1", level="core", payload_dir=self.other_payload())["result"]
+        self.assertIn("tbnode/gone", tree.of_image(L.local, self.layers(old)[2], old["digest"]))
+        updated = D("augment", old["image"], level="core", update=True)["result"]
+        direct = D("augment", "older:1", level="core")["result"]
+        self.assertEqual(sorted(self.layers(updated)[0]), sorted(self.layers(direct)[0]))
+        trees = [tree.of_image(L.local, self.layers(r)[2], r["digest"]) for r in (updated, direct)]
+        self.assertEqual(*trees)
+        self.assertNotIn("tbnode/gone", trees[0])
+        self.assertEqual(self.layers(updated)[1]["config"]["Labels"]["org.tbnode.payload"], updated["payload"]["digest"])
+
+    def test_layers_of_the_docker_builder_are_replaced_too(self):
+        push("packed", {"Cmd": ["/bin/probe"]})
+        docker = D("docker", "packed:1", level="core", fresh=True)["result"]
+        updated = D("augment", docker["image"], level="core", update=True)["result"]
+        direct = D("augment", "packed:1", level="core", fresh=True)["result"]
+        self.assertEqual(self.layers(updated)[0], self.layers(direct)[0])
+
+    def test_layers_over_an_augmented_image_stay(self):
+        """As after docker commit, or a FROM: what is not ours alone stays, also below /tbnode."""
+        push("under", {"Cmd": ["/bin/probe"]})
+        first = D("augment", "under:1")["result"]
+        L.docker("pull", "-q", first["image"])
+        name = L.docker("run", "-d", first["image"], "sh", "-c", "echo kept >/kept; echo x >/tbnode/mine").out.strip()
+        L.docker("wait", name)
+        L.docker("commit", "-c", "CMD [\"/bin/probe\"]", name, f"{L.local.host}/over:1")
+        L.docker("rm", name)
+        L.docker("push", "-q", f"{L.local.host}/over:1")
+        core = D("augment", f"{L.local.host}/over:1", level="core")["result"]
+        seen = tree.of_image(L.local, self.layers(core)[2], core["digest"])
+        self.assertIn("kept", seen)
+        self.assertIn("tbnode/mine", seen)
+        self.assertIn("tbnode/bin/tmcc", seen)
+        self.assertEqual(len(self.layers(core)[0]), 4)
+
+    def test_packages_for_an_unknown_distribution(self):
+        """Level core, under core's names, and a word about it."""
+        push("unknown", {"Cmd": ["/bin/probe"], "User": "app"})
+        r = D("docker", "unknown:1", level="full")["result"]
+        self.assertEqual(r["level"], "core")
+        self.assertIn("level full needs packages", r["notice"])
+        self.assertTrue(r["image"].endswith("/unknown:1-core"), r["image"])
+        self.assertEqual(L.local.tags(repository("unknown")).count("1-full"), 0)
+        self.assertEqual(self.layers(r)[1]["config"]["Labels"]["org.tbnode.level"], "core")
+        again = D("augment", "unknown:1", level="core")
+        self.assertEqual((again["hit"], again["result"]["digest"]), (True, r["digest"]))
+        augmented = D("docker", r["image"], level="buildenv")["result"]
+        self.assertEqual((augmented["as_is"], augmented["digest"], augmented["level"]), (True, r["digest"], "core"))
+
     def test_level_none_is_the_mirrored_image(self):
         r = D("augment", "plain:1", level="none")["result"]
         self.assertEqual(r["image"], f"{L.local.host}/mirror/docker.io/library/plain:1")
@@ -405,8 +504,6 @@ class Failures(unittest.TestCase):
     def test_bad_requests(self):
         self.fails("UPPER//x", contains="UPPER")
         self.fails("plain:1", level="full", contains="use --builder docker")
-        D("augment", "plain:1", level="none")  # its files have to be looked at, so it is mirrored
-        self.fails("plain:1", level="buildenv", contains="without a package tool", commands=("docker",))
         self.fails("plain:1", platform="linux/arm/v7", contains="no payload for arm")
         self.fails("plain:1", platform="windows/amd64", contains="linux")
         self.fails("plain:1", project="../x", contains="project")
