@@ -126,12 +126,12 @@ def process_of(container, tells):
 
 
 def settle(function, wanted, timeout=15):
-    """function()'s value as soon as it is the wanted one; the last one when that does not happen. A program that answers
-    already may still be on its way to where it stays."""
+    """(function()'s value, the wanted one) as soon as they are the same; the last ones when that does not happen. A program
+    that answers already may still be on its way to where it stays."""
     end = time.monotonic() + timeout
-    while (value := function()) != wanted() and time.monotonic() < end:
+    while (pair := (function(), wanted()))[0] != pair[1] and time.monotonic() < end:
         time.sleep(0.1)
-    return value
+    return pair
 
 
 def snapshot(fixture, container, original=None):
@@ -141,7 +141,7 @@ def snapshot(fixture, container, original=None):
     if world:
         seen["answers"], seen["world"] = rest, world
     own = lambda: process_of(container, bool(world))  # noqa: E731
-    seen["process"] = settle(own, original or own)
+    seen["process"] = settle(own, original or own)[0]
     return seen
 
 
@@ -149,10 +149,11 @@ def compare_background(fixture, original, image, row):
     """Both in the background: answers, processes, health, what `docker exec` is, the end."""
     a, b = (background(fixture, i, f"n-{fixture.name}") for i in (original, image))
     try:
-        seen = [snapshot(fixture, a)]
+        seen = [snapshot(fixture, c) for c in (a, b)]
         tells = "world" in seen[0]
-        seen.append(snapshot(fixture, b, lambda: process_of(a, tells)))
-        seen[0]["process"] = process_of(a, tells)
+        both = settle(*(lambda c=c: process_of(c, tells) for c in (a, b)))
+        for s, process in zip(seen, both):
+            s["process"] = process
         row["original"] = seen[0]
         row["answers"] = True
         for key in seen[0]:
