@@ -178,6 +178,11 @@ static int parse_nodes(const char *value, void *userdata, TbError **err)
         return tb_parse_u32(value, 1, 10000, userdata, err);
 }
 
+static int parse_replace_foreign(const char *value, void *userdata, TbError **err)
+{
+        return tb_parse_bool(value, userdata, err);
+}
+
 static int parse_check_links(const char *value, void *userdata, TbError **err)
 {
         static const char *const words[] = {"no", "latency", "full"};
@@ -308,6 +313,8 @@ static const ConfigKey config_keys[] = {
                 "How long `tbnode run` waits until the node is configured (default 60s)"},
         {"nodes-max", parse_nodes, offsetof(Config, nodes_max), "N",
                 "Most nodes on this host (default 1000)"},
+        {"replace-foreign", parse_replace_foreign, offsetof(Config, replace_foreign), "no|yes",
+                "Delete qdiscs of somebody else that are where a node's shape belongs (default no)"},
         {"check-links", parse_check_links, offsetof(Config, check_links), "no|latency|full",
                 "Measure links when their nodes were configured, and say what is not as declared (default "
                 "no)"},

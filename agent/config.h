@@ -69,6 +69,7 @@ typedef struct Config {
         uint32_t nodes_max;
         ConfigTmcd tmcd;
         CheckLinks check_links;
+        bool replace_foreign;
 } Config;
 
 /* Fills in the defaults. */

@@ -169,6 +169,7 @@ static int batch_collect(Manager *m, Batch *b, TbError **err)
                 }
                 b->nodes[b->n] = n;
                 b->netctl[b->n] = b->declarations[b->n].node;
+                b->netctl[b->n].replace_foreign = m->config.replace_foreign;
                 b->n++;
         }
         return 0;
@@ -281,6 +282,7 @@ int reconcile_now(Manager *m, Node *n, TbError **err)
         r = node_declare(n, m->config.control_network, &d, err);
         if (r < 0)
                 return r;
+        d.node.replace_foreign = m->config.replace_foreign;
         r = netctl_apply(m->netctl, &d.node, 1, &report, err);
         if (r < 0)
                 return r;

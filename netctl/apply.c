@@ -90,6 +90,14 @@ void op_encode(NlWriter *w, const Op *op)
                 nlw_put_string(w, TCA_KIND, "ingress");
                 nlw_end(w);
                 break;
+        case OP_FOREIGN_ROOT_DELETE:
+                begin_tc(w, RTM_DELQDISC, 0, op->device, 0, TC_H_ROOT, 0);
+                nlw_end(w);
+                break;
+        case OP_FOREIGN_INGRESS_DELETE: /* clsact has the same place */
+                begin_tc(w, RTM_DELQDISC, 0, op->device, 0, TC_H_INGRESS, 0);
+                nlw_end(w);
+                break;
         case OP_INGRESS_DELETE:
                 begin_tc(w, RTM_DELQDISC, 0, op->device, TC_H_MAKE(TC_H_INGRESS, 0), TC_H_INGRESS, 0);
                 nlw_end(w);
@@ -144,6 +152,8 @@ static const char *op_module(const Op *op)
         case OP_CLASS_DELETE:
         case OP_INGRESS_DELETE:
         case OP_PROGRAMS_DELETE:
+        case OP_FOREIGN_ROOT_DELETE:
+        case OP_FOREIGN_INGRESS_DELETE:
         case _OP_KIND_MAX:
         default:
                 return NULL;
@@ -165,7 +175,7 @@ static const char *op_needed_for(const Op *op)
 static bool is_delete(OpKind k)
 {
         return k == OP_IFB_DELETE || k == OP_ROOT_DELETE || k == OP_INGRESS_DELETE || k == OP_CLASS_DELETE ||
-                k == OP_PROGRAMS_DELETE;
+                k == OP_PROGRAMS_DELETE || k == OP_FOREIGN_ROOT_DELETE || k == OP_FOREIGN_INGRESS_DELETE;
 }
 
 int op_error(const Op *op, const RtnlResult *result, TbError **err)

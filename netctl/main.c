@@ -21,6 +21,7 @@ enum {
 
 static bool arg_json;
 static const char *arg_id;
+static bool arg_replace_foreign;
 
 /* Takes ownership of j. */
 static int print_json(json_t *j)
@@ -197,7 +198,10 @@ static int single_load(Single *s, const char *pid, const char *ifname, TbError *
         if (!s->interfaces)
                 return tb_error_oom(err);
         (void) snprintf(s->id, sizeof(s->id), "%s%s", arg_id ? arg_id : "pid", arg_id ? "" : pid);
-        s->node = (NetctlNode){.id = s->id, .netns_fd = s->fd, .interfaces = s->interfaces};
+        s->node = (NetctlNode){.replace_foreign = arg_replace_foreign,
+                .id = s->id,
+                .netns_fd = s->fd,
+                .interfaces = s->interfaces};
         if (ifname) {
                 const ContainerInterface *i = container_find_name(&s->container, ifname);
                 if (!i) {
@@ -373,7 +377,7 @@ static const struct {
 static void help(FILE *f)
 {
         fprintf(f,
-                "Usage: tbnode-netctl [--json] [--id ID] COMMAND ...\n\n"
+                "Usage: tbnode-netctl [--json] [--id ID] [--replace-foreign] COMMAND ...\n\n"
                 "Shapes and firewalls containers on the host side of their veths.\n\n");
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
                 fprintf(f, "  %-7s%-26s%s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
@@ -381,6 +385,7 @@ static void help(FILE *f)
                 "\n  probe takes " TOOL_PROBE_WORDS "\n"
                 "\n  --json   print one JSON object\n"
                 "  --id ID  the node's id (default: pid<PID>)\n"
+                "  --replace-foreign  shape: delete qdiscs of somebody else that are in the way\n"
                 "  --help, --version\n\n"
                 "SPEC: [up|down] rate 10mbit delay 20ms 2ms distribution normal loss 1%% limit 200 ...\n"
                 "      ; to 10.1.0.7 delay 5ms ; to 10.2.0.0/16 udp port 53 loss 1%% ; to 10.9.0.1 pass "
@@ -393,6 +398,7 @@ int main(int argc, char **argv)
         static const struct option options[] = {
                 {"json", no_argument, NULL, 'j'},
                 {"id", required_argument, NULL, 'i'},
+                {"replace-foreign", no_argument, NULL, 'r'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, 'V'},
                 {},
@@ -405,6 +411,9 @@ int main(int argc, char **argv)
                         break;
                 case 'i':
                         arg_id = optarg;
+                        break;
+                case 'r':
+                        arg_replace_foreign = true;
                         break;
                 case 'h':
                         help(stdout);

@@ -87,8 +87,8 @@ static int plan_node(Work *w, size_t node, bool have_netem, TbError **err)
                 else
                         r = add_rules(w, i, have_netem, err);
                 if (r >= 0)
-                        r = plan_iface(w->desired + i, w->before + i, i, &w->spaces[x->space].plan,
-                                &x->change, err);
+                        r = plan_iface(w->desired + i, w->before + i, w->nodes[node].replace_foreign, i,
+                                &w->spaces[x->space].plan, &x->change, err);
                 if (r < 0) {
                         work_name_error(err, w, i);
                         unplan_node(w, node);
@@ -138,8 +138,8 @@ static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
                         w->before[i].ingress = (IngressState){};
                         w->before[i].ifb.present = false;
                 }
-                if (plan_iface(w->before + i, w->now + i, i, &w->spaces[w->ifaces[i].space].plan, &change,
-                            &ignored) < 0)
+                if (plan_iface(w->before + i, w->now + i, false, i, &w->spaces[w->ifaces[i].space].plan,
+                            &change, &ignored) < 0)
                         log_debug("cannot plan to put %s back: %s", w->ifaces[i].host.name,
                                 tb_error_message(ignored));
                 w->ifaces[i].change = NETCTL_UNCHANGED;
@@ -171,7 +171,7 @@ static int verify(Work *w, TbError **err)
 
                 if (*node_error || w->nodes[w->ifaces[i].node].parts == NETCTL_FIREWALL)
                         continue;
-                r = plan_iface(w->desired + i, w->now + i, i, &plan, &change, &e);
+                r = plan_iface(w->desired + i, w->now + i, false, i, &plan, &change, &e);
                 if (r >= 0 && plan.n == 0)
                         continue;
                 const Leaf *up = &w->desired[i].up.leaf, *down = &w->desired[i].down.leaf;

@@ -50,7 +50,7 @@ static int remove_targets(const Space *space, Targets *t, unsigned long *writes,
         for (size_t i = 0; i < t->n; i++) {
                 IfaceState nothing = {.veth = t->v[i].veth};
                 NetctlChange change;
-                r = plan_iface(&nothing, t->v + i, i, &plan, &change, err);
+                r = plan_iface(&nothing, t->v + i, false, i, &plan, &change, err);
                 if (r < 0)
                         return r;
         }

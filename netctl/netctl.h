@@ -99,6 +99,9 @@ typedef struct NetctlNode {
         size_t n_interfaces;
         FwStyle style;     /* FW_NONE: no chains for this node (existing ones are removed) */
         NetctlParts parts; /* what of this node is declared here */
+        /* Somebody else's qdiscs where ours belong, and their filters, are deleted. They do not come back: when ours are
+         * removed the interface has what the kernel gives it. */
+        bool replace_foreign;
         /* With a style only; fw-model.h: */
         const FwRules *rules; /* of its user; NULL: none */
         uint16_t group;       /* number of its experiment; 0: not kept apart */

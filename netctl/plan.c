@@ -29,6 +29,8 @@ static const struct {
         [OP_FILTER_ADD] = {"add redirect filter", NETCTL_REBUILT},
         [OP_PROGRAM_ADD] = {"add bpf filter", NETCTL_IN_PLACE},
         [OP_PROGRAMS_DELETE] = {"delete bpf filters", NETCTL_IN_PLACE},
+        [OP_FOREIGN_ROOT_DELETE] = {"delete somebody else's root qdisc", NETCTL_REBUILT},
+        [OP_FOREIGN_INGRESS_DELETE] = {"delete somebody else's ingress qdisc", NETCTL_REBUILT},
 };
 static_assert(ELEMENTSOF(op_table) == _OP_KIND_MAX, "one row per operation");
 
@@ -70,7 +72,7 @@ static size_t tree_ops(const TcTree *desired, const TcTree *actual)
 /* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
 static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *actual, TbError **err)
 {
-        size_t need = 8; /* root, class, leaf, ifb, ingress */
+        size_t need = 12; /* root, class, leaf, ifb, ingress; foreign ones */
 
         if (desired->down.n_rules + actual->down.n_rules + desired->up.n_rules + actual->up.n_rules > 0)
                 need += tree_ops(&desired->down, &actual->down) + tree_ops(&desired->up, &actual->up);
@@ -174,12 +176,14 @@ static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t devi
 {
         static const Leaf none;
 
-        if (desired->owner == TC_NONE) {
+        if (desired->owner != TC_OURS) { /* what was foreign before can't be put back */
                 if (actual->owner == TC_OURS)
                         plan_add(p, OP_ROOT_DELETE, device, owner);
                 return;
         }
-        if (actual->owner == TC_NONE)
+        if (actual->owner == TC_FOREIGN)
+                plan_add(p, OP_FOREIGN_ROOT_DELETE, device, owner);
+        if (actual->owner != TC_OURS)
                 plan_add(p, OP_ROOT_ADD, device, owner);
         if (!desired->has_class) /* a state to return to, not one to make: interrupted between root and class */
                 return;
@@ -212,7 +216,7 @@ static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan
                 plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
         plan_tree(&d->up, a->ifb.present ? &a->up : &none, d->ifb.ifindex, owner, p);
 
-        if (d->ingress.owner == TC_NONE) {
+        if (d->ingress.owner != TC_OURS) {
                 if (a->ingress.owner == TC_OURS)
                         plan_add(p, OP_INGRESS_DELETE, a->veth, owner);
                 return;
@@ -222,31 +226,35 @@ static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan
                 plan_add(p, OP_INGRESS_DELETE, a->veth, owner);
                 ingress = filtered = false;
         }
+        if (a->ingress.owner == TC_FOREIGN)
+                plan_add(p, OP_FOREIGN_INGRESS_DELETE, a->veth, owner);
         if (!ingress)
                 plan_add(p, OP_INGRESS_ADD, a->veth, owner);
         if (!filtered && d->ingress.filtered)
                 plan_add(p, OP_FILTER_ADD, a->veth, owner)->redirect = d->ingress.redirect;
 }
 
-static int check_foreign(const IfaceState *d, const IfaceState *a, TbError **err)
+static int check_foreign(const IfaceState *d, const IfaceState *a, bool replace, TbError **err)
 {
-        static const char advice[] =
-                "it is not ours and was not touched; remove it or leave this interface unshaped";
+        static const char advice[] = "it is not ours and was not touched; remove it, allow its replacement "
+                                     "(replace-foreign), or leave this interface unshaped";
 
-        if (d->down.owner == TC_OURS && a->down.owner == TC_FOREIGN)
+        if (d->down.owner == TC_OURS && a->down.owner == TC_FOREIGN && !replace)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
                         "the host interface has a root qdisc '%s' of somebody else; %s", a->down.kind,
                         advice);
         if (!d->ifb.present)
                 return 0;
-        if (a->ingress.owner == TC_FOREIGN)
+        if (a->ingress.owner == TC_FOREIGN && d->ingress.owner == TC_OURS && !replace)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
                         "the host interface has a qdisc '%s' or ingress filters of somebody else; %s",
                         a->ingress.kind, advice);
         if (a->ifb.foreign)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
-                        "interface '%s' sits where our ifb belongs; %s", a->ifb.name, advice);
-        if (a->ifb.present && a->up.owner == TC_FOREIGN)
+                        "interface '%s' sits where our ifb belongs; it is not ours and was not touched; "
+                        "remove it or leave this interface unshaped",
+                        a->ifb.name);
+        if (a->ifb.present && a->up.owner == TC_FOREIGN && d->up.owner == TC_OURS && !replace)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EEXIST,
                         "ifb '%s' has a root qdisc '%s' of somebody else; %s", a->ifb.name, a->up.kind,
                         advice);
@@ -261,12 +269,12 @@ static NetctlChange change_of(const Op *op)
         return rule ? NETCTL_IN_PLACE : op_change(op->kind);
 }
 
-int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner, Plan *plan,
-        NetctlChange *ret_change, TbError **err)
+int plan_iface(const IfaceState *desired, const IfaceState *actual, bool replace_foreign, size_t owner,
+        Plan *plan, NetctlChange *ret_change, TbError **err)
 {
         NetctlChange worst = NETCTL_UNCHANGED;
 
-        int r = check_foreign(desired, actual, err);
+        int r = check_foreign(desired, actual, replace_foreign, err);
         if (r < 0)
                 return r;
         r = plan_reserve(plan, desired, actual, err);
@@ -342,6 +350,7 @@ static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
                 *t = (TcTree){.owner = TC_OURS, .kind = "htb"};
                 break;
         case OP_ROOT_DELETE:
+        case OP_FOREIGN_ROOT_DELETE:
                 *t = (TcTree){};
                 break;
         case OP_CLASS_ADD:
@@ -367,6 +376,7 @@ static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
         case OP_IFB_DELETE:
         case OP_INGRESS_ADD:
         case OP_INGRESS_DELETE:
+        case OP_FOREIGN_INGRESS_DELETE:
         case OP_FILTER_ADD:
         case _OP_KIND_MAX:
         default:
@@ -395,6 +405,7 @@ void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
                 s->ingress = (IngressState){.owner = TC_OURS, .kind = "ingress"};
                 break;
         case OP_INGRESS_DELETE:
+        case OP_FOREIGN_INGRESS_DELETE:
                 s->ingress = (IngressState){};
                 break;
         case OP_FILTER_ADD:
@@ -403,6 +414,7 @@ void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
                 break;
         case OP_ROOT_ADD:
         case OP_ROOT_DELETE:
+        case OP_FOREIGN_ROOT_DELETE:
         case OP_CLASS_ADD:
         case OP_CLASS_CHANGE:
         case OP_CLASS_DELETE:

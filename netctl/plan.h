@@ -22,6 +22,8 @@ typedef enum OpKind {
         OP_FILTER_ADD,
         OP_PROGRAM_ADD,
         OP_PROGRAMS_DELETE, /* of one generation */
+        OP_FOREIGN_ROOT_DELETE,
+        OP_FOREIGN_INGRESS_DELETE,
         _OP_KIND_MAX,
 } OpKind;
 
@@ -61,10 +63,11 @@ NetctlChange op_change(OpKind k);
  * the states' arenas.
  *
  * *ret_change: the worst class of the operations. Fails with TB_ERROR_ENVIRONMENT -EEXIST, and appends nothing, when
- * something foreign is in the way of what is desired; foreign objects where nothing is desired are left alone.
+ * something foreign is in the way of what is desired; foreign objects where nothing is desired are left alone. With
+ * `replace_foreign` qdiscs in the way are deleted first, and filters with them; a device in the place of our ifb never is.
  */
-int plan_iface(const IfaceState *desired, const IfaceState *actual, size_t owner, Plan *plan,
-        NetctlChange *ret_change, TbError **err) _warn_unused_;
+int plan_iface(const IfaceState *desired, const IfaceState *actual, bool replace_foreign, size_t owner,
+        Plan *plan, NetctlChange *ret_change, TbError **err) _warn_unused_;
 
 /* What the kernel would hold after `op`, on a model (for the tests of the planner and for nothing else in the kernel's
  * stead). */

@@ -227,8 +227,8 @@ static bool any_by_name(json_t *interfaces)
 
 static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
 {
-        static const char *const keys[] = {
-                "id", "name", "pid", "netns", "style", "group", "ssh_port", "agent", "interfaces", NULL};
+        static const char *const keys[] = {"id", "name", "pid", "netns", "style", "group", "ssh_port",
+                "agent", "interfaces", "replace_foreign", NULL};
         NetctlNode *node = t->nodes + index;
         _cleanup_container_ Container c = {};
         json_t *interfaces = NULL;
@@ -242,6 +242,8 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 r = tool_node_load_firewall(o, node, t->rules + index, err);
         if (r >= 0)
                 r = tb_json_get_array(o, "interfaces", &interfaces, err);
+        if (r >= 0)
+                r = tb_json_get_bool(o, "replace_foreign", &node->replace_foreign, err);
         if (r >= 0)
                 r = load_netns(o, &node->netns_fd, err);
         if (r < 0)

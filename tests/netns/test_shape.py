@@ -112,6 +112,24 @@ class Objects(netlab.Lab):
         r = self.apply([self.declare(a, [{'ifname': 'eth0', 'down': 'rate 10mbit'}])])
         self.assertEqual(class_rate(a.host), '10Mbit')
 
+    def test_foreign_qdiscs_are_replaced_when_allowed(self):
+        a, b = self.pair()
+        empty = snapshot()
+        run('tc', 'qdisc', 'add', 'dev', a.host, 'root', 'handle', '1:', 'tbf', 'rate', '1mbit', 'burst', '10k', 'limit', '10k')
+        run('tc', 'qdisc', 'add', 'dev', a.host, 'clsact')
+        before = snapshot()
+        declared = self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}])
+        self.assertIn('replace-foreign', self.apply([declared], status=1)['nodes'][0]['error']['message'])
+        self.assertEqual(snapshot(), before)
+        r = self.apply([{**declared, 'replace_foreign': True}])
+        self.assertEqual((r['nodes'][0]['change'], class_rate(a.host)), ('rebuilt', '10Mbit'))
+        self.assertEqual(self.apply([{**declared, 'replace_foreign': True}])['netlink_writes'], 0)
+        self.tool('--id', a.id, 'clear', str(a.pid))
+        self.assertEqual(snapshot(), empty, 'theirs is not restored')
+        run('tc', 'qdisc', 'add', 'dev', a.host, 'root', 'handle', '1:', 'tbf', 'rate', '1mbit', 'burst', '10k', 'limit', '10k')
+        self.tool('--replace-foreign', '--id', a.id, 'shape', str(a.pid), 'eth0', 'rate 3mbit')
+        self.assertEqual(class_rate(a.host), '3Mbit')
+
     def test_drift_is_repaired(self):
         a, _ = self.pair()
         nodes = [self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}])]

@@ -148,7 +148,7 @@ static NetctlChange plan_and_run(const IfaceState *desired, IfaceState *actual, 
         TbError *err = NULL;
         NetctlChange change = _NETCTL_CHANGE_INVALID;
 
-        assert_ok(plan_iface(desired, actual, 0, &plan, &change, &err), err);
+        assert_ok(plan_iface(desired, actual, false, 0, &plan, &change, &err), err);
         for (size_t i = 0; i < plan.n; i++)
                 plan_simulate(plan.ops + i, actual, &arena);
         *ret_ops = plan.n;
@@ -209,7 +209,7 @@ static void test_rules(void **state)
                         assert_int_equal(
                                 iface_from_shapes(&up, &down, 1500, "abc", &actual, true, &desired), 0);
                         add_rules(rules, n, &actual, &desired);
-                        assert_ok(plan_iface(&desired, &actual, 0, &plan, &change, &err), err);
+                        assert_ok(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), err);
                         if (step > 0) {
                                 check_rules_untouched(&desired.down, &actual, false, &plan);
                                 check_rules_untouched(&desired.up, &actual, true, &plan);
@@ -351,19 +351,53 @@ static void test_foreign_is_refused(void **state)
         NetctlChange change;
 
         assert_int_equal(iface_from_shapes(&s, &s, 1500, "abc", &actual, false, &desired), 0);
-        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        assert_error(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), -EEXIST, err);
         assert_int_equal(plan.n, 0);
 
         /* Nothing wanted there: it is none of our business. */
         IfaceState none = {.veth = 7};
-        assert_ok(plan_iface(&none, &actual, 0, &plan, &change, &err), err);
+        assert_ok(plan_iface(&none, &actual, false, 0, &plan, &change, &err), err);
         assert_int_equal(plan.n, 0);
 
         actual = (IfaceState){.veth = 7, .ingress = {.owner = TC_FOREIGN, .kind = "clsact"}};
-        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        assert_error(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), -EEXIST, err);
         actual = (IfaceState){.veth = 7, .ifb = {.foreign = true, .name = "tbi7"}};
-        assert_error(plan_iface(&desired, &actual, 0, &plan, &change, &err), -EEXIST, err);
+        assert_error(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), -EEXIST, err);
         assert_int_equal(plan.n, 0);
+}
+
+/* When the user says so they go first; a device in our ifb's place stays. */
+static void test_foreign_is_replaced_when_allowed(void **state)
+{
+        IfaceState desired,
+                actual = {.veth = 7,
+                        .down = {.owner = TC_FOREIGN, .kind = "fq_codel"},
+                        .ingress = {.owner = TC_FOREIGN, .kind = "clsact"}};
+        Shape s = {.set = 1 << SHAPE_RATE, .rate_bps = 1000000};
+        _cleanup_plan_ Plan plan = {};
+        TbError *err = NULL;
+        NetctlChange change;
+
+        assert_int_equal(iface_from_shapes(&s, &s, 1500, "abc", &actual, false, &desired), 0);
+        assert_ok(plan_iface(&desired, &actual, true, 0, &plan, &change, &err), err);
+        assert_int_equal(plan.ops[0].kind, OP_FOREIGN_ROOT_DELETE);
+        assert_int_equal(change, NETCTL_REBUILT);
+        IfaceState before = actual;
+        for (size_t i = 0; i < plan.n; i++)
+                plan_simulate(plan.ops + i, &actual, &arena);
+        plan.n = 0;
+        assert_ok(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), err);
+        assert_int_equal(plan.n, 0);
+        /* The way back takes ours away; theirs can't be made again. */
+        assert_ok(plan_iface(&before, &actual, false, 0, &plan, &change, &err), err);
+        for (size_t i = 0; i < plan.n; i++)
+                plan_simulate(plan.ops + i, &actual, &arena);
+        assert_int_equal(actual.down.owner, TC_NONE);
+        assert_int_equal(actual.ingress.owner, TC_NONE);
+        assert_false(actual.ifb.present);
+
+        actual = (IfaceState){.veth = 7, .ifb = {.foreign = true, .name = "tbi7"}};
+        assert_error(plan_iface(&desired, &actual, true, 0, &plan, &change, &err), -EEXIST, err);
 }
 
 /* An ifb carries its whole tree before packets are sent to it, and gets none any more before it goes. */
@@ -376,14 +410,14 @@ static void test_order(void **state)
         NetctlChange change;
 
         assert_int_equal(iface_from_shapes(&s, NULL, 1500, "abc", &actual, false, &desired), 0);
-        assert_ok(plan_iface(&desired, &actual, 0, &plan, &change, &err), err);
+        assert_ok(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), err);
         static const OpKind up[] = {OP_IFB_CREATE, OP_IFB_SETUP, OP_ROOT_ADD, OP_CLASS_ADD, OP_LEAF_ADD,
                 OP_INGRESS_ADD, OP_FILTER_ADD};
         assert_int_equal(plan.n, ELEMENTSOF(up));
         for (size_t i = 0; i < ELEMENTSOF(up); i++)
                 assert_int_equal(plan.ops[i].kind, up[i]);
         plan.n = 0;
-        assert_ok(plan_iface(&none, &desired, 0, &plan, &change, &err), err);
+        assert_ok(plan_iface(&none, &desired, false, 0, &plan, &change, &err), err);
         assert_int_equal(plan.n, 2);
         assert_int_equal(plan.ops[0].kind, OP_INGRESS_DELETE);
         assert_int_equal(plan.ops[1].kind, OP_IFB_DELETE);
@@ -435,6 +469,7 @@ int main(void)
                 cmocka_unit_test(test_all_rules_change),
                 cmocka_unit_test(test_live_changes_are_in_place),
                 cmocka_unit_test(test_foreign_is_refused),
+                cmocka_unit_test(test_foreign_is_replaced_when_allowed),
                 cmocka_unit_test(test_order),
                 cmocka_unit_test(test_htb_rules),
                 cmocka_unit_test(test_ifb_alias),
