@@ -3,9 +3,11 @@
 /* tbnode-netctl: traffic shaping and firewall of containers by hand. */
 
 #include <getopt.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -105,11 +107,30 @@ static int cmd_veth(int argc, char **argv)
         return EXIT_DONE;
 }
 
-static int finish(const NetctlReport *report, uint64_t start)
+/* What the library holds, and what it held at most, beside what was there before: bytes. */
+typedef struct Memory {
+        size_t heap, peak;
+} Memory;
+
+static Memory memory_now(void)
+{
+        struct mallinfo2 m = mallinfo2();
+        struct rusage u = {};
+
+        (void) getrusage(RUSAGE_SELF, &u);
+        return (Memory){.heap = m.uordblks + m.hblkhd, .peak = (size_t) u.ru_maxrss * 1024};
+}
+
+static int finish(const NetctlReport *report, uint64_t start, const Memory *before, const Memory *after)
 {
         if (!arg_json)
                 return tool_report_print(report) > 0 ? EXIT_FAILED : EXIT_DONE;
-        int r = print_json(tool_report_json(report, tb_now_ns() - start));
+        json_t *j = tool_report_json(report, tb_now_ns() - start);
+        if (j)
+                (void) json_object_set_new(j, "memory",
+                        json_pack("{s:I, s:I}", "held", (json_int_t) (after->heap - before->heap), "peak",
+                                (json_int_t) (after->peak - before->peak)));
+        int r = print_json(j);
         for (size_t i = 0; i < report->n_nodes && r == EXIT_DONE; i++)
                 if (report->nodes[i].error) {
                         fprintf(stderr, "tbnode-netctl: %s\n", tb_error_message(report->nodes[i].error));
@@ -124,6 +145,7 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
         _cleanup_(netctl_freep) Netctl *netctl = NULL;
         _cleanup_netctl_report_ NetctlReport report = {};
         NetctlOptions options = {.enable_bridge_nf = true, .site = site};
+        const Memory before = memory_now();
         uint64_t start = tb_now_ns();
 
         int r = netctl_new(&options, &netctl, &err);
@@ -132,7 +154,8 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
                           : netctl_show(netctl, nodes, n, &report, &err);
         if (r < 0)
                 return fail(err);
-        return finish(&report, start);
+        const Memory after = memory_now();
+        return finish(&report, start, &before, &after);
 }
 
 static int cmd_apply(int argc, char **argv)

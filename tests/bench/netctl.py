@@ -11,6 +11,8 @@ the ifb, ingress with a redirecting filter, and the node's iptables chains with 
 
 Sides alternate within a run; after each, tc, ip and iptables say that the objects are the same. Times are of the whole
 process, started by fork + exec from here, in ms. noop_ms: our second run on the configured host, inside the process.
+bytes_per_node: what the library holds for one more node when it is done (its report), peak_bytes_per_node: what it needs at
+most meanwhile (dumps, plans, messages); the hand tool's JSON is not counted.
 Everything happens in a network namespace of its own.
 """
 
@@ -42,15 +44,15 @@ def run(*command, stdin=None):
 
 
 def timed(*command):
-    """Wall time in ms and peak memory in kB of one process, its output thrown away."""
+    """Wall time in ms of one process, its output thrown away."""
     begin = time.monotonic()
     with open(os.devnull, 'wb') as null:
         p = subprocess.Popen([str(c) for c in command], stdout=null)
-        _, status, usage = os.wait4(p.pid, 0)
+        _, status = os.waitpid(p.pid, 0)
     p.returncode = os.waitstatus_to_exitcode(status)
     if p.returncode != 0:
         sys.exit(f'{command[0]} failed: {p.returncode}')
-    return (time.monotonic() - begin) * 1000, usage.ru_maxrss
+    return (time.monotonic() - begin) * 1000
 
 
 class Host:
@@ -121,9 +123,10 @@ class Host:
             sys.exit('clean-up left something')
 
 
-def commands(host, rules):
+def commands(host, rules, leaf):
     """The same objects as ip, tc and iptables commands."""
     ip, tc = [], []
+    kind, handle = leaf
     for i in range(host.count):
         v = 1000 + i
         ip += [f'link add name tbi{v} index {IFB_BASE + v} txqueuelen 1000 numtxqueues 1 numrxqueues 1 type ifb',
@@ -131,7 +134,7 @@ def commands(host, rules):
         for dev, rate, burst, quantum, limit in ((f'h{i}', '10mbit', 6514, 60000, 50), (f'tbi{v}', '2mbit', 2514, 25000, 50)):
             tc += [f'qdisc add dev {dev} root handle 7462: htb default 1',
                    f'class add dev {dev} parent 7462: classid 7462:1 htb rate {rate} burst {burst} cburst {burst} quantum {quantum}',
-                   f'qdisc add dev {dev} parent 7462:1 handle 7463: pfifo limit {limit}']
+                   f'qdisc add dev {dev} parent 7462:1 handle {handle} {kind} limit {limit}']
         tc += [f'qdisc add dev h{i} ingress',
                f'filter add dev h{i} parent ffff: protocol all pref 29794 u32 match u32 0 0 '
                f'action mirred egress redirect dev tbi{v}']
@@ -140,8 +143,8 @@ def commands(host, rules):
     return ip, tc, chains, appended
 
 
-def write_sides(host, rules):
-    ip, tc, chains, appended = commands(host, rules)
+def write_sides(host, rules, leaf):
+    ip, tc, chains, appended = commands(host, rules, leaf)
     paths = {}
 
     def put(name, lines):
@@ -181,39 +184,28 @@ def bench(count, runs):
             noop.append(again['elapsed_ms'])
             writes += again['netlink_writes'] + again['firewall_commits'] + again['sysctl_writes']
         rules = [r for r in run('iptables-legacy-save', '-t', 'filter').splitlines() if 'TBNODE' in r]
-        netem = any(q[1] == 'netem' for q in wanted['qdiscs'])
+        leaf = next((q[1], q[2]) for q in wanted['qdiscs'] if q[1] in ('netem', 'pfifo'))
         host.clean()
-        one = timed(TOOL, '--json', 'apply', host.write(1))[1]
+        one = json.loads(run(TOOL, '--json', 'apply', host.write(1)))['memory']
         host.clean()
 
-        sides = {'ours': ours, **write_sides(host, rules)}
-        if netem:
-            for name in ('tc',):
-                p = os.path.join(directory, name)
-                with open(p, encoding='utf-8') as f:
-                    text = f.read().replace('handle 7463: pfifo', 'handle 7500: netem')
-                with open(p, 'w', encoding='utf-8') as f:
-                    f.write(text)
-            p = os.path.join(directory, 'exec.sh')
-            with open(p, encoding='utf-8') as f:
-                text = f.read().replace('handle 7463: pfifo', 'handle 7500: netem')
-            with open(p, 'w', encoding='utf-8') as f:
-                f.write(text)
+        sides = {'ours': ours, **write_sides(host, rules, leaf)}
         times = {name: [] for name in sides}
-        inside, memory = [], []
+        inside, held, peak = [], [], []
         names = list(sides)
         for r in range(runs):
             for name in names[r % len(names):] + names[:r % len(names)]:
-                ms, rss = timed(*sides[name])
+                ms = timed(*sides[name])
                 times[name].append(ms)
                 made = host.objects()
                 for what, value in wanted.items():
                     if made[what] != value:
                         sys.exit(f'{name} made other {what} than ours')
-                if name == 'ours':
-                    memory.append(rss)
                 host.clean()
-            inside.append(json.loads(run(*ours))['elapsed_ms'])
+            report = json.loads(run(*ours))
+            inside.append(report['elapsed_ms'])
+            held.append(report['memory']['held'] - one['held'])
+            peak.append(report['memory']['peak'] - one['peak'])
             host.clean()
         for pid in host.pids:
             os.kill(pid, signal.SIGKILL)
@@ -226,7 +218,8 @@ def bench(count, runs):
         'runs': runs, 'unit': 'ms', 'ours': spread(times['ours']), 'others': others,
         'ratios': {name: round(statistics.median(o / m for o, m in zip(times[name], times['ours'])), 3) for name in others},
         'in_process_ms': spread(inside), 'noop_ms': round(statistics.median(noop), 3), 'noop_writes': writes,
-        'bytes_per_node': int((statistics.median(memory) - one) * 1024 / max(1, count - 1)),
+        'bytes_per_node': int(statistics.median(held) / max(1, count - 1)),
+        'peak_bytes_per_node': int(statistics.median(peak) / max(1, count - 1)),
         'objects': {what: len(value) for what, value in wanted.items()},
     }
 
