@@ -36,7 +36,8 @@ static int run_as_user(char **argv)
         return program_exec(options.command, environ, options.user, options.keep_home);
 }
 
-/* What main is: the container's own command, as whom the agent says, else the image. */
+/* What main is: the container's own command, as whom the agent says, else the image. Its umask is the container's, ours
+ * and the services' the usual one: what they make is for others to read, too. */
 static MainSpec make_spec(const InitOptions *options, const NodeConf *conf, char *cwd, size_t cwd_size)
 {
         MainSpec spec = {
@@ -48,7 +49,6 @@ static MainSpec make_spec(const InitOptions *options, const NodeConf *conf, char
                 .umask = umask(022),
         };
 
-        (void) umask(spec.umask);
         spec.cwd = getcwd(cwd, cwd_size);
         if (!spec.cwd || *spec.cwd != '/') /* "(unreachable)..." */
                 spec.cwd = "/";

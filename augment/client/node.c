@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -328,6 +329,7 @@ static int run_program_only(const MainSpec *spec, uint64_t mask)
                 say("cannot restore the signal mask: %s", strerror(errno));
                 return EXIT_INIT_FAILED;
         }
+        (void) umask(spec->umask);
         return program_exec(spec->argv, spec->env, spec->user, spec->keep_home);
 }
 

@@ -172,12 +172,20 @@ static int resolve_group(Slice wanted, const char *group, int64_t *ret_gid, char
         return 0;
 }
 
+/* One that is out of range stays so: user_groups() refuses it. */
+static gid_t group_of_line(Slice line)
+{
+        int64_t v = field_number(line, 2);
+
+        return v < 0 || v > INT32_MAX ? (gid_t) -1 : (gid_t) v;
+}
+
 static void collect_groups(const char *group, Slice name, gid_t gid, UserIds *ids)
 {
         Slice rest = text_slice(group), line;
 
         while (ids->n_groups < USER_GROUPS_MAX && next_line(&rest, &line)) {
-                gid_t g = (gid_t) field_number(line, 2);
+                gid_t g = group_of_line(line);
 
                 if (g != gid && lists_name(slice_field(line, 3), name))
                         ids->groups[ids->n_groups++] = g;
@@ -187,8 +195,7 @@ static void collect_groups(const char *group, Slice name, gid_t gid, UserIds *id
 int user_resolve(
         const char *spec, const char *passwd, const char *group, UserIds *ret, char *why, size_t why_size)
 {
-        Slice whole = slice_trim(text_slice(spec)), user = slice_field(whole, 0),
-              wanted = slice_field(whole, 1);
+        Slice user = slice_field(text_slice(spec), 0), wanted = slice_field(text_slice(spec), 1);
         Slice line = {"", 0}, name = {"", 0};
         int64_t uid = 0, gid = 0;
         bool is_number, found;
@@ -249,22 +256,38 @@ static bool same_groups(const gid_t *a, size_t n_a, const gid_t *b, size_t n_b)
         return true;
 }
 
-/* The full list of supplementary groups: the primary one too (moby since CVE-2022-36109), the user's, and
- * those that this container was given on top of root's own. */
-static size_t wanted_groups(
-        const UserIds *ids, const UserIds *root, const gid_t *have, size_t n_have, gid_t *ret)
+/* A number that the engine gave to the runtime, as GetAdditionalGroups() reads it: the first group with this
+ * number or with this number for a name, unless that one is in the list already; else the number itself. */
+static gid_t look_up_group(const char *group, gid_t gid, const gid_t *have, size_t n_have)
+{
+        Slice rest = text_slice(group), line;
+        char name[16];
+        size_t n;
+
+        n = (size_t) snprintf(name, sizeof(name), "%u", (unsigned) gid);
+        while (next_line(&rest, &line)) {
+                gid_t g = group_of_line(line);
+
+                if ((g == gid || slice_is(slice_field(line, 0), name, n)) && !has_group(have, n_have, g))
+                        return g;
+        }
+        return gid;
+}
+
+int user_groups(const UserIds *ids, const char *group, gid_t *ret, size_t *ret_n, char *why, size_t why_size)
 {
         size_t n = 0;
 
-        ret[n++] = ids->gid;
-        for (size_t i = 0; i < ids->n_groups; i++)
-                if (!has_group(ret, n, ids->groups[i]))
-                        ret[n++] = ids->groups[i];
-        for (size_t i = 0; i < n_have && n < 2 * USER_GROUPS_MAX; i++)
-                if (have[i] != root->gid && !has_group(root->groups, root->n_groups, have[i]) &&
-                        !has_group(ret, n, have[i]))
-                        ret[n++] = have[i];
-        return n;
+        for (size_t i = 0; i <= ids->n_groups; i++) {
+                gid_t g = look_up_group(group, i == 0 ? ids->gid : ids->groups[i - 1], ret, n);
+
+                if (g > INT32_MAX)
+                        return range_error(why, why_size);
+                if (!has_group(ret, n, g))
+                        ret[n++] = g;
+        }
+        *ret_n = n;
+        return 0;
 }
 
 /* runc's fixStdioPermissions(): pipes and terminals given to root can't be opened again through
@@ -284,16 +307,26 @@ static void give_stdio(uid_t uid)
         }
 }
 
-static int apply_ids(const UserIds *ids, const UserIds *root, const char *spec)
+/* Changes to these ids, their groups, and those groups that this container was given on top of root's. */
+static int apply_ids(const UserIds *ids, const UserIds *root, const char *group, const char *spec)
 {
-        static gid_t have[USER_GROUPS_MAX], want[2 * USER_GROUPS_MAX];
-        size_t n_want;
+        static gid_t have[2 * USER_GROUPS_MAX], roots[USER_LIST_MAX], want[3 * USER_GROUPS_MAX];
+        size_t n_want, n_roots = 0;
+        char why[128];
         int n_have;
 
+        if (user_groups(ids, group, want, &n_want, why, sizeof(why)) < 0) {
+                say("unable to setup user: %s", why);
+                return EXIT_INIT_FAILED;
+        }
+        /* Where root's own can't be told, there are none: the container would not run. */
+        (void) !user_groups(root, group, roots, &n_roots, why, sizeof(why));
         n_have = getgroups(ELEMENTSOF(have), have);
         if (n_have < 0)
                 n_have = 0;
-        n_want = wanted_groups(ids, root, have, (size_t) n_have, want);
+        for (int i = 0; i < n_have && n_want < ELEMENTSOF(want); i++)
+                if (!has_group(roots, n_roots, have[i]) && !has_group(want, n_want, have[i]))
+                        want[n_want++] = have[i];
 
         if (ids->uid != getuid())
                 give_stdio(ids->uid);
@@ -347,7 +380,7 @@ int user_become(const char *spec, bool keep_home, const char *home, char **ret_h
                         goto out;
                 }
         }
-        r = apply_ids(&ids, &root, spec);
+        r = apply_ids(&ids, &root, group, spec);
 out:
         free(passwd);
         free(group);

@@ -10,6 +10,8 @@
  * A file that is absent has no lines.
  *  - Without a group the supplementary groups are those whose lines list the user's name. With one there are
  * none.
+ *  - The engine hands the gid and these groups on as numbers, and runc looks them up once more, as if somebody had
+ * written them: 77 becomes the group *named* 77, if there is one (user_groups()). The gid itself isn't changed.
  *
  * These files belong to the image, hence to a stranger: everything is bounded and nothing of them is trusted
  * further.
@@ -22,6 +24,7 @@
 
 /* The most the kernel takes is 65536; no account has this many. */
 #define USER_GROUPS_MAX 1024
+#define USER_LIST_MAX (USER_GROUPS_MAX + 1)
 
 typedef struct UserIds {
         uid_t uid;
@@ -34,6 +37,12 @@ typedef struct UserIds {
  * range); then `why` (of `why_size` bytes) has Docker's own words for it. */
 int user_resolve(const char *spec, const char *passwd, const char *group, UserIds *ret, char *why,
         size_t why_size) _warn_unused_;
+
+/* The full list of supplementary groups, the primary one included (moby since CVE-2022-36109), as runc makes it of
+ * the engine's numbers (GetAdditionalGroups in libcontainer/user; setupUser in libcontainer, runc up to 1.2). `ret`
+ * has room for USER_LIST_MAX. 0, or -ERANGE with `why` when a line of the user gives a group out of range. */
+int user_groups(const UserIds *ids, const char *group, gid_t *ret, size_t *ret_n, char *why, size_t why_size)
+        _warn_unused_;
 
 /* The home directory that an OCI runtime gives a uid: that of the first line with this uid, "/" if there is
  * none (runc, finalizeNamespace). To be freed; NULL without memory. */

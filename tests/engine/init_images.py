@@ -62,7 +62,7 @@ class Images:
                           b"app:x:1002:1002::/second:/bin/sh\ntwin:x:1000:7::/twin:/bin/sh\nbad:x:y:z::/bad:/bin/sh\n"
                           b"4711:x:12:13::/number:/bin/sh\n",
             "etc/group": b"root:x:0:\nadm:x:4:root,app\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\ntwice:x:2000:app\n"
-                         b"bad:x:y:app\n",
+                         b"bad:x:y:app\n77:x:78:\n2000:x:79:\n",
         }
         busy = {"bin/busybox": (box, 0o755), "bin/world": (world, 0o755), "tmp": None, "root": None, "home/app": None,
                 "run": None, "data/file": b"not a program\n", "bin/script": (b"#!/bin/sh\nexec /bin/world \"$@\"\n", 0o755),
@@ -87,6 +87,46 @@ class Images:
                              name=f"{name}-augmented").load(f"{name}:augmented")
             self.pairs[name] = (f"{name}:original", f"{name}:augmented")
         return self.pairs[name]
+
+
+UMASK_RUNTIME = '''#!/usr/bin/python3
+import json, os, sys
+a = sys.argv
+if "create" in a:
+    path = os.path.join(a[a.index("--bundle") + 1], "config.json")
+    with open(path) as f:
+        spec = json.load(f)
+    spec["process"]["user"]["umask"] = int(os.path.basename(a[0]).split("-")[1], 8)
+    with open(path, "w") as f:
+        json.dump(spec, f)
+os.execv("/usr/sbin/runc", ["runc", *a[1:]])
+'''
+
+
+def umask_runtimes(laboratory, *masks):
+    """Configuration of an engine that has runtimes umask-NNN, which give containers that umask."""
+    runtimes = {}
+    for mask in masks:
+        path = f"{laboratory.dir}/umask-{mask}"
+        with open(path, "w", encoding="ascii") as f:
+            f.write(UMASK_RUNTIME)
+        os.chmod(path, 0o755)
+        runtimes[f"umask-{mask}"] = {"path": path}
+    return {"runtimes": runtimes}
+
+
+def noexec_directory(laboratory):
+    """A directory for -v, on a file system from which nothing is executed, with a program and a script."""
+    directory = laboratory.tmp("noexec")
+    laboratory.run(["mount", "-t", "tmpfs", "-o", "noexec", "noexec", directory])
+    for name, text in (("program", None), ("script", b"#!/bin/sh\n")):
+        if text is None:
+            with open("/bin/busybox", "rb") as f:
+                text = f.read()
+        with open(f"{directory}/{name}", "wb") as f:
+            f.write(text)
+        os.chmod(f"{directory}/{name}", 0o755)
+    return directory
 
 
 def world_of(text):
@@ -179,6 +219,21 @@ class Terminal:
         self.expect(r"sleep 1000[\"']?\r\n")
         self.ask("\x03", "# ")
         self.ask("jobs; echo no''ne\n", r"none\r\n")
+
+    def know_prompt(self):
+        """One that nobody else prints: from here on it is known when the shell waits for input."""
+        self.ask("PS1='wait''ing> '\n", "waiting> ")
+
+    def signal_child(self, key):
+        """The status of a foreground child that gets a key's signal. To be called at the known prompt."""
+        self.send("sh -c 'echo be\"\"gun; exec sleep 1000'\n")
+        self.expect(r"begun\r\n")
+        self.send(key)
+        self.expect("waiting> ")
+        self.send("echo rc-$?\n")
+        status = self.expect(r"rc-(\d+)\r\n").group(1)
+        self.expect("waiting> ")
+        return int(status)
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -20,7 +20,7 @@ SCRATCH = ("scratch", "scratch", {"Entrypoint": ["/world"], "Cmd": ["a", "b c", 
 def setUpModule():
     global L
     L = lab.Lab.get()
-    L.dockerd.start()
+    L.dockerd.start(config=init_images.umask_runtimes(L, "000", "077"))
     PairCase.L, PairCase.images = L, init_images.Images(L)
 
 
@@ -49,6 +49,7 @@ class Worlds(PairCase):
             "namegroup": box(User="app:extra"),
             "namegid": box(User="app:4712"),
             "uidgroup": box(User="4711:other"),
+            "groupwithanumberforaname": box(User="app:77"),
             "unknownuid": box(User="4711"),
             "unknownboth": box(User="4711:4712"),
             "rootuser": box(User="root"),
@@ -75,7 +76,7 @@ class Worlds(PairCase):
                    ("--read-only", "--tmpfs", "/run"), ("--tmpfs", "/run:noexec"), ("--security-opt", "no-new-privileges"),
                    ("--cap-drop", "ALL"), ("--cap-drop", "ALL", "--cap-add", "KILL"), ("--privileged",), ("--pid", "host"),
                    ("--pid", "host", "--init"), ("--user", "root"), ("--user", "1000"), ("--user", "app:other"),
-                   ("--user", "4711:5"), ("--group-add", "3000"), ("--group-add", "other", "--group-add", "77"),
+                   ("--user", "4711:5"), ("--user", "root:77"), ("--runtime", "umask-000"), ("--runtime", "umask-077"), ("--group-add", "3000"), ("--group-add", "other", "--group-add", "77"),
                    ("-e", "HOME=/x"), ("-e", "HOME="), ("-e", "PATH=/bin", "-e", "NEW=1"), ("-w", "/tmp"),
                    ("--ulimit", "nofile=100:200"), ("--network", "none"), ("--ipc", "host"), ("--oom-score-adj", "7"),
                    ("--entrypoint", "/bin/world"), ("--stop-signal", "SIGUSR1")]
@@ -130,6 +131,14 @@ class Failures(PairCase):
         self.check(APP, ("--entrypoint", "rootonly"), ())
         self.check(("rootonly", "busybox", {"Cmd": ["rootonly"], "User": "app"}), (), ())
         self.check(("toolong", "busybox", {"Cmd": ["/" + "x" * 300]}), (), ())
+
+    def test_programs_where_nothing_may_be_executed(self):
+        directory = init_images.noexec_directory(L)
+        self.addCleanup(L.run, ["umount", directory])
+        mount = ("-v", f"{directory}:/n")
+        for options, command in (((), ("/n/program", "true")), ((), ("/n/script",)), (("-e", "PATH=/n:/bin"), ("program",)),
+                                 (("--user", "app"), ("/n/program",)), (("-w", "/n"), ("./program",))):
+            self.check(ROOT, (*mount, *options), command)
 
     def test_users_and_commands_that_are_not_there(self):
         self.check(("nobody", "busybox", {"Cmd": ["world"], "User": "nosuch"}), (), ())
@@ -234,13 +243,16 @@ class Interactive(PairCase):
             t.resize(45, 123)
             t.ask("echo\n", r"resized\r\n")
         # What is typed before the prompt is thrown away by a line editor that then turns the terminal over (TCSAFLUSH).
-        t.ask("\n", "# ")
+        t.know_prompt()
+        statuses = t.signal_child("\x03"), t.signal_child("\x1c")
+        if statuses != (130, 131):
+            raise AssertionError(f"Ctrl-C and Ctrl-\\ gave {statuses}")
         t.send("exit 9\n")
         return t.close()
 
     def test_shell_with_job_control(self):
         images = [(i, "sh") for i in both(ROOT)] + [(i, "bash") for i in both(("debianroot", "debian", {"Cmd": ["bash"]}))]
-        runs = [(*i, o) for i in images for o in ((), ("--init",))]
+        runs = [(*i, ("--ulimit", "core=0", *o)) for i in images for o in ((), ("--init",))]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for run, status in [(r, pool.submit(self.session, *r)) for r in runs]:
                 with self.subTest(run=run):

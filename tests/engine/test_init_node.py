@@ -25,7 +25,7 @@ DEBIAN = ("debianroot", "debian", {"Cmd": ["bash"]})
 def setUpModule():
     global L, KEY
     L = lab.Lab.get()
-    L.dockerd.start()
+    L.dockerd.start(config=init_images.umask_runtimes(L, "000", "077"))
     PairCase.L, PairCase.images = L, init_images.Images(L)
     KEY = f"{L.dir}/key"
     L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
@@ -128,7 +128,7 @@ class Main(NodeCase):
 
     def test_users(self):
         specs = ["app", "1000", "1000:3000", "app:extra", "app:4712", "4711", "4711:4712", "4711:other", "root", "0:0",
-                 "lost", "1000:extra", ":extra", "bad", "daemon"]
+                 "lost", "1000:extra", ":extra", "bad", "daemon", "root:77", "app:77", "4711:2000"]
         self.compare_nodes([(BOX, (), s, "no", ("--user", s)) for s in specs])
 
     def test_images_and_options(self):
@@ -136,7 +136,8 @@ class Main(NodeCase):
             ("root", "busybox", {}), ("app", "busybox", {"User": "app"}), ("scratch", "scratch", {}),
             ("scratchuid", "scratch", {"User": "1000:1000"}), ("debian", "debian", {"User": "www-data:adm", "WorkingDir": "/srv"}))]
         options = [(), ("-t",), ("--init",), ("--read-only",), ("--read-only", "--tmpfs", "/run:noexec"), ("--tmpfs", "/run:noexec"),
-                   ("--pid", "host"), ("--security-opt", "no-new-privileges"), ("-i",), ("--group-add", "3000")]
+                   ("--pid", "host"), ("--security-opt", "no-new-privileges"), ("-i",), ("--group-add", "3000"), ("--group-add", "77"),
+                   ("--runtime", "umask-000"), ("--runtime", "umask-077")]
         # A machine may lack rights that a privileged root has to get.
         if self.docker_run(self.images.pair(*BOX)[0], ("--privileged",), ("true",)).rc == 0:
             options.append(("--privileged",))
@@ -168,6 +169,13 @@ class Main(NodeCase):
             self.assertEqual((code, ""), (r.rc, r.out))
             self.assertIn(word, r.err)
             self.assertEqual(1, len(r.err.splitlines()))
+        directory = init_images.noexec_directory(L)
+        self.addCleanup(L.run, ["umount", directory])
+        original, augmented = self.images.pair(*BOX)
+        r = [self.docker_run(i, ("-v", f"{directory}:/n", *o), ("/n/program",))
+             for i, o in ((original, ()), (augmented, self.node_options(augmented, "on-exit=stop\n")))]
+        self.assertEqual((126, 126, "exec /n/program: permission denied"), (r[0].rc, r[1].rc, r[1].err.strip()))
+        self.assertIn(r[1].err.strip(), r[0].err)
         for user, word in (("nosuch", "unable to find user nosuch"), ("app:nosuch", "unable to find group nosuch"), ("x" * 300, "unable")):
             r = self.docker_run(self.augmented(BOX), self.node_options(self.augmented(BOX), "on-exit=stop\n", user), ("world",))
             self.assertEqual((125, ""), (r.rc, r.out))
@@ -177,21 +185,31 @@ class Main(NodeCase):
         self.assertEqual(125, r.rc)
         self.assertIn("CAP_SETUID", r.err)
 
+    def test_services_have_the_usual_umask(self):
+        c = self.start(BOX, options=("--runtime", "umask-077"), command=("sh", "-c", "umask; exec sleep 1000"))
+        self.reachable(c)
+        self.assertEqual(["0077"], self.output(c))
+        self.assertEqual("0022\n", self.ssh(c, "umask").out)
+        self.assertEqual("644\n", self.ssh(c, "/tbnode/bin/stat -c %a /run/tbnode/log/messages").out)
+        self.assertEqual("run: main: (pid) 0s", re.sub(r"\d+s", "0s", re.sub(r"pid \d+", "pid", self.ssh(c, "sv status main").out.strip())))
+
     def test_without_root_only_the_program_runs(self):
-        c = self.start(BOX, options=("--user", "1000"), command=("sh", "-c", "echo $$; exit 3"))
+        c = self.start(BOX, options=("--user", "1000", "--runtime", "umask-077"), command=("sh", "-c", "echo $$; umask; exit 3"))
         self.assertEqual(self.exit_code(c), 3)
         logs = L.docker("logs", c)
-        self.assertEqual("1\n", logs.out)
+        self.assertEqual("1\n0077\n", logs.out)
         self.assertIn("no place to write", logs.err)
 
     def test_job_control(self):
         box = self.augmented(BOX)
-        t = Terminal("run", "--rm", "-it", *self.node_options(box, "on-exit=stop\n"), box, "sh")
+        t = Terminal("run", "--rm", "-it", "--ulimit", "core=0", *self.node_options(box, "on-exit=stop\n"), box, "sh")
         t.expect("# ")
         t.ask("stty size\n", r"33 111\r\n")
         t.stop_and_go_on()
         t.resize(44, 122)
         t.ask("stty size\n", r"44 122\r\n")
+        t.know_prompt()
+        self.assertEqual((130, 131), (t.signal_child("\x03"), t.signal_child("\x1c")))
         t.send("exit 9\n")
         self.assertEqual(9, t.close())
 
@@ -208,7 +226,7 @@ class Main(NodeCase):
                                         "Healthcheck": {"Test": json.loads(test), "Interval": 10**9}})
         c = self.start(image)
         log = lab.wait_for(lambda: json.loads(L.docker("inspect", "-f", "{{json .State.Health.Log}}", c).out), 30, "a check")
-        self.assertEqual((0, "1000\n1000 0 4 2000\n/home/app\n/tmp\n"), (log[0]["ExitCode"], log[0]["Output"]))
+        self.assertEqual((0, "1000\n1000 0 4 79 2000\n/home/app\n/tmp\n"), (log[0]["ExitCode"], log[0]["Output"]))
 
 
 class Runit(NodeCase):

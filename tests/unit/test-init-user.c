@@ -63,7 +63,6 @@ static void test_names_and_numbers(void **state)
         assert_ids("10000:11", 10000, 11, 0);
         assert_ids("root:adm", 0, 43, 0);
         assert_ids("42", 42, 43, 1);
-        assert_ids(" adm \n", 42, 43, 1);
         assert_ids("", 0, 0, 2);
         assert_ids(":grp", 0, 1234, 0);
         assert_ids("adm:", 42, 43, 1);
@@ -129,6 +128,8 @@ static void test_unknown(void **state)
         assert_refused("99999999999999999999999999", passwd, group, -ERANGE, "0-2147483647");
         assert_refused("1:-1", passwd, group, -ERANGE, "0-2147483647");
         assert_refused("0x10", passwd, group, -ENOENT, "0x10");
+        assert_refused(" adm", passwd, group, -ENOENT, "unable to find user  adm:");
+        assert_refused("adm: grp", passwd, group, -ENOENT, "unable to find group  grp:");
 }
 
 static void test_no_files(void **state)
@@ -162,6 +163,55 @@ static void test_home(void **state)
         assert_home("x:x:7:7\n", 7, "");
 }
 
+static void assert_list(const char *spec, const char *text, const gid_t *expected, size_t n_expected)
+{
+        static gid_t list[USER_LIST_MAX];
+        UserIds ids;
+        char why[256];
+        size_t n;
+
+        assert_int_equal(user_resolve(spec, passwd, text, &ids, why, sizeof(why)), 0);
+        assert_int_equal(user_groups(&ids, text, list, &n, why, sizeof(why)), 0);
+        assert_int_equal(n, n_expected);
+        assert_memory_equal(list, expected, n * sizeof(*list));
+}
+
+/* What docker 20.10 with runc 1.1 gives these users. */
+static void test_numbers_are_looked_up_again_as_names(void **state)
+{
+        static const char odd[] = "root:x:0:\n77:x:78:\nmem:x:90:root,adm\n90:x:95:\n91:x:96:\n96:x:97\n";
+
+        assert_list("root:77", odd, (gid_t[]){78}, 1);
+        assert_list("adm:77", odd, (gid_t[]){78}, 1);
+        assert_list("root:78", odd, (gid_t[]){78}, 1);
+        assert_list("root", odd, (gid_t[]){0, 90}, 2);
+        assert_list("adm", odd, (gid_t[]){43, 90}, 2);
+        /* The first line wins, be it by name or by number. */
+        assert_list("adm:90", odd, (gid_t[]){90}, 1);
+        assert_list("adm:96", odd, (gid_t[]){96}, 1);
+        assert_list("adm:95", odd, (gid_t[]){95}, 1);
+        assert_list("5000:6000", odd, (gid_t[]){6000}, 1);
+        assert_list("5000:6000", NULL, (gid_t[]){6000}, 1);
+        /* A line whose group is in the list already isn't taken twice. */
+        assert_list("user7456", "7456:x:100:\n100:x:5:user7456\nmore:x:7456:user7456\n",
+                (gid_t[]){100, 5, 7456}, 3);
+}
+
+static void test_a_group_out_of_range(void **state)
+{
+        static gid_t list[USER_LIST_MAX];
+        char why[256];
+        UserIds ids;
+        size_t n;
+
+        assert_int_equal(user_resolve("adm", passwd, "neg:x:-5:adm\n", &ids, why, sizeof(why)), 0);
+        assert_int_equal(user_groups(&ids, NULL, list, &n, why, sizeof(why)), -ERANGE);
+        assert_non_null(strstr(why, "0-2147483647"));
+        assert_int_equal(
+                user_resolve("adm", passwd, "big:x:99999999999999999999:adm\n", &ids, why, sizeof(why)), 0);
+        assert_int_equal(user_groups(&ids, NULL, list, &n, why, sizeof(why)), -ERANGE);
+}
+
 static void test_more_groups_than_fit(void **state)
 {
         size_t size = 0, room = 64 * 2000;
@@ -187,6 +237,8 @@ int main(void)
                 cmocka_unit_test(test_unknown),
                 cmocka_unit_test(test_no_files),
                 cmocka_unit_test(test_home),
+                cmocka_unit_test(test_numbers_are_looked_up_again_as_names),
+                cmocka_unit_test(test_a_group_out_of_range),
                 cmocka_unit_test(test_more_groups_than_fit),
         };
 
