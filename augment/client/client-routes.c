@@ -157,9 +157,8 @@ unsigned routes_check(const json_t *routes, Problems *p)
                 if (i < n && !wanted[i].found) {
                         missing++;
                         problem(p,
-                                "the route to %.60s via %.60s is not there; the agent makes it when the "
-                                "node is connected to a "
-                                "network of that gateway",
+                                "the route to %.60s via %.60s is not there; it needs a network with that "
+                                "gateway, and tbnode declare puts back what was taken away",
                                 member_string(route, "to", "?"), member_string(route, "via", "?"));
                 }
         return missing;

@@ -92,7 +92,7 @@ void mounts_check(const char *text, const json_t *mounts, Problems *p)
                 bool read_only = false;
 
                 if (find_mount(text, target, &read_only) == 0)
-                        problem(p, "%.200s is not mounted; mounts are made with the container", target);
+                        problem(p, "%.200s is not mounted; tbnode stop and start mount it again", target);
                 else if (read_only && !json_is_true(json_object_get(mount, "read_only")))
                         problem(p, "%.200s is mounted read-only", target);
         }

@@ -259,12 +259,110 @@ class Nodes(unittest.TestCase):
         self.assertIn(reason, ask("aa", "status").out)
         L.tbnode("declare", "aa", declaration_file({}), check=True)
         wait_state("aa", "up")
-        # a route that somebody in the node takes away is missed
+
+    def test_a_route_that_is_taken_away(self):
+        """Whoever is root in a node may do that: the agent doesn't put it back by itself, but the node isn't `up` without it."""
+        run("busybox", "aa")
         via = json.loads(L.docker("network", "inspect", "tbnode-control").out)[0]["IPAM"]["Config"][0]["Gateway"]
-        L.tbnode("declare", "aa", declaration_file({"routes": [{"to": "10.200.0.0/16", "via": via}]}), check=True)
-        lab.wait_for(lambda: agent_view("aa").get("state") == "up", 10, "up with its route")
-        L.nsrun(L.container_pid("aa"), "ip", "route", "del", "10.200.0.0/16")
-        lab.wait_for(lambda: agent_view("aa").get("state") in ("failed", "up"), 10, "the route's loss to be judged")
+        declared = {"routes": [{"to": "10.200.0.0/16", "via": via}]}
+        L.tbnode("declare", "aa", declaration_file(declared), check=True)
+
+        def route():
+            return L.nsrun(L.container_pid("aa"), "ip", "route", "show", "10.200.0.0/16").out
+
+        lab.wait_for(route, 10, "the route")
+        wait_state("aa", "up")
+
+        def taken_away():
+            L.nsrun(L.container_pid("aa"), "ip", "route", "del", "10.200.0.0/16")
+            wait_state("aa", "failed", "without its route")
+            self.assertEqual("", route())
+            view = agent_view("aa")
+            for words in (f"the route to 10.200.0.0/16 via {via} is not there", "tbnode declare"):
+                self.assertIn(words, view["reason"])
+                self.assertIn(words, ask("aa", "status").out)
+
+        self.assertIn(f"via {via}", route())
+        taken_away()
+        # back by hand
+        L.nsrun(L.container_pid("aa"), "ip", "route", "add", "10.200.0.0/16", "via", via)
+        wait_state("aa", "up", "with its route")
+        # and by declaring the same once more
+        taken_away()
+        L.tbnode("declare", "aa", declaration_file(declared), check=True)
+        wait_state("aa", "up", "with its route")
+        self.assertIn(f"via {via}", route())
+
+    def test_mounts(self):
+        shared, data = L.tmp("shared"), L.tmp("data")
+        with open(f"{shared}/from-host", "w", encoding="utf-8") as f:
+            f.write("hello\n")
+        d = {"mounts": [{"source": shared, "target": "/proj/a b"}, {"source": data, "target": "/data", "read_only": True}]}
+
+        def mounted():
+            lines = [x.split() for x in content("aa", "/proc/self/mountinfo").splitlines()]
+            return [(x[4], "ro" in x[5].split(",")) for x in lines if x[4].startswith(("/proj", "/data"))]
+
+        def look_again():
+            inside("aa", "/tbnode/bin/sv", "hup", "/run/tbnode/service/client")
+
+        def check():
+            self.assertEqual([("/data", True), ("/proj/a\\040b", False)], sorted(mounted()))
+
+        run("busybox", "aa", d)
+        wait_state("aa", "up")
+        check()
+        self.assertEqual("hello\n", content("aa", "/proj/a b/from-host"))
+        inside("aa", "/bin/sh", "-c", "echo from node > '/proj/a b/from-node'")
+        with open(f"{shared}/from-node", encoding="utf-8") as f:
+            self.assertEqual("from node\n", f.read())
+        r = inside("aa", "/bin/sh", "-c", "echo x > /data/x", check=False)
+        self.assertIn("Read-only file system", r.err)
+        self.assertEqual(1, ask("aa", "mounts").out.count("/proj/a b"))
+        # idempotent: nothing is mounted a second time by another look, another client, another agent, the same declaration
+        look_again()
+        inside("aa", "/tbnode/bin/sv", "-w", "10", "restart", "/run/tbnode/service/client")
+        L.tbnoded.restart()
+        lab.wait_for(lambda: L.tbnode("inspect", "aa").rc == 0, 20, "the agent to know the node again")
+        L.tbnode("declare", "aa", declaration_file(d), check=True)
+        wait_state("aa", "up")
+        check()
+        # taken away: said at the next look, and there again after the next start
+        L.run(["nsenter", "-m", "-t", str(L.container_pid("aa")), "umount", "/proj/a b"])
+        look_again()
+        wait_state("aa", "failed", "without its mount")
+        self.assertIn("/proj/a b is not mounted", agent_view("aa")["reason"])
+        self.assertIn("tbnode stop", agent_view("aa")["reason"])
+        L.tbnode("stop", "aa", check=True)
+        L.tbnode("start", "aa", check=True)
+        wait_state("aa", "up", "with its mount")
+        check()
+        self.assertEqual("hello\n", content("aa", "/proj/a b/from-host"))
+        # mounts are the container's: another declaration of them is refused, and changes nothing
+        r = L.tbnode("declare", "aa", declaration_file({"mounts": d["mounts"][:1]}))
+        self.assertEqual(1, r.rc)
+        self.assertIn("mounts: they are made with the container and can't be changed", r.err)
+        wait_state("aa", "up")
+        check()
+
+    def test_mounts_that_can_not_be(self):
+        directory = L.tmp("source")
+        with open(f"{directory}/file", "w", encoding="utf-8"):
+            pass
+        for mounts, words in (([{"source": f"{directory}/nothing", "target": "/x"}], ("mounts[0].source", f"{directory}/nothing", "make it")),
+                              ([{"source": f"{directory}/file", "target": "/x"}], ("mounts[0].source", "is no directory")),
+                              ([{"source": directory, "target": "/"}], ("mounts[0].target", "root")),
+                              ([{"source": directory, "target": "/tbnode/bin"}], ("mounts[0].target", "/tbnode")),
+                              ([{"source": directory, "target": "relative"}], ("mounts[0].target",)),
+                              ([{"source": directory, "target": "/x"}, {"source": directory, "target": "/x"}], ("mounts[1]", "two entries with this target")),
+                              ([{"target": "/x"}], ("mounts[0]", "source"))):
+            with self.subTest(mounts=mounts):
+                r = L.tbnode("run", "--level", "core", "--ssh-key", f"{KEY}.pub", "--name", "aa", "--declare",
+                             declaration_file({"mounts": mounts}), FAMILIES["busybox"], "sleep", "1000")
+                self.assertEqual((1, 1), (r.rc, len(r.err.splitlines())), r)
+                for word in words:
+                    self.assertIn(word, r.err)
+        self.assertEqual([], L.tbnode("ps", "--json").json()["nodes"])
 
     def test_output_is_bounded(self):
         run("busybox", "aa", {"startup": {"command": "i=0; while [ $i -lt 200000 ]; do echo line $i of a long story about nothing at all; "

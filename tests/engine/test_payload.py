@@ -28,7 +28,7 @@ PAYLOADS = f"{BUILD}/augment/payload"
 LIMITS = {"basic": 1_200_000, "core": 1_500_000}
 MACHINES = {"amd64": "Advanced Micro Devices X86-64", "arm64": "AArch64"}
 PROGRAMS = {
-    "basic": ("init", "bin/sh", "bin/runsv", "bin/runsvdir", "bin/sv", "bin/svlogd", "bin/chpst", "bin/syslogd", "bin/dropbear",
+    "basic": ("init", "bin/sh", "bin/runsv", "bin/sv", "bin/svlogd", "bin/chpst", "bin/syslogd", "bin/dropbear",
               "bin/dropbearkey", "bin/scp", "bin/sftp-server", "bin/ls", "bin/vi", "bin/ps", "bin/ip", "bin/wget"),
     "core": ("bin/tbnode-client", "bin/tmcc"),
 }

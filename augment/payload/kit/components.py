@@ -14,7 +14,7 @@ from kit.toolchain import LD_FLAGS
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Programs without which a node can't run; a newer busybox may rename an option, and this must not go unnoticed.
-NEEDED_APPLETS = {"sh", "runsv", "runsvdir", "sv", "svlogd", "chpst", "syslogd", "ls", "cat", "ps", "ip", "vi", "tar"}
+NEEDED_APPLETS = {"sh", "runsv", "sv", "svlogd", "chpst", "syslogd", "ls", "cat", "ps", "ip", "vi", "tar"}
 WARNINGS = """-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wmissing-prototypes
     -Wmissing-declarations -Werror=implicit-function-declaration -Werror=int-conversion
     -Werror=incompatible-pointer-types -Werror=return-type -Wformat=2 -Wshadow -Wundef -Wstrict-prototypes
