@@ -25,6 +25,7 @@
 #define DROPBEAR TBNODE_BIN_DIR "/dropbear"
 #define DROPBEARKEY TBNODE_BIN_DIR "/dropbearkey"
 #define VOLUME_DIR "/tbnode/keys"
+#define MOUNTINFO_MAX (4U * 1024 * 1024)
 
 /* ed25519 for everybody; ecdsa for what is older. An RSA key takes seconds to make. */
 static const char *const key_types[] = {"ed25519", "ecdsa"};
@@ -96,13 +97,27 @@ static int prepare_keys(const char *directory, const char *owner)
         return 0;
 }
 
-/* Is something mounted there that can be written? */
+/* Is something mounted there that can be written? Device numbers don't tell: with the storage driver vfs the container's
+ * root and its volumes lie in one file system. */
 static bool have_volume(void)
 {
-        struct stat volume, above;
+        char *text = NULL, *rest, *line;
+        bool mounted = false;
 
-        return lstat(VOLUME_DIR, &volume) == 0 && S_ISDIR(volume.st_mode) && lstat("/tbnode", &above) == 0 &&
-                volume.st_dev != above.st_dev && access(VOLUME_DIR, W_OK) == 0;
+        if (access(VOLUME_DIR, W_OK) < 0 ||
+                read_text_file("/proc/self/mountinfo", MOUNTINFO_MAX, &text, NULL) < 0)
+                return false;
+        rest = text;
+        while (!mounted && (line = strsep(&rest, "\n"))) {
+                const char *target = "";
+
+                /* proc(5): id, parent, device, root, mount point */
+                for (int i = 0; line && i < 5; i++)
+                        target = strsep(&line, " ");
+                mounted = target && strcmp(target, VOLUME_DIR) == 0;
+        }
+        free(text);
+        return mounted;
 }
 
 int service_run_sshd(const char *rundir, const NodeConf *conf, const char *image_path)

@@ -140,7 +140,7 @@ class OfOneArchitecture:
             print(f"# {self.arch} {layer.level}: {blob} bytes, {tar} unpacked, " +
                   ", ".join(f"{os.path.basename(n)} {len(d)}" for n, d in layer.programs().items()))
             self.assertLess(tar, LIMITS[layer.level])
-            self.assertLess(blob, tar * 52 // 100)
+            self.assertLess(blob, tar // 2)
 
     def test_built_again_elsewhere_it_is_the_same(self):
         with tempfile.TemporaryDirectory(prefix="tbnode-payload-again-") as directory:

@@ -7,6 +7,7 @@ The node is an augmented image made by the rules of augment/client/README.md (se
 import contextlib
 import hashlib
 import os
+import pty
 import shutil
 import socket
 import subprocess
@@ -235,6 +236,22 @@ class Ssh(unittest.TestCase):
         r = self.ssh(address, "echo yes", options=("-tt",))
         self.assertEqual(r.rc, 255)
         self.assertIn("PTY allocation request failed", r.err)
+        # Who only logs in from one gets a shell without.
+        self.assertEqual(self.from_terminal(address), (4, "in-2\nnot a tty\n"))
+
+    @staticmethod
+    def from_terminal(address):
+        """ssh started at a terminal: its exit status and output."""
+        master, slave = pty.openpty()
+        argv = ["ssh", "-i", KEY, *COMMON, f"root@{address}"]
+        try:
+            with subprocess.Popen(argv, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as p:
+                os.write(master, b"echo in-$((1+1)); tty; exit 4\n")
+                out = p.communicate(timeout=60)[0].decode()
+            return p.returncode, out
+        finally:
+            os.close(master)
+            os.close(slave)
 
     def test_keys_of_one_user(self):
         container, address = self.start(IMAGES.pair(*BUSYBOX)[1])
@@ -295,6 +312,27 @@ class Ssh(unittest.TestCase):
                                       "-name", "host_key*").out, "")
             _, other = self.start("snapshot:keys", name="n2")
             self.assertNotIn(host_key(other), (None, first))
+
+    def test_storage_driver_vfs(self):
+        """There, a container's root and its volumes lie in one file system."""
+        global IMAGES
+        images = IMAGES
+        L.dockerd.stop()
+        try:
+            L.dockerd.start(config={"storage-driver": "vfs"})
+            self.assertEqual("vfs\n", L.docker("info", "-f", "{{.Driver}}").out)
+            IMAGES = init_images.Images(L)
+            container, address = self.start(IMAGES.pair(*SCRATCH)[1])
+            self.assertEqual("host_key_ecdsa\nhost_key_ed25519\nowner\n", self.ssh(address, "ls /tbnode/keys/ssh").out)
+            self.assertEqual("", self.ssh(address, "find /run/tbnode -name 'host_key*'").out)
+            L.docker("commit", container, "snapshot:vfs")
+            self.assertEqual(L.docker("run", "--rm", "--entrypoint", "/tbnode/bin/find", "snapshot:vfs", "/", "-xdev", "-name",
+                                      "host_key*").out, "")
+            L.docker("rm", "-fv", container)
+        finally:
+            IMAGES = images
+            L.dockerd.stop()
+            L.dockerd.start()
 
 
 if __name__ == "__main__":

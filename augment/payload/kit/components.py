@@ -108,7 +108,7 @@ def build_dropbear(tools, sources, work, output):
     run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-I.", "-c", "tbnode-passwd.c",
          "tbnode-keys.c"], cwd=tree, env=env, log=log)
     run(["make", jobs(), "MULTI=1", "PROGRAMS=dropbear dropbearkey scp",
-         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam tbnode-passwd.o tbnode-keys.o"], cwd=tree, env=env, log=log)
+         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam tbnode-passwd.o tbnode-keys.o {' '.join(tools.integers)}"], cwd=tree, env=env, log=log)
     tools.strip(f"{tree}/dropbearmulti", f"{output}/dropbearmulti")
     shutil.copy(f"{tree}/LICENSE", f"{output}/dropbear.license")
 
@@ -127,7 +127,7 @@ def build_sftp_server(tools, sources, work, output):
         cwd=tree, env=env, log=log)
     run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-c",
          f"{HERE}/openssh/passwd.c", "-o", "tbnode-passwd.o"], cwd=tree, env=env, log=log)
-    run(["make", jobs(), "sftp-server", f"LDFLAGS=-L. -Lopenbsd-compat/ {LD_FLAGS} -Wl,--wrap=getpwuid tbnode-passwd.o"],
+    run(["make", jobs(), "sftp-server", f"LDFLAGS=-L. -Lopenbsd-compat/ {LD_FLAGS} -Wl,--wrap=getpwuid tbnode-passwd.o {' '.join(tools.integers)}"],
         cwd=tree, env=env, log=log)
     tools.strip(f"{tree}/sftp-server", f"{output}/sftp-server")
     shutil.copy(f"{tree}/LICENCE", f"{output}/openssh.license")
@@ -165,5 +165,5 @@ def build_own(tools, name, sources, version, jansson, work, output):
     root = os.path.dirname(os.path.dirname(HERE))
     run([*tools.cc.split(), *tools.flag_list(root), *WARNINGS, "-std=gnu17", "-D_GNU_SOURCE", "-fno-strict-aliasing",
          "-fno-common", "-fstack-protector-strong", f'-DTBNODE_VERSION="{version}"', f"-I{root}", "-isystem", jansson, "-o",
-         f"{work}/{name}", *sources, f"{jansson}/libjansson.a", *LD_FLAGS.split()], env=environment())
+         f"{work}/{name}", *sources, *(tools.integers if name == "init" else []), f"{jansson}/libjansson.a", *LD_FLAGS.split()], env=environment())
     tools.strip(f"{work}/{name}", f"{output}/{name}")
