@@ -92,43 +92,6 @@ static void op_inspect(ApiRequest *r)
 
 /* ---- Changes of running nodes ------------------------------------------------------------------------------------ */
 
-static void op_firewall_set(ApiRequest *r)
-{
-        static const char *const members[] = {"style", NULL};
-        _cleanup_error_ TbError *err = NULL;
-        const char *text = NULL;
-        FwStyle style, before;
-        Node *n;
-
-        if (api_request_node(r, &n) < 0)
-                return;
-        if (request_body_check_members(api_request_body(r), members, &err) < 0 ||
-                api_check_changeable(n, &err) < 0 ||
-                api_blame_caller(tb_json_get_string(api_request_body(r), "style", &text, &err), &err) < 0) {
-                api_reply_error(r, err);
-                return;
-        }
-        style = text ? fw_style_from_string(text) : _FW_STYLE_INVALID;
-        if (style < 0) {
-                _cleanup_free_ char *shown = tb_escape(text ?: "", 64);
-
-                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL,
-                        "there is no firewall style '%s'; use none, open, basic or closed", shown ?: "");
-                api_reply_error(r, err);
-                return;
-        }
-        before = n->firewall_override;
-        n->firewall_override = style;
-        if (reconcile_now(n->manager, n, &err) < 0 || state_file_save(n->manager, &err) < 0) {
-                n->firewall_override = before;
-                if (reconcile_now(n->manager, n, NULL) < 0)
-                        node_event(n, NODE_EVENT_CHANGED, NULL);
-                api_reply_error(r, err);
-                return;
-        }
-        api_reply_changed(r, n, "firewall-set", NULL);
-}
-
 /* ---- Long work ----------------------------------------------------------------------------------------------------- */
 
 static void op_run(ApiRequest *r)
@@ -161,7 +124,12 @@ const ApiOperation api_operations[] = {
                 "\"for\": TIME, "
                 "\"flap\": \"DOWN UP [COUNT]\""},
         {"DELETE", "/v1/nodes/{}/shape/{}", op_shape_clear, "Let everything pass at one interface"},
-        {"PUT", "/v1/nodes/{}/firewall", op_firewall_set, "Change the firewall style: {\"style\": STYLE}"},
+        {"GET", "/v1/firewall", op_firewalls, "The firewall of all nodes, as the kernel has it"},
+        {"GET", "/v1/nodes/{}/firewall", op_firewall_show, "The firewall of a node, as the kernel has it"},
+        {"PUT", "/v1/nodes/{}/firewall", op_firewall_set,
+                "Change the firewall: {\"style\": STYLE, \"rules\": RULES}"},
+        {"POST", "/v1/nodes/{}/firewall/explain", op_firewall_explain,
+                "Which rule would decide: {\"direction\", \"protocol\", \"address\", \"port\"}"},
         {"GET", "/v1/nodes/{}/declaration", op_declaration_get, "What was declared for a node"},
         {"PUT", "/v1/nodes/{}/declaration", op_declaration_set, "Declare a node anew: the declaration"},
         {"GET", "/v1/nodes/{}/programs", op_programs,

@@ -28,6 +28,11 @@ void op_remove(ApiRequest *r);
 void op_logs(ApiRequest *r);
 /* The part of op_logs for source=syslog: the last `lines` lines, then what comes. */
 void op_logs_syslog(ApiRequest *r, size_t lines, bool follows);
+/* api-firewall-ops.c */
+void op_firewalls(ApiRequest *r);
+void op_firewall_show(ApiRequest *r);
+void op_firewall_set(ApiRequest *r);
+void op_firewall_explain(ApiRequest *r);
 /* api-augment-ops.c */
 void op_augment(ApiRequest *r);
 void op_dockerfile(ApiRequest *r);

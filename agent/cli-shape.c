@@ -15,23 +15,6 @@
 #include "common/strv.h"
 #include "common/units.h"
 
-/* One node, or all, as {"nodes": [...]}. */
-static int get_nodes(Cli *c, const char *name, json_t **ret, TbError **err)
-{
-        _cleanup_free_ char *path = NULL;
-        json_t *node = NULL;
-        int r;
-
-        if (!name)
-                return cli_call(c, "GET", "/v1/nodes", NULL, ret, err);
-        path = cli_node_path(name, "");
-        r = path ? cli_call(c, "GET", path, NULL, &node, err) : tb_error_oom(err);
-        if (r < 0)
-                return r;
-        *ret = json_pack("{s:[o]}", "nodes", node);
-        return *ret ? 0 : tb_error_oom(err);
-}
-
 /* What is left of a change for a time, and flaps: "for 25s", "flap 2s/5s". */
 static char *schedule_text(const json_t *i)
 {
@@ -136,7 +119,7 @@ static int show_shapes(Cli *c, const char *name)
         return r < 0 ? cli_fail(err) : CLI_OK;
 }
 
-static int change(Cli *c, const char *method, const char *node, const char *suffix, const json_t *body)
+int cli_node_change(Cli *c, const char *method, const char *node, const char *suffix, const json_t *body)
 {
         _cleanup_free_ char *path = cli_node_path(node, suffix);
         _cleanup_json_ json_t *answer = NULL;
@@ -183,7 +166,7 @@ static int set_rules(Cli *c, const char *node, const char *suffix, const char *f
         body = json_pack("{s:s, s:s*}", "rules", rules_from_lines(text), "for", for_time);
         if (!body)
                 return cli_usage(c, "the file of rules is not valid UTF-8 text");
-        return change(c, "PUT", node, suffix, body);
+        return cli_node_change(c, "PUT", node, suffix, body);
 }
 
 static const char shape_usage[] =
@@ -256,61 +239,11 @@ int cli_shape(Cli *c, int argc, char **argv)
         if (!suffix)
                 return CLI_FAILED;
         if (n == 3 && tb_streq(argv[0], "clear"))
-                return change(c, "DELETE", argv[1], suffix, NULL);
+                return cli_node_change(c, "DELETE", argv[1], suffix, NULL);
         if (rules && tb_streq(argv[0], "set") && (n == 3 || (n == 5 && tb_streq(argv[3], "for"))))
                 return set_rules(c, argv[1], suffix, rules, n == 5 ? argv[4] : NULL);
         if (rules)
                 return cli_usage(c, "--rules FILE takes the place of SPEC in 'set'");
         body = change_body(argv[0], argv + 3);
-        return body ? change(c, "PUT", argv[1], suffix, body) : cli_usage(c, shape_usage);
-}
-
-static int show_firewalls(Cli *c, const char *name)
-{
-        static const char *const columns[] = {"NODE", "STYLE", "IP", NULL};
-        _cleanup_(cli_table_freep) CliTable *t = NULL;
-        _cleanup_json_ json_t *nodes = NULL, *out = json_array(), *j = NULL;
-        TbError *err = NULL;
-        const json_t *n;
-        size_t i;
-
-        if (get_nodes(c, name, &nodes, &err) < 0 || cli_table_new(columns, &t, &err) < 0)
-                return cli_fail(err);
-        json_array_foreach (json_object_get(nodes, "nodes"), i, n) {
-                const char *const cells[] = {cli_text(n, "node", ""), cli_text(n, "firewall", "none"),
-                        cli_text(n, "ip", "-"), NULL};
-
-                if (cli_table_add(t, cells, &err) < 0)
-                        return cli_fail(err);
-                if (json_array_append_new(out,
-                            json_pack("{s:O, s:O, s:O}", "node", json_object_get(n, "node"), "style",
-                                    json_object_get(n, "firewall"), "ip", json_object_get(n, "ip"))) < 0)
-                        return CLI_FAILED;
-        }
-        if (c->json) {
-                j = json_pack("{s:O}", "nodes", out);
-                return !j || cli_print_json(j, &err) < 0 ? cli_fail(err) : CLI_OK;
-        }
-        cli_table_print(t);
-        return CLI_OK;
-}
-
-int cli_firewall(Cli *c, int argc, char **argv)
-{
-        _cleanup_json_ json_t *body = NULL;
-        int r, n;
-
-        r = cli_parse_plain(c, argc, argv);
-        if (r >= 0)
-                return r;
-        argv += optind;
-        n = argc - optind;
-        if (n >= 1 && n <= 2 && tb_streq(argv[0], "show"))
-                return show_firewalls(c, n == 2 ? argv[1] : NULL);
-        if (n != 3 || !tb_streq(argv[0], "set"))
-                return cli_usage(c, "show, or set NODE STYLE is expected");
-        body = json_pack("{s:s}", "style", argv[2]);
-        if (!body)
-                return cli_usage(c, "STYLE is not valid UTF-8 text");
-        return change(c, "PUT", argv[1], "/firewall", body);
+        return body ? cli_node_change(c, "PUT", argv[1], suffix, body) : cli_usage(c, shape_usage);
 }

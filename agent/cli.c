@@ -36,7 +36,9 @@ const CliVerb cli_verbs[] = {
                 "  --experiment NAME  the node belongs to\n" AUGMENT_OPTIONS
                 "  --network NAME     experiment network, made when missing; may be given more than once\n"
                 "  --shape SPEC       of every experiment interface, like 'rate 10mbit delay 20ms'\n"
-                "  --firewall STYLE   none, open, basic or closed (default open)\n"
+                "  --firewall STYLE   none, open, basic, closed or elabinelab, then rules: 'closed; allow "
+                "tcp to port 80' (default\n"
+                "                     open)\n"
                 "  --on-exit WHAT     stay, stop or restart when its program has ended (default stay)\n"
                 "  --ssh-key FILE     public key(s) that may log in (default: your ~/.ssh/id_*.pub)\n"
                 "  --declare FILE     what the node is to be (see tbnode declare); its level is core then\n"
@@ -74,8 +76,11 @@ const CliVerb cli_verbs[] = {
                 "not "
                 "fill them.\n",
                 cli_shape},
-        {"firewall", "firewall show [NODE] | set NODE STYLE",
-                "Show or change the firewall style (open, basic, closed)", NULL, cli_firewall},
+        {"firewall",
+                "firewall show [NODE] | set NODE STYLE [RULES] | explain NODE tcp|udp|icmp ADDRESS[:PORT] "
+                "[in|out]",
+                "Show the nodes' firewall as the kernel has it, change it, or say which rule would decide",
+                NULL, cli_firewall},
         {"declare", "declare NODE FILE | --show NODE",
                 "Say what a node is to be: accounts, hosts, routes, programs, ...",
                 "  FILE is a JSON object (docs/node-protocol.md), - is standard input. It takes the place "

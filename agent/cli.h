@@ -102,6 +102,8 @@ int cli_inspect(Cli *c, int argc, char **argv);
 int cli_shape(Cli *c, int argc, char **argv);
 int cli_link_check(Cli *c, int argc, char **argv); /* of `shape check`; argv[0] is "check" */
 int cli_firewall(Cli *c, int argc, char **argv);
+/* A request about a node that answers it; what it prints and its exit status. cli-shape.c */
+int cli_node_change(Cli *c, const char *method, const char *node, const char *suffix, const json_t *body);
 int cli_declare(Cli *c, int argc, char **argv);
 int cli_programs(Cli *c, int argc, char **argv);
 int cli_program(Cli *c, int argc, char **argv);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/config-firewall.h"
 #include "agent/config.h"
 #include "common/cleanup.h"
 #include "common/engine.h"
@@ -321,6 +322,28 @@ static const ConfigKey config_keys[] = {
         {"tmcd", parse_tmcd, offsetof(Config, tmcd), "[ADDRESS:]PORT|off",
                 "Where Emulab's TMCD is served to nodes (default 7777 on the control network's gateway "
                 "address)"},
+        {"gateways", config_parse_gateways, 0, "NETWORK,...",
+                "Routers, boss and ops of the testbed: everything from them passes styles basic and closed"},
+        {"servers", config_parse_servers, 0, "NETWORK,...",
+                "Servers of the testbed: everything from them passes style closed"},
+        {"dns", config_parse_dns, 0, "ADDRESS,...", "Name servers that nodes of any style may ask"},
+        {"ntp", config_parse_ntp, 0, "ADDRESS,...", "Time servers that nodes of any style may ask"},
+        {"networks", config_parse_networks, 0, "NETWORK,...",
+                "Networks inside the testbed: nodes show them their own addresses"},
+        {"masquerade", config_parse_masquerade, 0, "NETWORK,...",
+                "Nodes of these networks have the host's address for everybody outside `networks` (default: "
+                "none)"},
+        {"firewall-rules", config_parse_firewall_rules, 0, "RULES",
+                "Rules for every node whose style filters, behind those of its user"},
+        {"firewall-log", config_parse_firewall_log, 0, "yes|no",
+                "Whether what a style denies is written to the kernel's log, with the node's name (default "
+                "no)"},
+        {"firewall-check", config_parse_firewall_check, 0, "TIME|off",
+                "How often the rules in the kernel are looked at, besides whenever somebody changed some "
+                "(default "
+                "60s)"},
+        {"ssh-ports", config_parse_ssh_ports, 0, "FIRST-LAST|off",
+                "Ports of the host of which every node with a firewall gets one for its ssh (default off)"},
 };
 
 const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help)
@@ -344,6 +367,7 @@ int config_init(Config *c, TbError **err)
                 .start_timeout_usec = 60 * SECOND,
                 .nodes_max = 1000,
                 .tmcd = {.enabled = true, .port = TMCD_PORT},
+                .firewall_check_usec = 60 * SECOND,
         };
         c->registry = strdup("http://127.0.0.1:5000");
         c->docker = strdup(TB_ENGINE_DEFAULT);
@@ -368,6 +392,7 @@ void config_done(Config *c)
         free(c->worker_user);
         free(c->docker_config);
         free(c->oci_runtime);
+        fw_rules_done(&c->site.rules);
         *c = (Config){};
 }
 

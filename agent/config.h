@@ -7,6 +7,7 @@
 
 #include "augment/augment.h"
 #include "common/error.h"
+#include "netctl/fw.h"
 
 /*
  * Configuration of tbnoded: an ini file without sections (common/ini.h), every key in one table (config.c) that
@@ -45,6 +46,11 @@ typedef struct ConfigTmcd {
         uint16_t port;
 } ConfigTmcd;
 
+/* `ssh-ports`: {0, 0} is off. */
+typedef struct ConfigPorts {
+        uint16_t first, last;
+} ConfigPorts;
+
 typedef struct Config {
         char *registry;        /* the testbed's registry: "http://127.0.0.1:5000" */
         char *docker;          /* engine endpoint: "unix:///var/run/docker.sock" */
@@ -68,6 +74,9 @@ typedef struct Config {
         uint64_t start_timeout_usec; /* `tbnode run`: from start to CONFIGURED */
         uint32_t nodes_max;
         ConfigTmcd tmcd;
+        FwSite site; /* what the firewall is told of the site */
+        uint64_t firewall_check_usec;
+        ConfigPorts ssh_ports;
         CheckLinks check_links;
         bool replace_foreign;
 } Config;

@@ -92,7 +92,7 @@ static int get_address(const json_t *j, const char *key, struct in_addr *ret, Tb
 
 static int parse_endpoint(const char *network, const json_t *j, Endpoint *ret, TbError **err)
 {
-        const char *mac = NULL;
+        const char *mac = NULL, *ipv6 = NULL;
         uint64_t prefix = 0;
         int r;
 
@@ -112,6 +112,12 @@ static int parse_endpoint(const char *network, const json_t *j, Endpoint *ret, T
                 r = get_address(j, "Gateway", &ret->gateway, err);
         if (r < 0)
                 return r;
+        r = tb_json_get_string(j, "GlobalIPv6Address", &ipv6, err);
+        if (r < 0)
+                return r;
+        ret->has_ipv6 = r > 0 && ipv6[0] != 0;
+        if (ret->has_ipv6 && inet_pton(AF_INET6, ipv6, &ret->ipv6) != 1)
+                return tb_error_set(err, TB_ERROR_REMOTE, -EPROTO, "GlobalIPv6Address is no IPv6 address");
         r = tb_json_get_u64(j, "IPPrefixLen", &prefix, err);
         if (r < 0)
                 return r;

@@ -26,6 +26,8 @@ typedef struct Endpoint {
         struct in_addr address; /* 0 = none */
         struct in_addr gateway; /* 0 = none */
         unsigned prefix;
+        bool has_ipv6;
+        struct in6_addr ipv6; /* besides the link-local one */
 } Endpoint;
 
 typedef struct ContainerFacts {

@@ -8,6 +8,7 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
+#include "common/units.h"
 
 #define PREFIX "tbnode."
 
@@ -131,6 +132,14 @@ static int label_read(NodeLabels *l, const char *key, const char *value, TbError
                         return r;
                 return set_copy(name[0] == 'e' ? &l->experiment : &l->node, value, err);
         }
+        if (tb_streq(name, "tmcd")) {
+                bool yes;
+
+                r = tb_parse_bool(value, &yes, err);
+                if (r >= 0)
+                        l->tmcd = yes;
+                return r;
+        }
         if (tb_streq(name, "on-exit")) {
                 l->on_exit = node_on_exit_from_string(value);
                 if (l->on_exit >= 0)
@@ -140,7 +149,7 @@ static int label_read(NodeLabels *l, const char *key, const char *value, TbError
         }
         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                 "there is no such label; known are tbnode.shape, tbnode.shape.NETWORK, tbnode.firewall, "
-                "tbnode.experiment, tbnode.node and tbnode.on-exit");
+                "tbnode.tmcd, tbnode.experiment, tbnode.node and tbnode.on-exit");
 }
 
 static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError **err)
@@ -167,7 +176,7 @@ static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError *
 
 int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err)
 {
-        _cleanup_node_labels_ NodeLabels l = {};
+        _cleanup_node_labels_ NodeLabels l = {.tmcd = -1};
         const char *key;
         json_t *value;
         int r;

@@ -11,7 +11,8 @@
  *
  *         tbnode.shape             SPEC for every experiment interface
  *         tbnode.shape.<network>   SPEC for the interface on that Docker network; wins over the former
- *         tbnode.firewall          open | basic | closed
+ *         tbnode.firewall          STYLE or STYLE; RULES (netctl/fw.h)
+ *         tbnode.tmcd              yes | no: may the node reach the host's TMCD port (with an experiment: yes)
  *         tbnode.experiment, tbnode.node     names
  *         tbnode.on-exit           stay | stop | restart
  *
@@ -45,6 +46,7 @@ typedef struct NodeLabels {
         char *experiment; /* NULL = none */
         char *node;       /* NULL = the container's name */
         char *firewall;   /* style as written; NULL = none given */
+        int tmcd;         /* yes 1, no 0, not said -1 */
         NodeOnExit on_exit;
         NetworkShape *shapes;
         size_t n_shapes;

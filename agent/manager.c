@@ -14,10 +14,12 @@
 #include "agent/barrier.h"
 #include "agent/docker-events.h"
 #include "agent/experiment.h"
+#include "agent/firewall-watch.h"
 #include "agent/gate.h"
 #include "agent/link-check.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/node-firewall.h"
 #include "agent/reconcile.h"
 #include "agent/run.h"
 #include "agent/state-file.h"
@@ -43,6 +45,7 @@ int manager_new(Config *config, Manager **ret, TbError **err)
                 return tb_error_oom(err);
         m->lock_fd = -EBADF;
         m->config = *config;
+        m->site = m->config.site; /* its rules stay the configuration's */
         *config = (Config){};
         (void) clock_gettime(CLOCK_REALTIME, &ts);
         m->started_us = (uint64_t) ts.tv_sec * 1000000 + (uint64_t) ts.tv_nsec / 1000;
@@ -72,6 +75,8 @@ Manager *manager_free(Manager *m)
                 node_free(m->nodes[m->n_nodes - 1]);
         free(m->nodes);
         m->tmcd = tmcd_server_free(m->tmcd);
+        m->firewall_watch = firewall_watch_free(m->firewall_watch);
+        firewall_groups_done(m);
         barriers_free(m->barriers);
         sd_event_source_disable_unref(m->experiment_check);
         sd_event_source_disable_unref(m->batch);

@@ -30,7 +30,16 @@ typedef struct JobQueue JobQueue;
 typedef struct RunJob RunJob;
 typedef struct TmcdServer TmcdServer;
 
+/* Numbers of experiments in firewall rules: node-firewall.h */
+typedef struct FirewallGroup {
+        char *experiment;
+        uint16_t number;
+} FirewallGroup;
+
+typedef struct FirewallWatch FirewallWatch;
+
 typedef struct ManagerStats {
+        uint64_t firewall_repairs;
         uint64_t batches;
         uint64_t kernel_writes;
         uint64_t nodes_applied;
@@ -51,7 +60,10 @@ struct Manager {
         RunJob *runs;                /* list */
         struct NetworkJob *networks; /* list, see network.c */
         int lock_fd;
-        FwSite site; /* what netctl is told of the surroundings */
+        FwSite site; /* what netctl is told of the surroundings: config.site, and where the agent's own port is */
+        FirewallGroup *groups;
+        size_t n_groups;
+        FirewallWatch *firewall_watch;
         TmcdServer *tmcd;
         Barriers *barriers;
         struct Gate *gate;

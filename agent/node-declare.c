@@ -5,35 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/node.h"
+#include "agent/node-firewall.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
-
-FwStyle node_firewall(const Node *n)
-{
-        if (n->firewall_override >= 0)
-                return n->firewall_override;
-        return n->labels.firewall ? fw_style_from_string(n->labels.firewall) : FW_NONE;
-}
 
 void node_declaration_done(NodeDeclaration *d)
 {
         for (size_t i = 0; d->shapes && i < d->node.n_interfaces; i++)
                 link_shape_done(&d->shapes[i]);
+        fw_rules_done(&d->rules);
         free(d->interfaces);
         free(d->shapes);
         *d = (NodeDeclaration){};
-}
-
-static int check_firewall(const Node *n, TbError **err)
-{
-        _cleanup_free_ char *shown = NULL;
-
-        if (!n->labels.firewall || fw_style_from_string(n->labels.firewall) >= 0)
-                return 0;
-        shown = tb_escape(n->labels.firewall, 80);
-        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                "label tbnode.firewall=%s: there is no such style; use open, basic or closed", shown ?: "");
 }
 
 /* SPECs are checked whether their network is there or not: a typo is reported at the start, not at some later
@@ -62,7 +45,7 @@ int node_check_labels(const Node *n, TbError **err)
 {
         int r;
 
-        r = check_firewall(n, err);
+        r = node_check_firewall(n, err);
         return r < 0 ? r : check_shapes(n, err);
 }
 
@@ -114,6 +97,8 @@ static int declare_interface(const Node *n, const Endpoint *e, bool control, boo
                 .filtered = filtered,
                 .pinned = filtered,
                 .ipv4 = e->address,
+                .n_ipv6 = e->has_ipv6,
+                .ipv6 = {e->ipv6},
         };
         memcpy(ret->mac, e->mac.ether_addr_octet, sizeof(ret->mac));
         if (o || named) {
@@ -131,7 +116,7 @@ static int declare_interface(const Node *n, const Endpoint *e, bool control, boo
         return 0;
 }
 
-int node_declare(const Node *n, const char *control_network, NodeDeclaration *ret, TbError **err)
+int node_declare(Node *n, const char *control_network, NodeDeclaration *ret, TbError **err)
 {
         _cleanup_node_declaration_ NodeDeclaration d = {};
         const ContainerFacts *f = &n->facts;
@@ -167,9 +152,13 @@ int node_declare(const Node *n, const char *control_network, NodeDeclaration *re
                 .netns_fd = n->netns_fd,
                 .interfaces = d.interfaces,
                 .n_interfaces = k,
-                .style = node_firewall(n),
         };
+        r = node_declare_firewall(n, &d.node, &d.rules, err);
+        if (r < 0)
+                return r;
         *ret = d;
+        if (d.node.rules)
+                ret->node.rules = &ret->rules;
         d = (NodeDeclaration){};
         return 0;
 }

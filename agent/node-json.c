@@ -10,6 +10,7 @@
 #include "agent/main-status.h"
 #include "agent/manager.h"
 #include "agent/node-client.h"
+#include "agent/node-firewall.h"
 #include "agent/node.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -138,6 +139,8 @@ static bool add_details(const Node *n, json_t *j)
                 set(j, "netns", json_integer((json_int_t) n->identity.netns)) &&
                 set_text(j, "main", main_status) && set_text(j, "missing", missing) &&
                 set_text(j, "on_exit", node_on_exit_to_string(n->labels.on_exit)) &&
+                set_text(j, "firewall_declared", node_firewall_text(n)) &&
+                set(j, "ssh_port", n->ssh_port ? json_integer(n->ssh_port) : json_null()) &&
                 set(j, "firewall_installed", json_boolean(n->has_status && n->status.firewall)) &&
                 set(j, "configured_us", json_integer((json_int_t) n->configured_us));
 }

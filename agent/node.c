@@ -59,7 +59,6 @@ int node_new(Manager *m, const char *id, const char *name, const json_t *labels,
                 return tb_error_oom(err);
         n->manager = m;
         n->netns_fd = -EBADF;
-        n->firewall_override = _FW_STYLE_INVALID;
         n->since_us = realtime_us();
         memcpy(n->id, id, CONTAINER_ID_LEN + 1);
         n->name = strdup(name);
@@ -104,6 +103,7 @@ Node *node_free(Node *n)
         for (size_t i = 0; i < n->n_overrides; i++)
                 shape_override_done(&n->overrides[i]);
         free(n->overrides);
+        free(n->firewall_override);
         free(n->name);
         free(n->key);
         free(n);

@@ -45,7 +45,8 @@ typedef struct Node {
         TbError *label_error; /* the labels are bad: the node can only be FAILED */
         ShapeOverride *overrides;
         size_t n_overrides;
-        FwStyle firewall_override; /* _FW_STYLE_INVALID = none */
+        char *firewall_override; /* "STYLE; RULES"; NULL = none */
+        uint16_t ssh_port;       /* host port for its ssh; 0 = none */
 
         bool has_facts;
         ContainerFacts facts;
@@ -100,6 +101,7 @@ typedef struct NodeDeclaration {
         NetctlNode node;
         NetctlInterface *interfaces;
         LinkShape *shapes; /* per interface */
+        FwRules rules;     /* of its firewall */
 } NodeDeclaration;
 
 /* Frees what is inside. */
@@ -108,11 +110,11 @@ void node_status_done(NetctlNodeStatus *s);
 void node_declaration_done(NodeDeclaration *d);
 #define _cleanup_node_declaration_ _cleanup_(node_declaration_done)
 /* Errors are of kind CONFIG: SPEC or style that does not parse, labels that cannot hold for this container. */
-int node_declare(const Node *n, const char *control_network, NodeDeclaration *ret, TbError **err)
-        _warn_unused_;
+int node_declare(Node *n, const char *control_network, NodeDeclaration *ret, TbError **err) _warn_unused_;
 
 /* Do the labels' SPECs and style parse? -EINVAL, kind CONFIG, naming the label. */
 int node_check_labels(const Node *n, TbError **err) _warn_unused_;
+/* The style in force; _FW_STYLE_INVALID: its text is bad. More: node-firewall.h */
 FwStyle node_firewall(const Node *n);
 
 /* For the API: the short form (`tbnode ps`) and everything (`tbnode inspect`). NULL when out of memory. */

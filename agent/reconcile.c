@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/firewall-watch.h"
 #include "agent/log-node.h"
 #include "agent/node-client.h"
 #include "agent/reconcile.h"
@@ -252,6 +253,7 @@ static int on_batch(sd_event_source *s, void *userdata)
                 if (reconcile_sweep(m, &removed, &err) < 0)
                         log_error("cannot look for leftovers: %s", tb_error_message(err));
         }
+        firewall_watch_start(m);
         manager_update_status(m);
         return 0;
 }

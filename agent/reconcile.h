@@ -19,6 +19,14 @@ void reconcile_before_sync(Manager *m, Node *n);
  * the node's state is unchanged. */
 int reconcile_now(Manager *m, Node *n, TbError **err) _warn_unused_;
 
+/* Reads the firewall of nodes with one look at the kernel; `ret` has one entry per node. */
+int reconcile_firewall_show(Manager *m, Node *const *nodes, size_t n, FwReadback *ret, TbError **err)
+        _warn_unused_;
+
+/* Are the rules of all configured nodes in the kernel as declared? What is not is written again, all with one commit, and
+ * told in an event. */
+int reconcile_firewall_repair(Manager *m, TbError **err) _warn_unused_;
+
 /* Removes what carries our tag and belongs to no node. */
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err) _warn_unused_;
 

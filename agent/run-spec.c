@@ -126,6 +126,8 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
 {
         _cleanup_free_ char *on_exit = NULL;
         _cleanup_link_shape_ LinkShape shape = {};
+        _cleanup_fw_rules_ FwRules rules = {};
+        FwStyle style;
         int r;
 
         r = take_list(body, "networks", &s->networks, err);
@@ -155,11 +157,12 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
         if (s->shape && !s->networks)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "a shape is for experiment networks, and none is given; add --network NAME");
-        if (s->firewall && fw_style_from_string(s->firewall) < 0) {
-                _cleanup_free_ char *shown = tb_escape(s->firewall, 64);
-
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "there is no firewall style '%s'; use none, open, basic or closed", shown ?: "");
+        if (s->firewall) {
+                r = fw_firewall_parse(s->firewall, &style, &rules, err);
+                if (r < 0) {
+                        (void) tb_error_prefix(err, "firewall");
+                        return r;
+                }
         }
         s->on_exit = on_exit ? node_on_exit_from_string(on_exit) : NODE_ON_EXIT_STAY;
         if (s->on_exit < 0)

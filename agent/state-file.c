@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/node-firewall.h"
 #include "agent/state-file.h"
 #include "common/cleanup.h"
 #include "common/file.h"
@@ -54,7 +55,7 @@ static int node_overrides_to_json(const Node *n, json_t *nodes, TbError **err)
         _cleanup_json_ json_t *j = NULL, *shapes = NULL;
         int r;
 
-        if (n->n_overrides == 0 && n->firewall_override < 0)
+        if (n->n_overrides == 0 && !n->firewall_override && n->ssh_port == 0)
                 return 0;
         j = json_object();
         shapes = json_object();
@@ -71,8 +72,13 @@ static int node_overrides_to_json(const Node *n, json_t *nodes, TbError **err)
         }
         if (json_object_set(j, "shapes", shapes) < 0)
                 return tb_error_oom(err);
-        if (n->firewall_override >= 0) {
-                r = tb_json_set_string(j, "firewall", fw_style_to_string(n->firewall_override), err);
+        if (n->firewall_override) {
+                r = tb_json_set_string(j, "firewall", n->firewall_override, err);
+                if (r < 0)
+                        return r;
+        }
+        if (n->ssh_port != 0) {
+                r = tb_json_set_u64(j, "ssh_port", n->ssh_port, err);
                 if (r < 0)
                         return r;
         }
@@ -115,6 +121,7 @@ int state_file_restore(Manager *m, Node *n, TbError **err)
 {
         json_t *saved, *shapes = NULL, *value;
         const char *network, *firewall = NULL;
+        uint64_t port = 0;
         TbError *cause = NULL;
         int r;
 
@@ -131,11 +138,12 @@ int state_file_restore(Manager *m, Node *n, TbError **err)
         if (r >= 0)
                 r = tb_json_get_string(saved, "firewall", &firewall, &cause);
         if (r > 0) {
-                n->firewall_override = fw_style_from_string(firewall);
-                r = n->firewall_override < 0 ? tb_error_set(&cause, TB_ERROR_CONFIG, -EINVAL,
-                                                       "there is no firewall style of that name")
-                                             : 0;
+                r = node_set_firewall_override(n, firewall, &cause);
         }
+        if (r >= 0)
+                r = tb_json_get_u64(saved, "ssh_port", &port, &cause);
+        if (r > 0)
+                n->ssh_port = (uint16_t) MIN2(port, (uint64_t) UINT16_MAX);
         if (r == -ENOMEM)
                 return tb_error_move(err, &cause);
         if (r < 0) {
@@ -147,6 +155,17 @@ int state_file_restore(Manager *m, Node *n, TbError **err)
         }
         (void) json_object_del(m->saved_nodes, n->id);
         return 0;
+}
+
+bool state_file_has_port(const Manager *m, uint16_t port)
+{
+        const char *id;
+        json_t *saved;
+
+        json_object_foreach (m->saved_nodes, id, saved)
+                if (json_integer_value(json_object_get(saved, "ssh_port")) == port)
+                        return true;
+        return false;
 }
 
 void state_file_forget_missing(Manager *m)

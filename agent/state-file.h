@@ -12,7 +12,7 @@
  *                   "shapes": { "<network>": { "spec": "up rate 10mbit", "keep": ["up"],
  *                           "until": INSTANT, "before": "",                               changes for a time
  *                           "flap": { "start": INSTANT, "down_us": 2000000, "up_us": 5000000, "count": 0 } } },
- *                   "firewall": "closed" } } }
+ *                   "firewall": "closed; allow in icmp", "ssh_port": 20001 } } }
  *
  * INSTANT is { "boot": id, "boottime_us": N, "realtime_us": N }, see shape-schedule.h.
  *
@@ -27,5 +27,7 @@ int state_file_load(Manager *m, TbError **err) _warn_unused_;
 int state_file_save(Manager *m, TbError **err) _warn_unused_;
 /* Gives a new node its saved overrides. What is broken in them is an error of the node (label_error stays first). */
 int state_file_restore(Manager *m, Node *n, TbError **err) _warn_unused_;
+/* Is this ssh port kept for a container that was not seen yet? */
+bool state_file_has_port(const Manager *m, uint16_t port);
 /* After the first list: entries of containers that do not exist any more are dropped. */
 void state_file_forget_missing(Manager *m);

@@ -20,9 +20,10 @@ typedef struct FwRuleCount {
 
 /* What the kernel has of one node. */
 typedef struct FwReadback {
-        bool present;  /* something of this node is there */
-        bool intact;   /* ... and all of it is as declared */
-        FwStyle style; /* the declared one when intact, else _FW_STYLE_INVALID */
+        bool looked_at; /* false: its container is gone, or it was left out */
+        bool present;   /* something of this node is there */
+        bool intact;    /* ... and all of it is as declared */
+        FwStyle style;  /* the declared one when intact, else _FW_STYLE_INVALID */
         FwCounters counters;
         /* The declared lists with what they counted, where they are as declared. What the node sends to its host may be
          * counted in FW_OUT when both lists say the same. */

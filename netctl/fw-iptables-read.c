@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "common/strv.h"
 #include "netctl/fw-iptables.h"
 #include "netctl/fw-tree.h"
@@ -244,6 +245,22 @@ static int read_node(Reader *r, const Ways *ways, TbError **err)
         return 0;
 }
 
+static bool setting_is_on(const char *path)
+{
+        _cleanup_free_ char *value = NULL;
+
+        return tb_file_read(path, 64, &value, NULL, NULL) >= 0 && value[0] == '1';
+}
+
+/* Without it the rules are there, but bridged packets don't meet them. */
+static bool meets_packets(const XtFamily *f, const FwNode *node)
+{
+        for (size_t i = 0; i < node->n_interfaces && node->style != FW_NONE; i++)
+                if (node->interfaces[i].bridge)
+                        return setting_is_on(f->bridge_nf);
+        return true;
+}
+
 static int read_family(const XtFamily *f, const FwNode *nodes, const FwPolicy *policies, size_t n,
         FwReadback *ret, TbError **err)
 {
@@ -261,6 +278,8 @@ static int read_family(const XtFamily *f, const FwNode *nodes, const FwPolicy *p
                 Reader reader = {
                         .family = f, .handle = h, .node = nodes + i, .policy = policies + i, .ret = ret + i};
                 r = read_node(&reader, &ways, err);
+                if (!meets_packets(f, nodes + i))
+                        ret[i].intact = false;
         }
         f->free(h);
         return r;

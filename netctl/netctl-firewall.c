@@ -155,8 +155,10 @@ int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
         r = fw_iptables.read(n->options.site, f.nodes, f.n, back, err);
         if (r < 0)
                 return r;
-        for (size_t k = 0; k < f.n; k++)
+        for (size_t k = 0; k < f.n; k++) {
                 ret[f.index[k]] = back[k];
+                ret[f.index[k]].looked_at = true;
+        }
         return 0;
 }
 
@@ -170,4 +172,22 @@ int netctl_firewall_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, FwR
         for (size_t i = 0; i < n_nodes; i++)
                 ret[i] = (FwReadback){.style = _FW_STYLE_INVALID};
         return work_read_firewall(n, &w, ret, err);
+}
+
+int netctl_firewall_describe(const NetctlNode *node, FwInterface *interfaces, FwNode *ret, TbError **err)
+{
+        if (node->n_interfaces > NETCTL_INTERFACES_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -E2BIG, "more than %d interfaces", NETCTL_INTERFACES_MAX);
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const NetctlInterface *x = node->interfaces + i;
+                interfaces[i] = (FwInterface){
+                        .filtered = x->filtered, .pinned = x->pinned, .ipv4 = x->ipv4, .n_ipv6 = x->n_ipv6};
+                memcpy(interfaces[i].mac, x->mac, sizeof(x->mac));
+                memcpy(interfaces[i].ipv6, x->ipv6, sizeof(x->ipv6));
+        }
+        node_to_fw(node, ret);
+        ret->interfaces = interfaces;
+        ret->n_interfaces = node->n_interfaces;
+        return 0;
 }

@@ -214,6 +214,11 @@ int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport
 int netctl_firewall_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, FwReadback *ret, TbError **err)
         _warn_unused_;
 
+/* The node as its firewall is told it, as far as it is declared (nothing is looked up): for fw_policy_compile() and fw_explain().
+ * `interfaces` has room for NETCTL_INTERFACES_MAX and is borrowed by *ret, as is `node`. */
+int netctl_firewall_describe(const NetctlNode *node, FwInterface *interfaces, FwNode *ret, TbError **err)
+        _warn_unused_;
+
 /* Takes away everything of this node: roots and ingress of its veths, ifbs, chains. Works with netns_fd < 0
  * and after the veths or the container are gone. Idempotent: nothing there is success. *ret_writes may be
  * NULL. */

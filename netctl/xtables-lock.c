@@ -21,7 +21,7 @@
 #include "common/units.h"
 #include "netctl/fw.h"
 
-static const char *lock_path(void)
+const char *xtables_lock_path(void)
 {
         const char *path = secure_getenv("XTABLES_LOCKFILE");
 
@@ -30,15 +30,15 @@ static const char *lock_path(void)
 
 int xtables_lock_open(int *ret_fd, TbError **err)
 {
-        _cleanup_close_ int fd = open(lock_path(), O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+        _cleanup_close_ int fd = open(xtables_lock_path(), O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
 
         if (fd < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_ENVIRONMENT, errno, "cannot open the iptables lock %s", lock_path());
+                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno,
+                        "cannot open the iptables lock %s", xtables_lock_path());
         int r = flock(fd, LOCK_EX | LOCK_NB);
         if (r < 0 && errno != EWOULDBLOCK)
-                return tb_error_set_errno(
-                        err, TB_ERROR_SYSTEM, errno, "cannot take the iptables lock %s", lock_path());
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot take the iptables lock %s",
+                        xtables_lock_path());
         *ret_fd = TAKE_FD(fd);
         return r < 0 ? 0 : 1;
 }
@@ -90,7 +90,7 @@ int xtables_lock_wait(int fd, int timeout_ms, TbError **err)
                 (void) tb_error_set(err, TB_ERROR_RESOURCE, -EBUSY,
                         "another program holds the iptables lock for more than %d s; see who with 'fuser -v "
                         "%s'",
-                        timeout_ms / 1000, lock_path());
+                        timeout_ms / 1000, xtables_lock_path());
                 tb_error_set_retryable(err);
                 return -EBUSY;
         }

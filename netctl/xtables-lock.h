@@ -7,6 +7,9 @@
  * /run/xtables.lock, or on what XTABLES_LOCKFILE names, as iptables(8) has it. Closing the descriptor gives it back. */
 
 /* Opens the file and asks for the lock without waiting. 1: locked, 0: somebody else has it. */
+/* Where it is: XTABLES_LOCKFILE of the environment, as iptables(8), else FW_LOCK_PATH. */
+const char *xtables_lock_path(void);
+
 int xtables_lock_open(int *ret_fd, TbError **err) _warn_unused_;
 
 /* Waits for the lock on an open file, at most timeout_ms: then -EBUSY, retryable. */

@@ -31,6 +31,10 @@ class KernelView:
         argv = ["iptables-legacy-save"] + (["-t", table] if table else [])
         return [line.split(" [")[0] for line in run(argv).out.splitlines() if not line.startswith("#")]
 
+    def ip6tables(self):
+        """The same of IPv6."""
+        return [line.split(" [")[0] for line in run(["ip6tables-legacy-save"]).out.splitlines() if line[:1] != "#"]
+
     def iptables_nft(self):
         """Docker's own rules, when `iptables` is the nft variant."""
         return [line.split(" [")[0] for line in run(["iptables-nft-save"]).out.splitlines() if line[:1] != "#"]
@@ -43,6 +47,7 @@ class KernelView:
         found = [f"ifb {name}" for name in self.ifbs()]
         found += [f"qdisc {q['kind']} on {q['dev']}" for q in self.qdiscs()]
         found += [f"iptables {line}" for line in self.iptables() if "TBNODE" in line.upper()]
+        found += [f"ip6tables {line}" for line in self.ip6tables() if "TBNODE" in line.upper()]
         found += [f"nft {line.strip()}" for line in self.nft().splitlines() if "tbnode" in line.lower()]
         return found
 
