@@ -62,7 +62,7 @@ static int merge(BaseFiles *b, TbError **err)
                 if (r < 0)
                         return layer_error(b->layers[i].descriptor, r, err);
                 b->unpacked += layer_scan_unpacked(first->scan);
-                if (file_tree_is_only(layer_scan_tree(first->scan), AUGMENT_ROOT + 1))
+                if (file_tree_is_only(layer_scan_tree(first->scan), &AUGMENT_ROOT[1]))
                         b->own[b->n_own++] = (uint32_t) i;
                 if (first->last == i)
                         first->scan = layer_scan_free(first->scan);
