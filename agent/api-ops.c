@@ -141,6 +141,9 @@ const ApiOperation api_operations[] = {
                 "Measure links: {\"node\", \"network\", \"rate\"} (JSON lines: link, then result or error)"},
         {"POST", "/v1/augment", op_augment, "Augment an image (JSON lines: progress, then result or error)"},
         {"POST", "/v1/dockerfile", op_dockerfile, "The Dockerfile of an augmentation (JSON lines)"},
+        {"GET", "/v1/images", op_images, "The images in the testbed's registry"},
+        {"POST", "/v1/images/prune", op_prune,
+                "Remove what nobody uses: {\"keep_days\": N, \"dry_run\": BOOL}"},
         {"GET", "/v1/events", op_events, "What happened (JSON lines; follow=1)"},
         {},
 };

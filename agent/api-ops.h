@@ -39,6 +39,9 @@ void op_dockerfile(ApiRequest *r);
 void op_events(ApiRequest *r);
 /* api-link-op.c */
 void op_links_check(ApiRequest *r);
+/* api-images-ops.c */
+void op_images(ApiRequest *r);
+void op_prune(ApiRequest *r);
 /* api-client-ops.c */
 void op_declaration_get(ApiRequest *r);
 void op_declaration_set(ApiRequest *r);

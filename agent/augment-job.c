@@ -7,6 +7,7 @@
 #include "agent/project.h"
 #include "agent/registry-session.h"
 #include "agent/transfer-dir.h"
+#include "agent/usage.h"
 #include "agent/worker-pool.h"
 #include "augment/build-docker.h"
 #include "augment/cache.h"
@@ -60,6 +61,9 @@ struct JobQueue {
         RegistrySession *session;
         WorkerPool *workers;
         sd_event_source *pump;
+        bool held;
+        void (*idle)(void *userdata); /* the holder waits for this call; NULL = it was made */
+        void *idle_userdata;
 };
 
 static void job_step(Job *j);
@@ -218,12 +222,25 @@ static Job *next_job(const JobQueue *q)
         return next;
 }
 
+static bool queue_is_idle(const JobQueue *q)
+{
+        for (const Job *j = q->jobs; j; j = j->next)
+                if (j->state != JOB_QUEUED && j->state != JOB_WAITING)
+                        return false;
+        return true;
+}
+
 /* One job per turn: a step may end the job, and others with it. */
 static int on_pump(sd_event_source *s, void *userdata)
 {
-        Job *next = next_job(userdata);
+        JobQueue *q = userdata;
+        Job *next = next_job(q);
+        void (*idle)(void *) = q->held && queue_is_idle(q) ? q->idle : NULL;
 
-        if (next)
+        if (idle) {
+                q->idle = NULL;
+                idle(q->idle_userdata);
+        } else if (next)
                 job_step(next);
         else
                 (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
@@ -255,6 +272,10 @@ static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
         j->finishing = true; /* nobody joins, and a waiter that leaves now frees nothing */
         if (err)
                 log_debug("augmentation of %s failed: %s", j->request.image, tb_error_message(err));
+        else if (j->op == AUGMENT_OP_AUGMENT) {
+                usage_note(q->manager->usage, result->image, result->digest.text);
+                usage_note(q->manager->usage, result->base, result->base_digest.text);
+        }
         while (j->waiters) {
                 JobWaiter *w = j->waiters;
 
@@ -307,6 +328,11 @@ static void on_worker_done(Worker *w, const AugmentResult *result, const TbError
         Job *j = userdata;
         _cleanup_error_ TbError *failed = NULL;
 
+        if (!err && result->report) {
+                (void) tb_error_set(
+                        &failed, TB_ERROR_BUG, -EBADMSG, "the worker answered what it was not asked");
+                err = failed;
+        }
         if (err || j->op != AUGMENT_OP_AUGMENT || j->request.builder != AUGMENT_BUILDER_DOCKER) {
                 job_finish(j, result, err);
                 return;
@@ -385,7 +411,7 @@ static void job_work(Job *j)
 static Job *same_key_working(const Job *j)
 {
         for (Job *i = j->queue->jobs; i; i = i->next)
-                if (i != j && (i->state == JOB_WORKING || i->state == JOB_BUILDING) && i->key &&
+                if (i != j && j->key && (i->state == JOB_WORKING || i->state == JOB_BUILDING) && i->key &&
                         tb_streq(i->key, j->key))
                         return i;
         return NULL;
@@ -438,6 +464,8 @@ static bool job_can_step(const Job *j)
 {
         const JobQueue *q = j->queue;
 
+        if (q->held)
+                return false;
         if (j->state == JOB_WAITING)
                 return !same_key_working(j);
         return j->state == JOB_QUEUED &&
@@ -478,7 +506,11 @@ static int on_later(sd_event_source *s, void *userdata)
         Job *j = userdata;
 
         j->later = sd_event_source_disable_unref(j->later);
-        job_lookup(j);
+        if (j->queue->held) {
+                j->state = JOB_WAITING;
+                queue_pump(j->queue);
+        } else
+                job_lookup(j);
         return 0;
 }
 
@@ -582,4 +614,67 @@ JobWaiter *job_waiter_free(JobWaiter *w)
                 queue_pump(q);
         }
         return NULL;
+}
+
+/* ---- For those who look after the images ------------------------------------------------------------------------- */
+
+/* The registry and its credentials, as for a job. */
+static int own_request(JobQueue *q, AugmentRequest *ret, TbError **err)
+{
+        ret->image = strdup("tbnode/images"); /* is not looked at; the check wants one */
+        return ret->image ? request_complete(q, ret, err) : tb_error_oom(err);
+}
+
+int job_queue_session(JobQueue *q, RegistrySession **ret, TbError **err)
+{
+        _cleanup_augment_request_ AugmentRequest request = {};
+        int r = own_request(q, &request, err);
+
+        return r < 0 ? r : registry_session_get(q->manager, &q->session, &request, ret, err);
+}
+
+static void on_inventory_progress(Worker *w, const AugmentProgress *p, void *userdata)
+{
+}
+
+int job_queue_inventory(JobQueue *q, JobInventoryFn done, void *userdata, Worker **ret, TbError **err)
+{
+        _cleanup_augment_request_ AugmentRequest request = {};
+        _cleanup_free_ char *text = NULL, *config = NULL;
+        int r;
+
+        r = own_request(q, &request, err);
+        if (r < 0)
+                return r;
+        config = request.docker_config;
+        request.docker_config = config ? strdup(WORKER_DOCKER_CONFIG) : NULL;
+        r = augment_request_to_json(&request, AUGMENT_OP_IMAGES, &text, err);
+        return r < 0 ? r
+                     : worker_pool_start(q->workers,
+                               &(WorkerJob){
+                                       .docker_config = config,
+                                       .progress = on_inventory_progress,
+                                       .done = done,
+                                       .userdata = userdata,
+                               },
+                               text, ret, err);
+}
+
+int job_queue_hold(JobQueue *q, void (*idle)(void *userdata), void *userdata, TbError **err)
+{
+        if (q->held)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EBUSY, "images are being removed already; wait for that");
+        q->held = true;
+        q->idle = idle;
+        q->idle_userdata = userdata;
+        queue_pump(q);
+        return 0;
+}
+
+void job_queue_release(JobQueue *q)
+{
+        q->held = false;
+        q->idle = NULL;
+        queue_pump(q);
 }

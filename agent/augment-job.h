@@ -4,6 +4,8 @@
 #include <jansson.h>
 
 #include "agent/manager.h"
+#include "agent/registry-session.h"
+#include "agent/worker.h"
 #include "augment/augment.h"
 #include "common/error.h"
 
@@ -38,6 +40,17 @@ int job_submit(JobQueue *q, uid_t uid, AugmentRequest *request, AugmentOp op, co
         JobWaiter **ret, TbError **err) _warn_unused_;
 /* Forgets the waiter; a job that nobody waits for is cancelled. */
 JobWaiter *job_waiter_free(JobWaiter *w);
+
+/* A session with the agent's own credentials; the caller unrefs it. */
+int job_queue_session(JobQueue *q, RegistrySession **ret, TbError **err) _warn_unused_;
+/* One worker for AUGMENT_OP_IMAGES, beside the queue: result->report is the inventory. The worker is the caller's. */
+typedef void (*JobInventoryFn)(Worker *w, const AugmentResult *result, const TbError *err, void *userdata);
+int job_queue_inventory(JobQueue *q, JobInventoryFn done, void *userdata, Worker **ret, TbError **err)
+        _warn_unused_;
+/* Nothing new is begun from now on, also no lookup; `idle` is called, from the loop, when what was under way has ended. One
+ * holder at a time: -EBUSY. */
+int job_queue_hold(JobQueue *q, void (*idle)(void *userdata), void *userdata, TbError **err) _warn_unused_;
+void job_queue_release(JobQueue *q);
 
 /* Jobs under way, for `tbnode status`. */
 size_t job_queue_running(const JobQueue *q);

@@ -48,6 +48,13 @@ const CliVerb cli_verbs[] = {
                 "[[IP:]PORT:]PORT[/udp]\n"
                 "  -u, --user USER           -w, --workdir DIR                  --entrypoint PROGRAM\n",
                 cli_run},
+        {"images", "images", "List the images in the testbed's registry, and who uses them", NULL,
+                cli_images},
+        {"prune", "prune [--keep-days N] [--dry-run]", "Remove images that nobody uses",
+                "  --keep-days N  those that were used in the last N days stay (default 30)\n"
+                "  -n, --dry-run  only say what would go\n"
+                "  What a container uses stays, and what images that stay are made from. Only for root.\n",
+                cli_prune},
         {"ps", "ps", "List the nodes", NULL, cli_ps},
         {"inspect", "inspect NODE", "Everything about a node, with what the kernel has for it", NULL,
                 cli_inspect},

@@ -113,6 +113,8 @@ int cli_start(Cli *c, int argc, char **argv);
 int cli_rm(Cli *c, int argc, char **argv);
 int cli_ssh(Cli *c, int argc, char **argv);
 int cli_logs(Cli *c, int argc, char **argv);
+int cli_images(Cli *c, int argc, char **argv);
+int cli_prune(Cli *c, int argc, char **argv);
 int cli_status(Cli *c, int argc, char **argv);
 int cli_events(Cli *c, int argc, char **argv);
 int cli_doctor(Cli *c, int argc, char **argv);

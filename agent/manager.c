@@ -16,6 +16,7 @@
 #include "agent/experiment.h"
 #include "agent/firewall-watch.h"
 #include "agent/gate.h"
+#include "agent/images.h"
 #include "agent/link-check.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
@@ -24,6 +25,7 @@
 #include "agent/run.h"
 #include "agent/state-file.h"
 #include "agent/tmcd-server.h"
+#include "agent/usage.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -69,7 +71,11 @@ Manager *manager_free(Manager *m)
         m->gate = gate_free(m->gate);
         while (m->runs)
                 run_job_free(m->runs);
+        while (m->images)
+                images_job_free(m->images);
+        m->usage = usage_free(m->usage);
         m->jobs = job_queue_free(m->jobs);
+        registry_sessions_drop(m);
         m->docker = docker_events_free(m->docker);
         while (m->n_nodes > 0)
                 node_free(m->nodes[m->n_nodes - 1]);
@@ -146,6 +152,7 @@ int manager_add(Manager *m, Node *n, TbError **err)
         memmove(m->nodes + i + 1, m->nodes + i, (m->n_nodes - i) * sizeof(*m->nodes));
         m->nodes[i] = n;
         m->n_nodes++;
+        usage_touch(m->usage);
         return 0;
 }
 
@@ -447,6 +454,9 @@ static int manager_setup(Manager *m, TbError **err)
         if (r < 0)
                 return r;
         r = docker_events_new(m, &m->docker, err);
+        if (r < 0)
+                return r;
+        r = usage_new(m, &m->usage, err);
         if (r < 0)
                 return r;
         r = job_queue_new(m, &m->jobs, err);

@@ -57,6 +57,10 @@ struct Manager {
         DockerEvents *docker;
         Api *api;
         JobQueue *jobs;
+        struct RegistrySession *sessions; /* list of those that go: registry-session.c */
+        sd_event_source *sessions_source;
+        struct Usage *usage;
+        struct ImagesJob *images;    /* list, see images.h */
         RunJob *runs;                /* list */
         struct NetworkJob *networks; /* list, see network.c */
         int lock_fd;

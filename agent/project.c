@@ -2,6 +2,7 @@
 
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +46,11 @@ static bool is_member(uid_t uid, const char *group)
         return false;
 }
 
-static bool may_act_for(uid_t uid, const char *project, const char *own)
+bool project_may_act(uid_t uid, const char *project)
 {
+        char own[32];
+
+        (void) snprintf(own, sizeof(own), "user-%u", uid);
         return uid == 0 || tb_streq(project, own) || is_member(uid, project);
 }
 
@@ -87,7 +91,7 @@ int project_check(AugmentRequest *request, uid_t uid, TbError **err)
         request->private_project = tb_asprintf("user-%u", uid);
         if (!request->private_project)
                 return tb_error_oom(err);
-        if (request->project && !may_act_for(uid, request->project, request->private_project)) {
+        if (request->project && !project_may_act(uid, request->project)) {
                 _cleanup_free_ char *shown = tb_escape(request->project, 64);
 
                 return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,

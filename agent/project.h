@@ -16,3 +16,4 @@
 
 /* Checks the request in the name of `uid` and sets its private_project; its registry must be set. -EACCES. */
 int project_check(AugmentRequest *request, uid_t uid, TbError **err) _warn_unused_;
+bool project_may_act(uid_t uid, const char *project);

@@ -18,6 +18,8 @@ typedef struct FileIdentity {
 } FileIdentity;
 
 struct RegistrySession {
+        Manager *manager;
+        RegistrySession *next; /* of those that nobody needs any more */
         unsigned refs;
         RegistryClient *client;
         RegistryClient *anonymous;
@@ -45,25 +47,57 @@ static bool file_identity_equal(const FileIdentity *a, const FileIdentity *b)
                 a->mtime.tv_sec == b->mtime.tv_sec && a->mtime.tv_nsec == b->mtime.tv_nsec;
 }
 
-RegistrySession *registry_session_unref(RegistrySession *s)
+static RegistrySession *session_free(RegistrySession *s)
 {
-        if (!s || --s->refs > 0)
-                return NULL;
         registry_client_free(s->client);
         registry_client_free(s->anonymous);
         tb_strv_free(s->private);
         free(s);
         return NULL;
 }
+TB_DEFINE_CLEANUP(RegistrySession *, session_free)
+
+void registry_sessions_drop(Manager *m)
+{
+        m->sessions_source = sd_event_source_disable_unref(m->sessions_source);
+        while (m->sessions) {
+                RegistrySession *s = m->sessions;
+
+                m->sessions = s->next;
+                session_free(s);
+        }
+}
+
+static int on_drop(sd_event_source *source, void *userdata)
+{
+        registry_sessions_drop(userdata);
+        return 0;
+}
+
+/* A client must not be freed from inside a callback of its own, which is where its last user often lets go of it. */
+RegistrySession *registry_session_unref(RegistrySession *s)
+{
+        Manager *m;
+
+        if (!s || --s->refs > 0)
+                return NULL;
+        m = s->manager;
+        s->next = m->sessions;
+        m->sessions = s;
+        if (!m->sessions_source && sd_event_add_defer(m->event, &m->sessions_source, on_drop, m) < 0)
+                m->sessions_source = NULL; /* with the next one, then, or at the end */
+        return NULL;
+}
 
 static int registry_session_new(
         Manager *m, const AugmentRequest *request, RegistrySession **ret, TbError **err)
 {
-        _cleanup_(registry_session_unrefp) RegistrySession *s = calloc(1, sizeof(*s));
+        _cleanup_(session_freep) RegistrySession *s = calloc(1, sizeof(*s));
         int r;
 
         if (!s)
                 return tb_error_oom(err);
+        s->manager = m;
         s->refs = 1;
         /* Before the file is read: a change in between makes one session too many, never one that is out of date. */
         s->credentials = file_identity(request->docker_config);

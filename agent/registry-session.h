@@ -27,3 +27,5 @@ RegistryClient *registry_session_anonymous(RegistrySession *s);
 /* Names that took credentials: they are not asked for without them again. */
 bool registry_session_is_private(const RegistrySession *s, const char *image);
 void registry_session_note_private(RegistrySession *s, const char *image);
+/* Frees those that nobody needs any more; happens by itself, from the loop, and once more when the manager ends. */
+void registry_sessions_drop(Manager *m);

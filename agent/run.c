@@ -320,3 +320,15 @@ bool run_uses_dir(const Manager *m, const char *key)
                         return true;
         return false;
 }
+
+int run_images_in_use(const Manager *m, const char *prefix, json_t *used, TbError **err)
+{
+        for (const RunJob *j = m->runs; j; j = j->next) {
+                const char *key = j->image ? tb_startswith(j->image, prefix) : NULL;
+
+                if (key && !json_object_get(used, key) &&
+                        json_object_set_new(used, key, json_pack("[s]", j->spec.container)) < 0)
+                        return tb_error_oom(err);
+        }
+        return 0;
+}

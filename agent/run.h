@@ -22,3 +22,6 @@ RunJob *run_job_free(RunJob *j);
 
 /* A node changed its state: a run may have waited for that. */
 void run_node_changed(Manager *m, const Node *n);
+/* Adds the images of the nodes that are being made to {"<repository>@<digest>": [names]}; `prefix` is the registry's
+ * ("127.0.0.1:5000/"). */
+int run_images_in_use(const Manager *m, const char *prefix, json_t *used, TbError **err) _warn_unused_;

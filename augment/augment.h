@@ -55,6 +55,7 @@ AugmentBuilder augment_builder_from_string(const char *s);
 typedef enum AugmentOp {
         AUGMENT_OP_AUGMENT, /* resolve, mirror, native build, push */
         AUGMENT_OP_MIRROR,  /* resolve, mirror; gives base, Dockerfile and facts (for the docker builder) */
+        AUGMENT_OP_IMAGES, /* what lies in the testbed's registry (augment/inventory.h): the image is not looked at */
         AUGMENT_OP_DOCKERFILE, /* gives the Dockerfile; writes nothing to any registry */
         _AUGMENT_OP_MAX,
         _AUGMENT_OP_INVALID = -EINVAL,
@@ -174,6 +175,7 @@ typedef struct AugmentResult {
         char *base;              /* the base in the testbed's registry, by digest; NULL after a hit */
         TbDigest base_digest;    /* manifest of this platform */
         char *dockerfile;        /* text; NULL when as_is or after a hit */
+        json_t *report;          /* of AUGMENT_OP_IMAGES, and then all there is; else NULL */
         json_t *facts;           /* object (augment/facts.h); NULL after a hit */
         AugmentTimings timings;
         AugmentBytes bytes;

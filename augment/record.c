@@ -9,7 +9,6 @@
 #include "common/json.h"
 #include "common/strv.h"
 
-#define RECORD_TYPE "application/vnd.tbnode.base.v1+json"
 #define RECORD_TAG "org.tbnode.base.tag"
 #define RECORD_DIGEST "org.tbnode.base.digest"
 #define RECORD_KIND "org.tbnode.base.kind"
@@ -51,11 +50,11 @@ int base_record_render(
         if (r < 0)
                 return r;
         j = json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:i}, s:[], s:{s:s, s:s, s:s, s:s, s:s}}",
-                "schemaVersion", 2, "mediaType", REGISTRY_TYPE_OCI_MANIFEST, "artifactType", RECORD_TYPE,
-                "config", "mediaType", REGISTRY_TYPE_OCI_EMPTY, "digest", empty.text, "size", 2, "layers",
-                "annotations", RECORD_TAG, source->tag, RECORD_DIGEST, record->digest.text, RECORD_KIND,
-                kind_names[record->kind], RECORD_ACCESS, record->private ? "private" : "public",
-                RECORD_SINCE, since);
+                "schemaVersion", 2, "mediaType", REGISTRY_TYPE_OCI_MANIFEST, "artifactType",
+                BASE_RECORD_TYPE, "config", "mediaType", REGISTRY_TYPE_OCI_EMPTY, "digest", empty.text,
+                "size", 2, "layers", "annotations", RECORD_TAG, source->tag, RECORD_DIGEST,
+                record->digest.text, RECORD_KIND, kind_names[record->kind], RECORD_ACCESS,
+                record->private ? "private" : "public", RECORD_SINCE, since);
         return j ? tb_json_dump(j, true, ret, ret_size, err) : tb_error_oom(err);
 }
 
@@ -65,7 +64,7 @@ int base_record_parse(const RegistryManifest *m, BaseRecord *ret)
         json_t *annotations = NULL;
         BaseRecord b = {};
 
-        if (!tb_streq(m->artifact_type, RECORD_TYPE) ||
+        if (!tb_streq(m->artifact_type, BASE_RECORD_TYPE) ||
                 tb_json_get_object(m->json, "annotations", &annotations, NULL) <= 0 ||
                 tb_json_get_string(annotations, RECORD_DIGEST, &digest, NULL) <= 0 ||
                 tb_json_get_string(annotations, RECORD_ACCESS, &access, NULL) <= 0 ||

@@ -15,6 +15,8 @@
  * caller may have it is for its registry to say.
  */
 
+#define BASE_RECORD_TYPE "application/vnd.tbnode.base.v1+json"
+
 typedef struct BaseRecord {
         TbDigest digest; /* what the tag was */
         AugmentSourceKind kind;

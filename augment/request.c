@@ -33,6 +33,7 @@ static_assert(ELEMENTSOF(builder_names) == _AUGMENT_BUILDER_MAX, "a name for eac
 static const char *const op_names[] = {
         [AUGMENT_OP_AUGMENT] = "augment",
         [AUGMENT_OP_MIRROR] = "mirror",
+        [AUGMENT_OP_IMAGES] = "images",
         [AUGMENT_OP_DOCKERFILE] = "dockerfile",
 };
 static_assert(ELEMENTSOF(op_names) == _AUGMENT_OP_MAX, "a name for each operation");

@@ -21,6 +21,7 @@ void augment_result_done(AugmentResult *r)
         free(r->base);
         free(r->dockerfile);
         json_decref(r->facts);
+        json_decref(r->report);
         json_decref(r->platforms);
         *r = (AugmentResult){};
 }
@@ -110,6 +111,12 @@ int augment_result_to_json(const AugmentResult *r, json_t **ret, TbError **err)
 
         if (!obj)
                 return tb_error_oom(err);
+        if (r->report) {
+                k = tb_json_set_new(obj, "report", json_incref(r->report), err);
+                if (k >= 0)
+                        *ret = TAKE_PTR(obj);
+                return k;
+        }
         if ((k = set_source(obj, r, err)) < 0 || (k = tb_json_set_string(obj, "image", r->image, err)) < 0 ||
                 (k = tb_json_set_string(obj, "digest", digest_or_null(&r->digest), err)) < 0 ||
                 (k = tb_json_set_string(obj, "level", augment_level_to_string(r->level), err)) < 0 ||
@@ -275,9 +282,15 @@ static int take_platforms(const json_t *j, AugmentResult *r, TbError **err)
 int augment_result_from_json(const json_t *j, AugmentResult *ret, TbError **err)
 {
         _cleanup_augment_result_ AugmentResult r = {};
-        json_t *facts = NULL;
+        json_t *facts = NULL, *report = NULL;
         int k;
 
+        if (tb_json_get_object(j, "report", &report, NULL) > 0) {
+                r.report = json_incref(report);
+                *ret = r;
+                r = (AugmentResult){};
+                return 0;
+        }
         if ((k = take_words(j, &r, err)) < 0 || (k = take_source(j, &r, err)) < 0 ||
                 (k = take_string(j, "notice", &r.notice, err)) < 0 ||
                 (k = take_string(j, "project", &r.project, err)) < 0 ||

@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "augment/inventory.h"
 #include "augment/payload.h"
 #include "augment/run.h"
 #include "augment/sandbox.h"
@@ -164,7 +165,8 @@ static int work(bool allow_root, TbError **err)
                 (r = read_request(&input, err)) < 0 ||
                 (r = augment_request_from_json(
                          input.data ? input.data : "", input.size, &request, &op, err)) < 0 ||
-                (r = augment_run(&request, op, &hooks, &result, err)) < 0)
+                (r = op == AUGMENT_OP_IMAGES ? augment_inventory(&request, &hooks, &result.report, err)
+                                             : augment_run(&request, op, &hooks, &result, err)) < 0)
                 return r;
         return emit_result(&result, op, err);
 }
