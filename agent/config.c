@@ -299,6 +299,8 @@ static const ConfigKey config_keys[] = {
                 "Directory of sockets and the lock (default /run/tbnode)"},
         {"state-dir", parse_path, offsetof(Config, state_dir), "PATH",
                 "Directory of lasting state and of the nodes' own files (default /var/lib/tbnode)"},
+        {"distributions", parse_path, offsetof(Config, distributions), "PATH",
+                "Directory of the tables of 'distribution NAME' (default /etc/tbnode/distributions)"},
         {"socket", parse_path, offsetof(Config, socket), "PATH",
                 "API socket (default RUN-DIR/tbnoded.sock)"},
         {"socket-group", parse_name, offsetof(Config, socket_group), "GROUP",
@@ -387,6 +389,7 @@ void config_done(Config *c)
         free(c->control_subnet);
         free(c->run_dir);
         free(c->state_dir);
+        free(c->distributions);
         free(c->socket);
         free(c->socket_group);
         free(c->worker_user);

@@ -61,6 +61,7 @@ typedef struct Config {
         char *oci_runtime;   /* for tbnode-runtime; NULL = runc */
         char *run_dir;       /* sockets and lock: must be a tmpfs or cleared at boot */
         char *state_dir;     /* what cannot be derived from Docker and the kernel */
+        char *distributions; /* tables of delay distributions; NULL = netctl's default */
         char *socket;        /* API; NULL = <run_dir>/tbnoded.sock */
         char *socket_group;  /* group that may use the API; NULL = "tbnode" when it exists, else root only */
         char *worker_user;   /* NULL = "tbnode-worker" when it exists, else "nobody" */

@@ -88,6 +88,7 @@ Manager *manager_free(Manager *m)
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
         sd_event_source_disable_unref(m->shape_timer);
+        tb_strv_free(m->packet_networks);
         netctl_free(m->netctl);
         tb_engine_free(m->engine);
         tb_http_free(m->http);
@@ -444,7 +445,10 @@ static int manager_setup(Manager *m, TbError **err)
         r = state_file_load(m, err);
         if (r < 0)
                 return r;
-        r = netctl_new(&(NetctlOptions){.enable_bridge_nf = true, .site = &m->site}, &m->netctl, err);
+        r = netctl_new(&(NetctlOptions){.enable_bridge_nf = true,
+                               .site = &m->site,
+                               .distributions = m->config.distributions},
+                &m->netctl, err);
         if (r < 0)
                 return r;
         r = tb_http_new(m->event, &m->http, err);

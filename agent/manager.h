@@ -84,6 +84,7 @@ struct Manager {
 
         sd_event_source *batch;       /* deferred: runs when the loop has nothing else to do */
         sd_event_source *shape_timer; /* the next end of a live change, or flap of a link: node-shape.c */
+        char **packet_networks;       /* where frames of one segment are sent: segmentation.h */
         uint64_t shape_seen_us;       /* CLOCK_BOOTTIME: up to when these were worked off */
         sd_event_source *batch_retry; /* after a removal that failed */
         bool synced;                  /* the first list was worked off: batches may run */

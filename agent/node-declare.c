@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/manager.h"
 #include "agent/node-firewall.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -81,16 +82,11 @@ static void cut_rules(LinkShape *l)
         }
 }
 
-static int declare_interface(const Node *n, const Endpoint *e, bool control, bool filtered,
-        NetctlInterface *ret, LinkShape *ret_shape, TbError **err)
+static int declare_interface(const Node *n, const Endpoint *e, bool filtered, NetctlInterface *ret,
+        LinkShape *ret_shape, TbError **err)
 {
         const ShapeOverride *o = node_override(n, e->network);
-        /* tbnode.shape is for experiment interfaces; the control network is only shaped when it is named. */
-        bool named = !control;
         int r;
-
-        for (size_t i = 0; !named && i < n->labels.n_shapes; i++)
-                named = tb_streq(n->labels.shapes[i].network, e->network);
 
         *ret = (NetctlInterface){
                 .network = e->network,
@@ -99,9 +95,10 @@ static int declare_interface(const Node *n, const Endpoint *e, bool control, boo
                 .ipv4 = e->address,
                 .n_ipv6 = e->has_ipv6,
                 .ipv6 = {e->ipv6},
+                .per_packet = tb_strv_contains(n->manager->packet_networks, e->network),
         };
         memcpy(ret->mac, e->mac.ether_addr_octet, sizeof(ret->mac));
-        if (o || named) {
+        if (node_network_is_shaped(n, e->network)) {
                 r = node_shape(n, e->network, ret_shape, err);
                 if (r < 0)
                         return r;
@@ -140,8 +137,7 @@ int node_declare(Node *n, const char *control_network, NodeDeclaration *ret, TbE
                         continue;
                 /* The style holds for the control network: on experiment links nodes may be routers and send with
                  * any source address. A node without control network is filtered wherever it is attached. */
-                r = declare_interface(
-                        n, e, control, control || !has_control, &d.interfaces[k], &d.shapes[k], err);
+                r = declare_interface(n, e, control || !has_control, &d.interfaces[k], &d.shapes[k], err);
                 d.node.n_interfaces = ++k;
                 if (r < 0)
                         return r;

@@ -104,6 +104,7 @@ static json_t *interface_to_json(const Node *n, const Endpoint *e, bool full)
         if (full && s &&
                 (!set(j, "up", direction_to_json(&s->up, &shape.base.up)) ||
                         !set(j, "down", direction_to_json(&s->down, &shape.base.down)) ||
+                        !set_text(j, "segmentation", s->offload_off ? "off" : "on") ||
                         !set_text(j, "offload", s->offload) ||
                         !set(j, "overridden", json_boolean(node_override(n, e->network) != NULL)) ||
                         !shape_override_describe(node_override(n, e->network), j)))

@@ -74,6 +74,16 @@ int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err
         return r;
 }
 
+bool node_network_is_shaped(const Node *n, const char *network)
+{
+        if (!tb_streq(network, n->manager->config.control_network) || node_override(n, network))
+                return true;
+        for (size_t i = 0; i < n->labels.n_shapes; i++)
+                if (tb_streq(n->labels.shapes[i].network, network))
+                        return true;
+        return false;
+}
+
 /* ---- Changes ------------------------------------------------------------------------------------------------------ */
 
 /* Exchanges the override for a network with *o; afterwards *o has no network when there was none. */

@@ -33,6 +33,9 @@ const ShapeOverride *node_override(const Node *n, const char *network);
 /* The shape in force for a network at this moment (override, else labels; "link down" when it flaps). */
 int node_shape(const Node *n, const char *network, LinkShape *ret, TbError **err) _warn_unused_;
 
+/* tbnode.shape is for experiment interfaces; the control network is only shaped when it is named. */
+bool node_network_is_shaped(const Node *n, const char *network);
+
 /* One live change, as users ask for it. */
 typedef struct ShapeChange {
         const char *spec; /* a change; NULL: none */

@@ -8,6 +8,7 @@
 #include "agent/node-client.h"
 #include "agent/reconcile.h"
 #include "agent/route.h"
+#include "agent/segmentation.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -142,16 +143,48 @@ static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
         m->stats.nodes_applied++;
         (void) node_client_apply_routes(
                 n, NULL); /* shown by `tbnode inspect`; links and rules are right all the same */
-        node_event(n, NODE_EVENT_APPLIED, NULL);
+        if (n->state != NODE_CONFIGURED) /* else it only followed a neighbour */
+                node_event(n, NODE_EVENT_APPLIED, NULL);
+}
+
+/* Nodes that run well but have to send in another way, because the shape of a neighbour changed. */
+static int update_segmentation(Manager *m, Batch *b, TbError **err)
+{
+        _cleanup_strv_ char **networks = NULL;
+        int r;
+
+        r = segmentation_networks(m, &networks, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < m->n_nodes; i++)
+                if (m->nodes[i]->state == NODE_CONFIGURED &&
+                        segmentation_differs(m->nodes[i], networks, m->packet_networks))
+                        b->nodes[b->n++] = m->nodes[i];
+        segmentation_take(m, TAKE_PTR(networks));
+        return 0;
 }
 
 static int batch_collect(Manager *m, Batch *b, TbError **err)
 {
+        size_t changed;
         int r;
 
         r = batch_alloc(b, m->n_nodes, err);
+        if (r >= 0)
+                r = update_segmentation(m, b, err);
         if (r < 0)
                 return r;
+        changed = b->n;
+        b->n = 0;
+        for (size_t i = 0; i < changed; i++) {
+                Node *n = b->nodes[i];
+
+                if (node_declare(n, m->config.control_network, &b->declarations[b->n], NULL) < 0)
+                        continue;
+                b->nodes[b->n] = n;
+                b->netctl[b->n] = b->declarations[b->n].node;
+                b->n++;
+        }
         for (size_t i = 0; i < m->n_nodes; i++) {
                 _cleanup_error_ TbError *cause = NULL;
                 Node *n = m->nodes[i];
@@ -295,6 +328,7 @@ int reconcile_now(Manager *m, Node *n, TbError **err)
         n->status = report.nodes[0];
         n->has_status = true;
         report.nodes[0] = (NetctlNodeStatus){};
+        reconcile_schedule(m); /* its neighbours may have to follow: segmentation.h */
         return 0;
 }
 

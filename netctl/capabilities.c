@@ -26,6 +26,7 @@
 #include "common/units.h"
 #include "netctl/apply.h"
 #include "netctl/observe.h"
+#include "netctl/state.h"
 
 #define PROBE_TIMEOUT_MS 10000
 
@@ -41,11 +42,26 @@ static const struct {
                 "all shapes need it; boot a kernel with CONFIG_NET_SCH_HTB (Debian: linux-image-amd64)"},
         [CAPABILITY_TBF] = {"tbf", "sch_tbf", "not needed by tbnode; others may want it"},
         [CAPABILITY_NETEM] = {"netem", "sch_netem",
-                "delay, jitter, loss, duplicate, corrupt and reorder need it; boot a kernel with "
+                "delay, jitter, loss, duplicate, corrupt, reorder and slot need it; boot a kernel with "
                 "CONFIG_NET_SCH_NETEM "
                 "(Debian: linux-image-amd64)"},
         [CAPABILITY_NETEM_SEED] = {"netem-seed", "sch_netem", "'seed' in shapes needs Linux 6.6 or later"},
+        [CAPABILITY_NETEM_LOSS] = {"netem-loss", "sch_netem",
+                "'loss state' and 'loss gemodel' need it (Debian: linux-image-amd64)"},
+        [CAPABILITY_NETEM_ECN] = {"netem-ecn", "sch_netem",
+                "'ecn' with a loss needs it (Debian: linux-image-amd64)"},
+        [CAPABILITY_NETEM_DISTRIBUTION] = {"netem-distribution", "sch_netem",
+                "'distribution' needs it (Debian: linux-image-amd64)"},
+        [CAPABILITY_NETEM_SLOT] = {"netem-slot", "sch_netem",
+                "'slot' needs Linux 4.16 or later (Debian: linux-image-amd64)"},
+        [CAPABILITY_NETEM_SLOT_DISTRIBUTION] = {"netem-slot-distribution", "sch_netem",
+                "'slot distribution' needs Linux 4.19 or later (Debian: linux-image-amd64)"},
         [CAPABILITY_PFIFO] = {"pfifo", "sch_fifo", "all shapes need it"},
+        [CAPABILITY_BFIFO] = {"bfifo", "sch_fifo", "a limit in bytes needs it"},
+        [CAPABILITY_RED] = {"red", "sch_red",
+                "'queue red' needs it; boot a kernel with CONFIG_NET_SCH_RED (Debian: linux-image-amd64)"},
+        [CAPABILITY_BLACKHOLE] = {"blackhole", "sch_blackhole",
+                "'link down' needs it; boot a kernel of Linux 4.19 or later with CONFIG_NET_SCHED"},
         [CAPABILITY_INGRESS] = {"ingress", "sch_ingress",
                 "shapes of direction 'up' need it; boot a kernel with CONFIG_NET_SCH_INGRESS"},
         [CAPABILITY_U32] = {"u32", "cls_u32",
@@ -142,19 +158,60 @@ static int try_tbf(Rtnl *r, uint32_t device)
         return try_message(r, &w);
 }
 
-typedef struct SeedCheck {
-        bool seen;
-} SeedCheck;
+/* What of a shape wants which leaf; tried as a shape would be made, and believed when it reads back the same: older kernels
+ * ignore what they don't know. */
+static const struct {
+        Capability capability;
+        const char *spec;
+} leaf_probes[] = {
+        {CAPABILITY_PFIFO, "rate 1mbit limit 10"},
+        {CAPABILITY_BFIFO, "rate 1mbit limit 64kb"},
+        {CAPABILITY_RED, "rate 1mbit queue red"},
+        {CAPABILITY_BLACKHOLE, "link down"},
+        {CAPABILITY_NETEM, "delay 1ms"},
+        {CAPABILITY_NETEM_LOSS, "loss gemodel 1%"},
+        {CAPABILITY_NETEM_ECN, "loss 1% ecn"},
+        {CAPABILITY_NETEM_DISTRIBUTION, "delay 2ms 1ms distribution normal"},
+        {CAPABILITY_NETEM_SLOT, "slot 1ms 2ms"},
+        {CAPABILITY_NETEM_SLOT_DISTRIBUTION, "slot distribution normal 2ms 1ms"},
+        {CAPABILITY_NETEM_SEED, "seed 7"},
+};
 
-static int take_seed(const struct nlmsghdr *h, void *userdata)
+typedef struct LeafCheck {
+        const Leaf *leaf;
+        bool same;
+} LeafCheck;
+
+static int take_leaf(const struct nlmsghdr *h, void *userdata)
 {
-        SeedCheck *c = userdata;
+        LeafCheck *c = userdata;
         Qdisc q;
 
-        if (qdisc_decode(h, &q) && q.leaf.kind == LEAF_NETEM && q.leaf.netem.seeded &&
-                q.leaf.netem.seed == 7)
-                c->seen = true;
+        if (qdisc_decode(h, &q) && q.parent == TC_HANDLE_CLASS && q.leaf.kind == c->leaf->kind)
+                c->same = leaf_vtable(q.leaf.kind)->equal(&q.leaf, c->leaf);
         return 0;
+}
+
+/* The one class of `device` gets this leaf, which goes again. */
+static int try_leaf(Rtnl *r, uint32_t device, const char *spec)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        struct tcmsg m = {.tcm_ifindex = (int) device};
+        Op op = {.kind = OP_LEAF_REPLACE, .device = device};
+        LeafCheck check = {.leaf = &op.leaf};
+        ShapePair pair;
+
+        int k = shape_spec_parse_complete(spec, &pair, NULL);
+        if (k < 0)
+                return k;
+        leaf_from_shape(&pair.up, 1500, NULL, false, 1, &op.leaf);
+        k = try_op(r, &op);
+        if (k < 0)
+                return k;
+        nlw_begin(&w, RTM_GETQDISC, 0, &m, sizeof(m));
+        nlw_end(&w);
+        k = rtnl_dump(r, &w, take_leaf, &check, NULL);
+        return k < 0 ? k : check.same ? 0 : -EOPNOTSUPP;
 }
 
 static void probe_tc(Rtnl *r, Capabilities *caps)
@@ -180,27 +237,9 @@ static void probe_tc(Rtnl *r, Capabilities *caps)
         }
         note(caps, CAPABILITY_HTB, htb);
 
-        op = (Op){
-                .kind = OP_LEAF_ADD,
-                .device = device,
-                .leaf = {.kind = LEAF_NETEM,
-                        .major = leaf_major(LEAF_NETEM, false, 1),
-                        .netem = {.limit = 10, .latency = 1000000, .seeded = true, .seed = 7}},
-        };
-        note(caps, CAPABILITY_NETEM, try_op(r, &op));
-        note(caps, CAPABILITY_NETEM_SEED, -EOPNOTSUPP);
-        if (caps->has[CAPABILITY_NETEM]) {
-                _cleanup_nlw_ NlWriter w = {};
-                struct tcmsg m = {};
-                SeedCheck check = {};
-                nlw_begin(&w, RTM_GETQDISC, 0, &m, sizeof(m));
-                nlw_end(&w);
-                if (rtnl_dump(r, &w, take_seed, &check, NULL) >= 0 && check.seen)
-                        note(caps, CAPABILITY_NETEM_SEED, 0);
-        }
-        op.kind = OP_LEAF_REPLACE;
-        op.leaf = (Leaf){.kind = LEAF_PFIFO, .major = leaf_major(LEAF_PFIFO, false, 1), .limit = 10};
-        note(caps, CAPABILITY_PFIFO, try_op(r, &op));
+        for (size_t i = 0; i < ELEMENTSOF(leaf_probes); i++)
+                note(caps, leaf_probes[i].capability,
+                        htb == 0 ? try_leaf(r, device, leaf_probes[i].spec) : htb);
 
         op.kind = OP_ROOT_DELETE;
         (void) try_op(r, &op);

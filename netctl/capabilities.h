@@ -16,8 +16,16 @@ typedef enum Capability {
         CAPABILITY_HTB,
         CAPABILITY_TBF,
         CAPABILITY_NETEM,
-        CAPABILITY_NETEM_SEED, /* TCA_NETEM_PRNG_SEED is understood (Linux 6.6) */
+        CAPABILITY_NETEM_LOSS, /* its models: state, gemodel */
+        CAPABILITY_NETEM_ECN,
+        CAPABILITY_NETEM_DISTRIBUTION,
+        CAPABILITY_NETEM_SLOT,              /* Linux 4.16 */
+        CAPABILITY_NETEM_SLOT_DISTRIBUTION, /* Linux 4.19 */
+        CAPABILITY_NETEM_SEED,              /* TCA_NETEM_PRNG_SEED is understood (Linux 6.6) */
         CAPABILITY_PFIFO,
+        CAPABILITY_BFIFO,
+        CAPABILITY_RED,
+        CAPABILITY_BLACKHOLE,
         CAPABILITY_INGRESS,
         CAPABILITY_U32,
         CAPABILITY_MIRRED,

@@ -64,6 +64,9 @@ bool link_decode(const struct nlmsghdr *h, Link *ret)
                 case IFLA_MTU:
                         (void) nl_attr_u32(&a, &l.mtu);
                         break;
+                case IFLA_GSO_MAX_SEGS:
+                        (void) nl_attr_u32(&a, &l.gso_max_segs);
+                        break;
                 case IFLA_TXQLEN:
                         (void) nl_attr_u32(&a, &l.txqlen);
                         break;

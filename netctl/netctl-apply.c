@@ -16,6 +16,7 @@
 #include "common/strv.h"
 #include "common/units.h"
 #include "netctl/netctl-internal.h"
+#include "netctl/netem-dist.h"
 
 void work_name_error(TbError **err, const Work *w, size_t iface)
 {
@@ -208,6 +209,7 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
         bool have_netem = false;
         uint64_t mark = tb_now_ns();
 
+        w.offload_counts = &counts;
         int r = work_prepare(n, &w, nodes, n_nodes, false, err);
         if (r < 0)
                 return r;
@@ -249,6 +251,7 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
                 return r;
         report.firewall_ns = lap(&mark);
 
+        work_undo_offload(n, &w, &counts);
         r = roll_back(&w, &counts, err);
         if (r < 0)
                 return r;
@@ -263,6 +266,34 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
         *ret = report;
         report = (NetctlReport){};
         return 0;
+}
+
+static bool leaf_is_known(const Leaf *leaf)
+{
+        ShapeName name;
+
+        return leaf->kind != LEAF_NETEM ||
+                (netem_table_name(leaf->netem.table, &name) &&
+                        netem_table_name(leaf->netem.slot_table, &name));
+}
+
+static bool tree_is_known(const TcTree *t)
+{
+        bool known = leaf_is_known(&t->leaf);
+
+        for (size_t i = 0; known && i < t->n_rules; i++)
+                known = leaf_is_known(&t->rules[i].leaf);
+        return known;
+}
+
+/* Tables that another process has put into the kernel have to be read before they have a name. */
+static void know_tables(const Netctl *n, const Work *w)
+{
+        for (size_t i = 0; i < w->n_ifaces; i++)
+                if (!tree_is_known(&w->before[i].down) || !tree_is_known(&w->before[i].up)) {
+                        netem_table_load_all(n->options.distributions);
+                        return;
+                }
 }
 
 int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport *ret, TbError **err)
@@ -282,6 +313,7 @@ int netctl_show(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlReport
                         w.fw_present[i] = back[i].present;
                         fw_readback_done(back + i);
                 }
+        know_tables(n, &w);
         report.observe_ns = lap(&mark);
         r = work_report(&w, w.before, false, &report, err);
         if (r < 0)

@@ -44,6 +44,7 @@ typedef struct Iface {
         ContainerInterface inside;
         Link host;
         NetctlChange change;
+        uint32_t segments_before, segments_wanted; /* netctl-offload.c */
 } Iface;
 
 /* All resolved interfaces of a call, node by node, and what each node's trouble is. */
@@ -59,6 +60,7 @@ typedef struct Work {
         size_t n_spaces;
         Arena arena;                   /* what the states are too small for */
         bool *fw_changed, *fw_present; /* per node */
+        ApplyCounts *offload_counts;   /* set: work_prepare() also says how many segments frames may have */
 } Work;
 void work_done(Work *w);
 #define _cleanup_work_ _cleanup_(work_done)
@@ -92,8 +94,15 @@ const Links *work_links(const Work *w, size_t i);
 int work_report(Work *w, const IfaceState *states, bool bridge_nf, NetctlReport *ret, TbError **err)
         _warn_unused_;
 
+/* How many segments the frames of a node may have: netctl-offload.c. `inside` is a socket of its namespace. */
+int work_apply_offload(Work *w, size_t node, Rtnl *inside, TbError **err) _warn_unused_;
+/* Puts back what work_apply_offload() changed for nodes that have an error. */
+void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts);
+/* Gives interfaces that have our mark the kernel's default. */
+int work_remove_offload(Netctl *n, Work *w, ApplyCounts *counts, TbError **err) _warn_unused_;
+bool offload_is_off(const Link *inside);
 /* In words, for the status. */
-const char *offload_decision(const Shape *up, const Shape *down);
+const char *offload_decision(const Link *inside, const NetctlInterface *x);
 
 /* Puts the interface's names before a message about it. */
 void work_name_error(TbError **err, const Work *w, size_t iface);

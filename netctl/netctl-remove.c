@@ -115,6 +115,7 @@ int netctl_remove_many(
         _cleanup_work_ Work w = {};
         _cleanup_free_ FwNode *fw = calloc(n_nodes + 1, sizeof(*fw));
         unsigned long writes = 0;
+        ApplyCounts counts = {};
         FwOutcome outcome = {};
 
         if (!fw)
@@ -136,6 +137,10 @@ int netctl_remove_many(
                         log_debug("removing %s: %s", nodes[i].id, tb_error_message(w.errors[i]));
         for (size_t i = 0; i < w.n_spaces && r >= 0; i++)
                 r = remove_in_space(&w, i, &writes, err);
+        int o = work_remove_offload(n, &w, &counts, r < 0 ? NULL : err);
+        if (r >= 0)
+                r = o;
+        writes += counts.writes;
 
         /* The other half is done even when one half fails. */
         _cleanup_error_ TbError *e = NULL;

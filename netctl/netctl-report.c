@@ -98,8 +98,8 @@ static int fill_node(const Work *w, size_t i, const IfaceState *states, NetctlNo
                         r = fill_direction(&state->up, state->ifb.name, &o->up, err);
                 if (r < 0)
                         return r;
-                o->offload = offload_decision(
-                        o->up.present ? &o->up.shape : NULL, o->down.present ? &o->down.shape : NULL);
+                o->offload_off = offload_is_off(&x->inside.link);
+                o->offload = offload_decision(&x->inside.link, x->want);
                 o->change = x->change;
                 s->change = MAX2(s->change, x->change);
         }

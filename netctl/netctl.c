@@ -101,18 +101,3 @@ void netctl_report_done(NetctlReport *r)
         free(r->nodes);
         *r = (NetctlReport){};
 }
-
-const char *offload_decision(const Shape *up, const Shape *down)
-{
-        const Shape *both[] = {up, down};
-
-        for (size_t i = 0; i < ELEMENTSOF(both); i++)
-                if (both[i] &&
-                        (shape_has(both[i], SHAPE_LOSS) || shape_has(both[i], SHAPE_DUPLICATE) ||
-                                shape_has(both[i], SHAPE_CORRUPT) || shape_has(both[i], SHAPE_REORDER) ||
-                                shape_has(both[i], SHAPE_LIMIT)))
-                        return "kept: a TSO/GSO frame (up to 64 kB) counts as one packet for loss, "
-                               "duplicate, corrupt, "
-                               "reorder and limit";
-        return "kept: rates and delays hold for TSO/GSO frames as well";
-}

@@ -72,6 +72,9 @@ typedef struct NetctlInterface {
          * NULL. */
         const ShapeRule *rules;
         size_t n_rules;
+        /* Somebody else on this network has a shape that counts packets (netctl_counts_packets()), so frames of many segments
+         * must not leave this node. */
+        bool per_packet;
 
         /* Firewall, only looked at when the node has one: */
         bool filtered; /* the node's style holds for this interface (the control network) */
@@ -83,6 +86,9 @@ typedef struct NetctlInterface {
                 ipv4; /* the address as the engine gave it; INADDR_ANY: read from the container's interface,
                        * which is only trustworthy before the container's own processes run */
 } NetctlInterface;
+
+/* Does the shape at this interface count packets, so that frames of many segments would distort it? */
+bool netctl_counts_packets(const NetctlInterface *x);
 
 typedef enum NetctlParts {
         NETCTL_ALL,
@@ -155,8 +161,8 @@ typedef struct NetctlInterfaceStatus {
         struct in_addr ipv4; /* pinned or read */
         NetctlDirection up;
         NetctlDirection down;
-        /* Packets larger than the MTU (TSO/GSO/GRO) reach our queues as one: loss, limit and reorder count
-         * them as one packet. What was decided for this shape, in words, static storage: see offload.h. */
+        /* May frames of many segments (TSO, GSO) leave the node? And why, in words, static storage. */
+        bool offload_off;
         const char *offload;
         NetctlChange change;
 } NetctlInterfaceStatus;

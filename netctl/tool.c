@@ -348,12 +348,12 @@ static json_t *interface_json(const NetctlInterfaceStatus *s)
         char mac[18], ip[INET_ADDRSTRLEN] = "";
 
         (void) inet_ntop(AF_INET, &s->ipv4, ip, sizeof(ip));
-        return json_pack("{s:s, s:s?, s:s, s:i, s:s?, s:s, s:i, s:i, s:s, s:o, s:o, s:s, s:s}", "mac",
+        return json_pack("{s:s, s:s?, s:s, s:i, s:s?, s:s, s:i, s:i, s:s, s:o, s:o, s:s, s:s, s:s}", "mac",
                 mac_print(s->mac, mac), "network", s->network, "ifname", s->ifname, "ifindex", s->ifindex,
                 "host_netns", s->host_netns, "host_ifname", s->host_ifname, "host_ifindex", s->host_ifindex,
                 "bridge_ifindex", s->bridge_ifindex, "ipv4", ip, "up", direction_json(&s->up), "down",
-                direction_json(&s->down), "offload", s->offload, "change",
-                netctl_change_to_string(s->change));
+                direction_json(&s->down), "segmentation", s->offload_off ? "off" : "on", "offload",
+                s->offload, "change", netctl_change_to_string(s->change));
 }
 
 json_t *tool_report_json(const NetctlReport *r, uint64_t elapsed_ns)

@@ -11,6 +11,7 @@
 
 void container_done(Container *c)
 {
+        rtnl_free(c->inside);
         for (size_t i = 0; i < c->n_peers; i++) {
                 tb_close(c->peers[i].fd);
                 free(c->peers[i].path);
@@ -125,23 +126,22 @@ static int find_peers(Rtnl *inside, char *const *directories, Container *c, TbEr
 int container_read(
         Rtnl *host, int host_fd, int netns_fd, char *const *directories, Container *ret, TbError **err)
 {
-        _cleanup_rtnl_ Rtnl *inside = NULL;
         _cleanup_container_ Container c = {};
 
-        int k = rtnl_new_in(netns_fd, host_fd, &inside, err);
+        int k = rtnl_new_in(netns_fd, host_fd, &c.inside, err);
         if (k < 0)
                 return k;
-        k = read_inside(inside, &c, err);
+        k = read_inside(c.inside, &c, err);
         if (k < 0) {
                 tb_error_prefix(err, "cannot read the container's interfaces");
                 return k;
         }
-        k = netns_id(inside, host_fd, &c.host_nsid, &c.host_known, err);
+        k = netns_id(c.inside, host_fd, &c.host_nsid, &c.host_known, err);
         if (k < 0)
                 return k;
         k = netns_id(host, netns_fd, &c.container_nsid, &c.container_known, err);
         if (k >= 0)
-                k = find_peers(inside, directories, &c, err);
+                k = find_peers(c.inside, directories, &c, err);
         if (k < 0)
                 return k;
         *ret = c;

@@ -34,6 +34,7 @@ typedef struct ContainerPeer {
 
 /* What one container has, read inside its namespace, and how the two namespaces call each other. */
 typedef struct Container {
+        Rtnl *inside; /* a socket of the container's namespace */
         ContainerInterface *interfaces;
         size_t n;
         bool host_known, container_known;

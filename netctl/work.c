@@ -136,7 +136,7 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
                 w->ifaces[w->n_ifaces++] = (Iface){
                         .node = index, .space = space, .want = want, .inside = *inside, .host = *host};
         }
-        return 0;
+        return w->offload_counts ? work_apply_offload(w, index, c.inside, err) : 0;
 }
 
 static int work_allocate(Work *w, const NetctlNode *nodes, size_t n_nodes, TbError **err)

@@ -196,6 +196,21 @@ class Show(Base):
         self.assertIn("rate 5mbit", table)
         self.assertIn("rate 10mbit overhead 24 burst 32kb", table)
 
+    def test_neighbours_send_what_a_shape_can_count(self):
+        """P6: frames of many segments to a node are made by the others of its network."""
+        start("tbnode.shape=rate 1gbit")
+        self.assertEqual("on", shown()["segmentation"])
+        start("tbnode.shape=rate 1gbit limit 500", name="bb")
+        self.assertEqual("off", shown("bb")["segmentation"])
+        lab.wait_for(lambda: shown()["segmentation"] == "off", 10, "aa to follow")
+        self.ok(shape("set", "limit", "0", name="bb"))
+        lab.wait_for(lambda: shown()["segmentation"] == "on", 10, "aa to follow back")
+        self.assertEqual("on", shown("bb")["segmentation"])
+        self.ok(shape("set", "offload", "off", name="bb"))
+        lab.wait_for(lambda: shown()["segmentation"] == "off", 10, "aa to follow again")
+        L.docker("rm", "-f", "bb")
+        lab.wait_for(lambda: shown()["segmentation"] == "on", 10, "aa to be alone")
+
     def test_what_the_kernel_cannot_do_fails_the_node(self):
         """With the module and the package that has it; the others go on."""
         if L.run(["modprobe", "-n", "sch_red"], check=False).rc == 0:

@@ -21,7 +21,7 @@ from pathlib import Path
 RUN = Path(__file__).resolve().parent / 'run'
 SLOWER = 20
 # What the kernel of a machine without netem can't show. The others pass there already; emulated they take long.
-NEED_NETEM = ['netns-shape']
+NEED_NETEM = ['netns-shape', 'netns-tc-oracle']
 MARK = '==tbvm=='
 
 
