@@ -5,29 +5,44 @@
 Base and payload lie in the registry already. Each run takes a base of its own (the same layers, another label), so
 nothing is a cache hit, and does the same augmentation four ways in turn, in an order that rotates:
 
-    ours         request to digest as the agent does it: lookup, worker process, native build, push
+    ours         request to digest through the agent's socket: lookup, worker process, native build, push
     docker_warm  docker build + docker push of the same Dockerfile, the base is in the engine
     docker_cold  the same, the base is only in the registry
     http_floor   the bare requests of an augmentation on one connection: GET manifest and configuration, mount the
                  layers, PUT configuration, PUT manifest
 
-cache_hit_ms: the second request for the same image. The results of ours and docker are compared.
+cache_hit_ms: the second request for the same image; head_ms: three bare HEADs, as it needs them. The results of ours and
+docker are compared.
+
+first: the first request of a new base (mirror, facts, build; in another registry on this machine) beside skopeo copy of the
+same image alone, and the worker's peak memory meanwhile. The images are the base with another time in its gzip header, so
+each one is new to the registry.
+
+sixty: 60 clients ask for 60 different images at once. The slowest resource is this machine's CPU: cpu_ms is what registry, agent, workers
+and clients used of it, divided by the cores; ratio is the total time divided by that. floor_ms: the bare requests of the 60
+images, eight at a time.
 """
 
 import argparse
+import concurrent.futures
 import hashlib
 import json
 import os
+import resource
+import shutil
 import socket
 import statistics
+import threading
 import time
 import unittest
 
 import benchlib
 import lab
 from augment_driver import Driver, essence
+from labkit.registry import Registry
 
 REGISTRY = "127.0.0.1:5000"
+CLIENTS = 60
 DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -60,12 +75,68 @@ class Connection:
         self.buffer += data
 
 
+class Source(Registry):
+    port = 5001
+    host = "127.0.0.1:5001"
+
+
+def ask(image):
+    """(milliseconds, result) of a request to the agent, as the command line sends it."""
+    body = json.dumps({"image": image, "level": "basic"}).encode()
+    start = time.perf_counter()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect("/run/tbnode/tbnoded.sock")
+        s.sendall(b"POST /v1/augment HTTP/1.1\r\nHost: tbnoded\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                  b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        data, ms = b"", 0
+        while piece := s.recv(65536):
+            data += piece
+            if not ms and b'"event":"result"' in data:
+                ms = (time.perf_counter() - start) * 1000
+    for line in data.splitlines():
+        if b'"event":"result"' in line:
+            return ms, json.loads(line)["result"]
+    raise AssertionError(data.decode())
+
+
+def cpu_seconds(pid):
+    """Of a process and the children that it has waited for."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+        return sum(map(int, f.read().rsplit(")", 1)[1].split()[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+class Peak:
+    """The largest peak of the workers that run meanwhile."""
+
+    def __enter__(self):
+        self.kb, self.over = 0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def _watch(self):
+        while not self.over.wait(0.02):
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                try:
+                    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+                        text = f.read()
+                    if text.startswith("Name:\ttbnode-augment-"):
+                        self.kb = max(self.kb, int(text.split("VmHWM:")[1].split()[0]))
+                except (OSError, IndexError):
+                    pass
+
+
 class Bench(unittest.TestCase):
     def setUp(self):
         self.args = benchlib.arguments()
         self.lab = lab.Lab.get()
         self.lab.local.ensure()
         self.lab.dockerd.ensure()
+        self.lab.tbnoded.start()
         self.driver = Driver(self.lab)
         self.addCleanup(self.driver.close)
 
@@ -97,12 +168,9 @@ class Bench(unittest.TestCase):
     # Each side prepares what the measurement must not count, then returns the milliseconds.
 
     def ours(self, i):
-        start = time.perf_counter()
-        r = self.driver("augment", f"{REGISTRY}/bench/base:{i}")
-        ms = (time.perf_counter() - start) * 1000
-        self.assertNotIn("error", r)
-        self.assertEqual(r["result"]["cache"], "miss")
-        self.digest[i] = r["result"]["digest"]
+        ms, r = ask(f"{REGISTRY}/bench/base:{i}")
+        self.assertEqual(r["cache"], "miss")
+        self.digest[i] = r["digest"]
         return ms
 
     def docker(self, i, side):
@@ -125,16 +193,15 @@ class Bench(unittest.TestCase):
     def docker_cold(self, i):
         return self.docker(i, "cold")
 
-    def http_floor(self, i):
+    def http_floor(self, i, repo="bench/floor", base="bench/base"):
         c = Connection()
-        repo = "bench/floor"
         start = time.perf_counter()
-        status, _, body = c.request("GET", f"/v2/bench/base/manifests/{i}", headers=f"Accept: {DOCKER_TYPE}\r\n")
+        status, _, body = c.request("GET", f"/v2/{base}/manifests/{i}", headers=f"Accept: {DOCKER_TYPE}\r\n")
         self.assertEqual(status, 200)
         manifest = json.loads(body)
-        status, _, body = c.request("GET", f"/v2/bench/base/blobs/{manifest['config']['digest']}")
+        status, _, body = c.request("GET", f"/v2/{base}/blobs/{manifest['config']['digest']}")
         self.assertEqual(status, 200)
-        for digest, source in [*((d, "bench/base") for d in self.layers), (self.payload["digest"], "tbnode/payload")]:
+        for digest, source in [*((d, base) for d in self.layers), (self.payload["digest"], "tbnode/payload")]:
             status, _, _ = c.request("POST", f"/v2/{repo}/blobs/uploads/?mount={digest}&from={source}")
             self.assertEqual(status, 201)
         # The bytes to send were prepared before; here only the exchanges count.
@@ -174,14 +241,106 @@ class Bench(unittest.TestCase):
         for side in ("warm", "cold"):
             self.assertEqual(config_of(f"bench/docker-{side}", str(i)), wanted)
 
+    def heads(self, c, image):
+        """Three bare HEADs: the base, the key tag, the moving tag."""
+        repo, tag = image["image"].removeprefix(f"{REGISTRY}/").rsplit(":", 1)
+        start = time.perf_counter()
+        for target in ("bench/base/manifests/0", f"{repo}/manifests/{image['key']}", f"{repo}/manifests/{tag}"):
+            c.sock.sendall(f"HEAD /v2/{target} HTTP/1.1\r\nHost: {REGISTRY}\r\nAccept: {DOCKER_TYPE}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += c.sock.recv(65536)
+            self.assertIn(b" 200 ", head[:20])
+        return (time.perf_counter() - start) * 1000
+
+    def cache_hit(self):
+        ask(f"{REGISTRY}/bench/base:0")
+        c, hits, bare = Connection(), [], []
+        for _ in range(max(self.args.runs, 20)):
+            ms, r = ask(f"{REGISTRY}/bench/base:0")
+            self.assertEqual(r["cache"], "hit")
+            hits.append(ms)
+            bare.append(self.heads(c, r))
+        c.sock.close()
+        return hits, bare
+
+    def first(self):
+        """The first request of a base beside a plain copy of it."""
+        source = self.lab._add(Source(self.lab, "source"))
+        source.start()
+        self.addCleanup(source.stop)
+        manifest, _ = self.lab.local.manifest("bench/base", "origin")
+        config = self.lab.local.blob("bench/base", manifest["config"]["digest"])
+        layers = [self.lab.local.blob("bench/base", layer["digest"]) for layer in manifest["layers"]]
+        manifest["config"]["digest"] = source.put_blob("first", config)
+
+        def push(i):
+            for layer, data in zip(manifest["layers"], layers, strict=True):
+                # RFC 1952: the time is bytes 4 to 7 of the header.
+                changed = data[:4] + (i + 1).to_bytes(4, "little") + data[8:]
+                layer["digest"] = source.put_blob("first", changed)
+            source.put_manifest("first", str(i), manifest)
+
+        def ours(i):
+            ms, r = ask(f"{source.host}/first:{i}")
+            self.assertEqual(r["cache"], "miss")
+            self.assertTrue(r["facts"]["files"])
+            return ms
+
+        def skopeo(i):
+            shutil.rmtree("/var/lib/containers/cache", ignore_errors=True)
+            start = time.perf_counter()
+            self.lab.skopeo("copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false",
+                            f"docker://{source.host}/first:{i}", f"docker://{REGISTRY}/skopeo:{i}")
+            return (time.perf_counter() - start) * 1000
+
+        times = {ours: [], skopeo: []}
+        with Peak() as peak:
+            for run in range(self.args.first_runs + 1):
+                for k, side in enumerate((ours, skopeo) if run % 2 else (skopeo, ours)):
+                    push(2 * run + k)
+                    ms = side(2 * run + k)
+                    if run > 0:  # the first one warms up
+                        times[side].append(ms)
+        return {"ours": benchlib.summary(times[ours]), "skopeo": benchlib.summary(times[skopeo]),
+                "ratio": benchlib.ratio(times[skopeo], times[ours]), "runs": self.args.first_runs, "rss_kb": peak.kb,
+                "bytes": sum(map(len, layers))}
+
+    def sixty(self):
+        numbers = range(self.args.runs + 1, self.args.runs + 1 + CLIENTS)
+        for i in numbers:  # each a repository of its own
+            manifest, _ = self.lab.local.manifest("bench/base", str(i))
+            for blob in [manifest["config"], *manifest["layers"]]:
+                self.lab.local.request("POST", f"/v2/bench/many-{i}/blobs/uploads/?mount={blob['digest']}&from=bench/base")
+            self.lab.local.put_manifest(f"bench/many-{i}", str(i), manifest)
+        pids = (self.lab.local.pid, self.lab.tbnoded.pid)
+
+        def used():
+            mine = resource.getrusage(resource.RUSAGE_SELF)
+            return sum(map(cpu_seconds, pids)) + mine.ru_utime + mine.ru_stime
+
+        with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+            before, start = used(), time.perf_counter()
+            results = list(pool.map(lambda i: ask(f"{REGISTRY}/bench/many-{i}:{i}")[1], numbers))
+            total = (time.perf_counter() - start) * 1000
+        cpu = (used() - before) * 1000 / os.cpu_count()
+        self.assertEqual({r["cache"] for r in results}, {"miss"})
+        self.assertEqual(len({r["digest"] for r in results}), CLIENTS)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            start = time.perf_counter()
+            list(pool.map(lambda i: self.http_floor(i, f"bench/floor-{i}", f"bench/many-{i}"), numbers))
+            floor = (time.perf_counter() - start) * 1000
+        return {"clients": CLIENTS, "ms": round(total, 1), "resource": f"CPU, {os.cpu_count()} cores",
+                "cpu_ms": round(cpu, 1), "ratio": round(total / cpu, 3), "floor_ms": round(floor, 1)}
+
     def test_bench(self):
         runs = self.args.runs
         self.digest = {}
-        self.push_bases(runs + 1)
+        self.push_bases(runs + 1 + CLIENTS)
         sides = [self.ours, self.docker_warm, self.docker_cold, self.http_floor]
         # The last base warms everything up: the payload gets into the registry, caches fill.
         self.ours(runs)
-        self.prepare_floor(runs + 1)
+        self.prepare_floor(runs + 1 + CLIENTS)
         for side in sides[1:]:
             side(runs)
         times = {side.__name__: [0.0] * runs for side in sides}
@@ -190,21 +349,19 @@ class Bench(unittest.TestCase):
                 side = sides[(i + k) % len(sides)]
                 times[side.__name__][i] = side(i)
             self.check(i)
-        hits = []
-        for _ in range(max(runs, 20)):
-            start = time.perf_counter()
-            r = self.driver("augment", f"{REGISTRY}/bench/base:0")
-            hits.append((time.perf_counter() - start) * 1000)
-            self.assertTrue(r["hit"])
+        hits, bare = self.cache_hit()
+        sixty, first = self.sixty(), self.first()
         version = self.lab.docker("version", "-f", "{{.Server.Version}}").out.strip()
         benchlib.answer("augment", {"runs": runs, "base": self.args.base}, "ms", times.pop("ours"), times,
                         engine=f"docker {version}", cache_hit_ms=round(statistics.median(hits), 3),
+                        head_ms=round(statistics.median(bare), 3), first=first, sixty=sixty,
                         base_layers=len(self.layers), base_bytes=self.layer_bytes)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/bench augment", description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=20, help="runs of each side (default 20)")
+    parser.add_argument("--first-runs", type=int, default=10, help="first requests of a base (default 10)")
     parser.add_argument("--base", choices=["debian", "busybox"], default="debian",
                         help="the base image: a minimal Debian (made by debootstrap once) or busybox (default debian)")
     # The Debian root is made before the laboratory's doors close, and only when it is wanted.
