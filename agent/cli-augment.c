@@ -100,6 +100,59 @@ static double number(const json_t *obj, const char *group, const char *key)
         return json_number_value(json_object_get(json_object_get(obj, group), key));
 }
 
+/* What the files of the base say; nothing when nobody had to look. */
+static void print_base(const json_t *files)
+{
+        if (!files)
+                return;
+        printf("  base    %s%s%s, %s, packages by %s, shell %s, init %s, sshd %s\n",
+                cli_text(files, "distro", "no distribution"), cli_text(files, "version", NULL) ? " " : "",
+                cli_text(files, "version", ""), cli_text(files, "libc", "no libc"),
+                cli_text(files, "packages", "nothing"), cli_text(files, "shell", "none"),
+                cli_text(files, "init", "none"), cli_text(files, "sshd", "none"));
+}
+
+static void print_added(const json_t *j)
+{
+        static const char *const what[_AUGMENT_LEVEL_MAX] = {
+                [AUGMENT_LEVEL_NONE] = "nothing, as level none asks",
+                [AUGMENT_LEVEL_BASIC] = "init, sshd, syslog, a shell",
+                [AUGMENT_LEVEL_CORE] = "init, sshd, syslog, a shell, the testbed client",
+                [AUGMENT_LEVEL_BUILDENV] = "init, sshd, syslog, a shell, the testbed client; packages: a "
+                                           "compiler and what building needs",
+                [AUGMENT_LEVEL_FULL] = "init, sshd, syslog, a shell, the testbed client; packages: a "
+                                       "compiler, servers, tools",
+        };
+        AugmentLevel level = augment_level_from_string(cli_text(j, "level", ""));
+        const char *version = cli_text(json_object_get(j, "payload"), "version", NULL);
+
+        if (level < 0)
+                return;
+        if (level > AUGMENT_LEVEL_NONE && json_is_true(json_object_get(j, "as_is")))
+                printf("  added   nothing: the image is augmented to this level already\n");
+        else
+                printf("  added   %s%s%s%s\n", what[level], version ? " (payload " : "", version ?: "",
+                        version ? ")" : "");
+}
+
+/* Where the time went, and what moved. */
+static void print_work(const json_t *j)
+{
+        static const char *const stages[] = {"resolve", "mirror", "facts", "build", "push"};
+        static const char *const ways[] = {"downloaded", "resumed", "uploaded", "mounted"};
+        const char *separator = " (";
+
+        for (size_t i = 0; i < ELEMENTSOF(stages); i++, separator = ", ")
+                printf("%s%s %.0f", separator, stages[i], number(j, "timings_ms", stages[i]));
+        printf(")\n");
+        separator = "  bytes   ";
+        for (size_t i = 0; i < ELEMENTSOF(ways); i++)
+                if (number(j, "bytes", ways[i]) > 0) {
+                        printf("%s%.1f MB %s", separator, number(j, "bytes", ways[i]) / 1e6, ways[i]);
+                        separator = ", ";
+                }
+}
+
 static void print_result(const json_t *j)
 {
         const json_t *source = json_object_get(j, "source");
@@ -114,11 +167,13 @@ static void print_result(const json_t *j)
                 printf("  private to project %s\n", cli_text(j, "project", ""));
         json_array_foreach (json_object_get(j, "platforms"), i, one)
                 printf("  %s  %s\n", cli_text(one, "platform", ""), cli_text(one, "digest", ""));
-        printf("  level %s, builder %s, cache %s, %.0f ms (%.1f MB downloaded, %.1f MB uploaded, %.1f MB "
-               "mounted)\n",
-                cli_text(j, "level", ""), cli_text(j, "builder", ""), cli_text(j, "cache", ""),
-                number(j, "timings_ms", "total"), number(j, "bytes", "downloaded") / 1e6,
-                number(j, "bytes", "uploaded") / 1e6, number(j, "bytes", "mounted") / 1e6);
+        print_base(json_object_get(json_object_get(j, "facts"), "files"));
+        print_added(j);
+        printf("  level %s, builder %s, cache %s, %.0f ms", cli_text(j, "level", ""),
+                cli_text(j, "builder", ""), cli_text(j, "cache", ""), number(j, "timings_ms", "total"));
+        if (!tb_streq(cli_text(j, "cache", ""), "hit"))
+                print_work(j);
+        putchar('\n');
 }
 
 int cli_augment(Cli *c, int argc, char **argv)

@@ -197,8 +197,10 @@ typedef enum AugmentEventType {
 } AugmentEventType;
 
 typedef struct AugmentProgress {
-        char *stage;    /* "resolve", "mirror", "facts", "build", "push" */
-        char *blob;     /* digest of the blob that moves; NULL = the stage as a whole */
+        char *stage; /* "resolve", "mirror", "facts", "build", "push" */
+        /* Digest of a blob that moves; NULL = the stage as a whole, told after those that move at that moment: a blob that
+         * isn't among them any more has arrived. */
+        char *blob;
         uint64_t done;  /* bytes of it */
         uint64_t total; /* 0 = not known */
 } AugmentProgress;

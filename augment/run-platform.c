@@ -256,14 +256,20 @@ static int plan(Run *run, TbError **err)
 static void on_copy_progress(const RegistryCopyProgress *c, void *userdata)
 {
         Run *run = userdata;
-        AugmentProgress p = {
-                .stage = (char *) "mirror",
-                .done = c->bytes_done,
-                .total = c->bytes_total,
-        };
+        AugmentProgress p = {.stage = (char *) "mirror"};
 
-        if (run->hooks->progress)
+        if (!run->hooks->progress)
+                return;
+        for (size_t i = 0; i < c->n_moving; i++) {
+                p.blob = (char *) c->moving[i].blob->digest.text;
+                p.done = c->moving[i].done;
+                p.total = c->moving[i].blob->size;
                 run->hooks->progress(&p, run->hooks->userdata);
+        }
+        p.blob = NULL;
+        p.done = c->bytes_done;
+        p.total = c->bytes_total;
+        run->hooks->progress(&p, run->hooks->userdata);
 }
 
 int run_follow_tag(const Run *run, const char *media_type, const char *manifest, size_t size,

@@ -76,6 +76,8 @@ void copy_fail(CopyOp *c, const TbError *err)
 
 static void report_progress(CopyOp *c, bool now)
 {
+        RegistryCopyMoving moving[COPY_PARALLEL_MAX];
+        RegistryCopyProgress p;
         uint64_t t;
 
         if (!c->progress_fn)
@@ -84,7 +86,13 @@ static void report_progress(CopyOp *c, bool now)
         if (!now && t < c->progress_usec + PROGRESS_USEC)
                 return;
         c->progress_usec = t;
-        c->progress_fn(&c->progress, c->progress_userdata);
+        p = c->progress;
+        p.moving = moving;
+        for (size_t i = 0; i < COPY_PARALLEL_MAX; i++)
+                if (c->slots[i].blob && c->slots[i].moved > 0)
+                        moving[p.n_moving++] = (RegistryCopyMoving){
+                                .blob = c->slots[i].item->blob, .done = c->slots[i].moved};
+        c->progress_fn(&p, c->progress_userdata);
 }
 
 void copy_succeed(CopyOp *c)
@@ -115,6 +123,7 @@ static void on_moved(int64_t bytes, void *userdata)
         CopySlot *slot = userdata;
         CopyOp *c = slot->copy;
 
+        slot->moved += (uint64_t) bytes; /* negative when it starts over */
         c->progress.bytes_done += (uint64_t) bytes;
         report_progress(c, false);
 }
@@ -190,6 +199,7 @@ static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError *
 
         slot->copy = c;
         slot->item = item;
+        slot->moved = 0;
         r = registry_copy_blob_start(c->op.client, &o, &slot->blob, err);
         if (r >= 0)
                 c->n_active++;

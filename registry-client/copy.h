@@ -154,6 +154,7 @@ typedef struct CopySlot {
         CopyOp *copy;
         const CopyItem *item;
         RegistryCopyBlob *blob;
+        uint64_t moved;
 } CopySlot;
 
 struct CopyOp {

@@ -570,11 +570,19 @@ typedef enum RegistryCopyHow {
         _REGISTRY_COPY_HOW_MAX,
 } RegistryCopyHow;
 
+/* A blob that is being moved. */
+typedef struct RegistryCopyMoving {
+        const RegistryDescriptor *blob;
+        uint64_t done;
+} RegistryCopyMoving;
+
 typedef struct RegistryCopyProgress {
         uint64_t bytes_total; /* of all blobs known so far */
         uint64_t bytes_done;  /* moved, mounted or found there */
         size_t blobs_total;
         size_t blobs_done;
+        const RegistryCopyMoving *moving; /* at most as many as are moved at a time; valid during the call */
+        size_t n_moving;
 } RegistryCopyProgress;
 
 /*

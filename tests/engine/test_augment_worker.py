@@ -4,16 +4,22 @@
 nothing or a complete image and a repeated request goes on; many requests at once."""
 
 import concurrent.futures
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import pty
 import random
+import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import tarfile
+import termios
 import threading
 import time
 import unittest
@@ -430,6 +436,63 @@ class Crash(Base):
             self.assertIn(len(first), (0, 1, 2))
             self.finished(request(f"{SOURCE}/{name}:1"))
             self.assertEqual(len(self.augmented(name)), 2)
+
+
+class Progress(Base):
+    def terminal(self, name, part):
+        """What a terminal of 80 columns gets, held at a part of the way; then stdout."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        G.set(part)
+        p = subprocess.Popen([f"{L.install()}/tbnode", "augment", f"{SOURCE}/{name}:1"], stdout=subprocess.PIPE,
+                             stderr=slave, text=True)
+        os.close(slave)
+        G.wait()
+        seen = b""
+        while seen.count(b"mirror:") < 3:  # slowly enough to be drawn
+            G.set(part)
+            if select.select([master], [], [], 0.15)[0]:
+                seen += os.read(master, 65536)
+        G.set(None)
+        out = p.communicate(timeout=60)[0]
+        self.assertEqual(p.returncode, 0)
+        try:
+            while data := os.read(master, 65536):
+                seen += data
+        except OSError:
+            pass  # the other end is closed
+        os.close(master)
+        return seen.decode(), out
+
+    def test_on_a_terminal(self):
+        layers = random_layers(3, 4_000_000, 400)
+        push("progress", layers)
+        seen, out = self.terminal("progress", 300_000)
+        hexes = [hashlib.sha256(x).hexdigest()[:12] for x in layers]
+        self.assertTrue([h for h in hexes if h in seen], seen)
+        for line in re.split(r"\r|\n|\x1b\[[AK]", seen):
+            self.assertLess(len(line), 80)
+            if line:
+                self.assertRegex(line, r"^(resolve|facts|mirror|build|push)$|^([0-9a-f]{12}|mirror:) +[\d.]+ \w+ +of +"
+                                       r"[\d.]+ \w+ +\d+% +[\d.]+ \w+/s$")
+        self.assertTrue(seen.endswith("\x1b[K"), seen[-40:])  # nothing of it stays
+        lines = out.splitlines()
+        self.assertEqual(lines[0], f"{L.local.host}/augmented/127.0.0.1_5005/progress:1-basic")
+        for start, words in (("  digest", "sha256:"), ("  source", f"{SOURCE}/progress:1@sha256:"),
+                             ("  base", "no distribution"), ("  added", "init, sshd, syslog, a shell (payload "),
+                             ("  level basic, builder native, cache miss", "mirror "), ("  bytes", "MB downloaded")):
+            self.assertTrue([x for x in lines if x.startswith(start) and words in x], (start, out))
+
+    def test_without_a_terminal(self):
+        push("quiet", random_layers(1, 300_000, 401))
+        r = L.tbnode("augment", f"{SOURCE}/quiet:1")
+        self.assertEqual((r.rc, r.err), (0, ""))
+        self.assertNotIn("\x1b", r.out)
+        hit = L.tbnode("augment", f"{SOURCE}/quiet:1").out
+        self.assertIn("cache hit", hit)
+        self.assertNotIn("bytes", hit)
+        again = L.tbnode("augment", "--json", f"{SOURCE}/quiet:1")
+        self.assertEqual((again.err, json.loads(again.out)["cache"]), ("", "hit"))
 
 
 class Many(Base):
