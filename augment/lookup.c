@@ -378,6 +378,11 @@ static int lookup_start_tags(AugmentLookup *l, TbError **err)
 
         lookup_set_state(l, LOOKUP_TAGS);
         lookup_forget_tags(l);
+        if (whole && !l->platforms.key) {
+                r = augment_platforms_load(&l->request, &l->platforms, err);
+                if (r < 0)
+                        return r;
+        }
         if (l->kind == AUGMENT_SOURCE_INDEX && !whole) {
                 r = augment_names_of_platform(&l->names, l->request.platform, err);
                 if (r < 0)
@@ -495,11 +500,6 @@ static int lookup_load_payload(AugmentLookup *l, TbError **err)
         _cleanup_registry_platform_ RegistryPlatform platform = {};
         int r;
 
-        if (l->request.all_platforms) {
-                r = augment_platforms_load(&l->request, &l->platforms, err);
-                if (r < 0)
-                        return r;
-        }
         if (l->request.level == AUGMENT_LEVEL_NONE)
                 return 0;
         r = registry_platform_parse(l->request.platform, &platform, err);
