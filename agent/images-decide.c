@@ -147,7 +147,8 @@ int images_decide(json_t *items, int64_t now, int64_t keep_sec, TbError **err)
                 (r = keep_bases(items, kept, err)) < 0 || (r = keep_notes(items, kept, err)) < 0)
                 return r;
         json_array_foreach (items, i, item)
-                if (!is_kept(kept, item) && json_object_set_new(item, "remove", json_true()) < 0)
+                if (json_is_object(item) && !is_kept(kept, item) &&
+                        json_object_set_new(item, "remove", json_true()) < 0)
                         return tb_error_oom(err);
         return 0;
 }
