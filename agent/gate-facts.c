@@ -154,7 +154,7 @@ static int read_namespace(pid_t pid, ContainerFacts *f, TbError **err)
         if (r >= 0)
                 r = links_dump(rtnl, &links, err);
         if (r >= 0)
-                r = container_read(rtnl, home, fd, NULL, &c, err);
+                r = container_read(rtnl, home, fd, true, NULL, &c, err);
         if (r >= 0)
                 match(&c, &links, f);
         return r;

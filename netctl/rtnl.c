@@ -20,7 +20,6 @@
 struct Rtnl {
         int fd;
         uint32_t seq;
-        uint32_t port;
         uint8_t *buffer;
 };
 
@@ -39,7 +38,8 @@ static int set_option(int fd, int level, int name, int value)
         return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-int rtnl_new(Rtnl **ret, TbError **err)
+/* `batches`: it will carry more than a request at a time, whose answers must all find room. */
+static int open_socket(bool batches, Rtnl **ret, TbError **err)
 {
         _cleanup_rtnl_ Rtnl *r = calloc(1, sizeof(*r));
         if (!r)
@@ -53,22 +53,17 @@ int rtnl_new(Rtnl **ret, TbError **err)
         if (r->fd < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot open an rtnetlink socket");
 
-        struct sockaddr_nl address = {.nl_family = AF_NETLINK};
-        socklen_t length = sizeof(address);
-        if (bind(r->fd, (struct sockaddr *) &address, sizeof(address)) < 0 ||
-                getsockname(r->fd, (struct sockaddr *) &address, &length) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot bind an rtnetlink socket");
-        r->port = address.nl_pid;
-
         /* *FORCE needs CAP_NET_ADMIN in the first user namespace; without it the defaults hold some 200 answers, which is
          * enough for everything but mass failures. */
-        if (set_option(r->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) < 0)
+        if (batches && set_option(r->fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) < 0)
                 (void) set_option(r->fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER);
-        if (set_option(r->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) < 0)
+        if (batches && set_option(r->fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) < 0)
                 (void) set_option(r->fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
         /* Linux 4.12 and 4.3: messages in words, and errors without a copy of the request. */
-        (void) set_option(r->fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
-        (void) set_option(r->fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+        if (batches) {
+                (void) set_option(r->fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+                (void) set_option(r->fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+        }
 
         struct timeval timeout = {
                 .tv_sec = NETCTL_TIMEOUT_MS / 1000, .tv_usec = NETCTL_TIMEOUT_MS % 1000 * 1000};
@@ -77,6 +72,11 @@ int rtnl_new(Rtnl **ret, TbError **err)
 
         *ret = TAKE_PTR(r);
         return 0;
+}
+
+int rtnl_new(Rtnl **ret, TbError **err)
+{
+        return open_socket(true, ret, err);
 }
 
 int rtnl_in_netns(
@@ -92,21 +92,28 @@ int rtnl_in_netns(
         return r;
 }
 
+typedef struct Fresh {
+        Rtnl *rtnl;
+        bool batches;
+} Fresh;
+
 static int new_here(void *userdata, TbError **err)
 {
-        return rtnl_new(userdata, err);
+        Fresh *f = userdata;
+
+        return open_socket(f->batches, &f->rtnl, err);
 }
 
-int rtnl_new_in(int netns_fd, int home_fd, Rtnl **ret, TbError **err)
+int rtnl_new_in(int netns_fd, int home_fd, bool batches, Rtnl **ret, TbError **err)
 {
-        Rtnl *fresh = NULL;
+        Fresh fresh = {.batches = batches};
 
         int r = rtnl_in_netns(netns_fd, home_fd, new_here, &fresh, err);
         if (r < 0) {
-                rtnl_free(fresh);
+                rtnl_free(fresh.rtnl);
                 return r;
         }
-        *ret = fresh;
+        *ret = fresh.rtnl;
         return 0;
 }
 

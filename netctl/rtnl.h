@@ -7,9 +7,9 @@
 typedef struct Rtnl Rtnl;
 
 int rtnl_new(Rtnl **ret, TbError **err) _warn_unused_;
-/* Same, in the namespace of `netns_fd`; the thread is back in its own (`home_fd`) when this returns. Failing to return
+/* Same, in the namespace of `netns_fd`, with the buffers of a batch or with small ones; the thread is back in its own (`home_fd`) when this returns. Failing to return
  * home is fatal for a long-lived program and reported as TB_ERROR_BUG. */
-int rtnl_new_in(int netns_fd, int home_fd, Rtnl **ret, TbError **err) _warn_unused_;
+int rtnl_new_in(int netns_fd, int home_fd, bool batches, Rtnl **ret, TbError **err) _warn_unused_;
 Rtnl *rtnl_free(Rtnl *r);
 TB_DEFINE_CLEANUP(Rtnl *, rtnl_free)
 #define _cleanup_rtnl_ _cleanup_(rtnl_freep)

@@ -61,7 +61,7 @@ static int enter(Netctl *n, int fd, const char *path, Space *ret, TbError **err)
 {
         Space s = {.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3), .path = strdup(path)};
 
-        int r = s.fd < 0 || !s.path ? tb_error_oom(err) : rtnl_new_in(s.fd, n->host_fd, &s.rtnl, err);
+        int r = s.fd < 0 || !s.path ? tb_error_oom(err) : rtnl_new_in(s.fd, n->host_fd, true, &s.rtnl, err);
         if (r >= 0)
                 r = links_dump(s.rtnl, &s.links, err);
         if (r < 0) {

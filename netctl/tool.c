@@ -71,7 +71,7 @@ int tool_container(int netns_fd, Container *ret, Links *ret_links, TbError **err
         if (r >= 0)
                 r = links_dump(rtnl, &links, err);
         if (r >= 0)
-                r = container_read(rtnl, home, netns_fd, NULL, ret, err);
+                r = container_read(rtnl, home, netns_fd, true, NULL, ret, err);
         if (r < 0)
                 return r;
         if (ret_links) {

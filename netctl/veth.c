@@ -41,7 +41,7 @@ static int take_address(const struct nlmsghdr *h, void *userdata)
         return 0;
 }
 
-static int read_inside(Rtnl *inside, Container *c, TbError **err)
+static int read_inside(Rtnl *inside, bool addresses, Container *c, TbError **err)
 {
         _cleanup_links_ Links links = {};
         _cleanup_nlw_ NlWriter w = {};
@@ -56,6 +56,8 @@ static int read_inside(Rtnl *inside, Container *c, TbError **err)
         c->n = links.n;
         for (size_t i = 0; i < links.n; i++)
                 c->interfaces[i].link = links.v[i];
+        if (!addresses)
+                return 0;
 
         nlw_begin(&w, RTM_GETADDR, 0, &m, sizeof(m));
         nlw_end(&w);
@@ -123,15 +125,15 @@ static int find_peers(Rtnl *inside, char *const *directories, Container *c, TbEr
         return 0;
 }
 
-int container_read(
-        Rtnl *host, int host_fd, int netns_fd, char *const *directories, Container *ret, TbError **err)
+int container_read(Rtnl *host, int host_fd, int netns_fd, bool addresses, char *const *directories,
+        Container *ret, TbError **err)
 {
         _cleanup_container_ Container c = {};
 
-        int k = rtnl_new_in(netns_fd, host_fd, &c.inside, err);
+        int k = rtnl_new_in(netns_fd, host_fd, false, &c.inside, err);
         if (k < 0)
                 return k;
-        k = read_inside(c.inside, &c, err);
+        k = read_inside(c.inside, addresses, &c, err);
         if (k < 0) {
                 tb_error_prefix(err, "cannot read the container's interfaces");
                 return k;

@@ -46,10 +46,10 @@ typedef struct Container {
 void container_done(Container *c);
 #define _cleanup_container_ _cleanup_(container_done)
 
-/* Enters the namespace once. `host` is a socket of the host's namespace, `host_fd` that namespace. `directories`: where
- * namespaces have names, see netns_list(). */
-int container_read(Rtnl *host, int host_fd, int netns_fd, char *const *directories, Container *ret,
-        TbError **err) _warn_unused_;
+/* Enters the namespace once. `host` is a socket of the host's namespace, `host_fd` that namespace. `addresses`: also
+ * read these (else `ipv4` stays empty). `directories`: where namespaces have names, see netns_list(). */
+int container_read(Rtnl *host, int host_fd, int netns_fd, bool addresses, char *const *directories,
+        Container *ret, TbError **err) _warn_unused_;
 
 /* The interface with this MAC (among several the one veth that leads to a known place), and where it leads: *ret_peer is
  * NULL for the host. Errors as container_resolve(). */

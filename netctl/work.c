@@ -111,7 +111,11 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
 
         if (node->n_interfaces == 0)
                 return 0;
-        int r = container_read(n->rtnl, n->host_fd, node->netns_fd, n->options.netns_directories, &c, err);
+        bool addresses = false;
+        for (size_t i = 0; i < node->n_interfaces; i++)
+                addresses |= node->interfaces[i].ipv4.s_addr == INADDR_ANY;
+        int r = container_read(
+                n->rtnl, n->host_fd, node->netns_fd, addresses, n->options.netns_directories, &c, err);
         if (r < 0)
                 return r;
         size_t start = w->n_ifaces;
