@@ -113,6 +113,15 @@ static void collect_errors(Work *w, TbError **iface_errors)
         }
 }
 
+/* An ingress qdisc that was not there before is the one that we have just made, also when nothing else says so, because
+ * making its ifb and its filter failed. */
+static void claim_ingress(const IfaceState *before, IfaceState *now)
+{
+        if (before->ingress.owner == TC_NONE && now->ingress.owner == TC_FOREIGN &&
+                now->ingress.n_foreign == 0 && tb_streq(now->ingress.kind, "ingress"))
+                now->ingress.owner = TC_OURS;
+}
+
 /* Puts the interfaces of all failed nodes back to before[]. Best effort: what can't be put back (a container that ended
  * took its veth along) is logged at debug level, the node is failed already. */
 static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
@@ -133,6 +142,7 @@ static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
                 NetctlChange change;
                 if (!w->errors[w->ifaces[i].node] || w->ifaces[i].change == NETCTL_UNCHANGED)
                         continue;
+                claim_ingress(w->before + i, w->now + i);
                 if (!links_find(work_links(w, i), w->now[i].veth)) {
                         /* The veth is gone: only the ifb can be left. */
                         w->before[i].down = w->now[i].down;
