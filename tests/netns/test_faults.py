@@ -24,6 +24,8 @@ class Faults(netlab.Lab):
             n.host = n.plug('br0', f'10.9.0.{i + 1}')
             if second:
                 n.second = n.plug('br0', f'10.9.1.{i + 1}', 'eth1')
+        for i in range(1, count):  # until the ports forward; before that links still change by themselves
+            nodes[0].run('ping', '-c1', '-W5', f'10.9.0.{i + 1}')
         return nodes
 
     def index(self, name):
