@@ -134,7 +134,7 @@ static int write_node(Netctl *n, Work *w, size_t node, ApplyCounts *counts, TbEr
                 any |= w->ifaces[i].segments_wanted != w->ifaces[i].inside.link.gso_max_segs;
         if (!any)
                 return 0;
-        int r = rtnl_new_in(w->nodes[node].netns_fd, n->host_fd, &inside, err);
+        int r = rtnl_new_in(w->nodes[node].netns_fd, n->host_fd, true, &inside, err);
         return r < 0 ? r : write_segments(inside, w, w->first[node], w->first[node + 1], counts, err);
 }
 
