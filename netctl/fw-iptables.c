@@ -19,21 +19,15 @@
  * Tables in this order: filter of IPv6 and IPv4, then nat. What is new is filtered before anybody is sent there.
  */
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "common/file.h"
 #include "common/strv.h"
 #include "netctl/fw-iptables.h"
 #include "netctl/fw-tree.h"
 #include "netctl/xtables-lock.h"
-
-#define NAMES_MAX 4096
-
-static const char *const table_names[] = {[XT_FILTER] = "filter", [XT_NAT] = "nat"};
 
 static const struct {
         const XtFamily *family;
@@ -94,12 +88,12 @@ int fw_iptables_error(const XtFamily *f, XtTable table, const char *what, TbErro
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -code,
                         "%s: this kernel has no legacy %s %s table or a match that we use (modules "
                         "iptable_%s, xt_physdev, xt_conntrack, xt_mac, xt_mark); see 'tbnode doctor'",
-                        what, program, table_names[table], table_names[table]);
+                        what, program, fw_iptables_table_name(table), fw_iptables_table_name(table));
         if (code == EPERM)
                 return tb_error_set(
                         err, TB_ERROR_ENVIRONMENT, -code, "%s: not permitted; run as root", what);
         return tb_error_set(err, TB_ERROR_SYSTEM, -code, "%s (%s, %s): %s", what, program,
-                table_names[table], f->strerror(code));
+                fw_iptables_table_name(table), f->strerror(code));
 }
 
 static int failed(const Session *s, const char *what, TbError **err)
@@ -361,7 +355,7 @@ static int session_try(Session *s, size_t n_nodes, bool locked, unsigned long *c
 {
         for (int try = 1;; try++) {
                 errno = 0;
-                s->handle = s->family->init(table_names[s->table]);
+                s->handle = s->family->init(fw_iptables_table_name(s->table));
                 if (!s->handle)
                         return failed(s, "cannot read the firewall", err);
                 int r = session_plan(s, n_nodes, err);
@@ -383,7 +377,7 @@ static int session_try(Session *s, size_t n_nodes, bool locked, unsigned long *c
                 if (try == FW_COMMIT_TRIES) {
                         (void) tb_error_set(err, TB_ERROR_SYSTEM, -EAGAIN,
                                 "the iptables %s table changed under every one of %d attempts to write it",
-                                table_names[s->table], try);
+                                fw_iptables_table_name(s->table), try);
                         tb_error_set_retryable(err);
                         return -EAGAIN;
                 }
@@ -391,31 +385,6 @@ static int session_try(Session *s, size_t n_nodes, bool locked, unsigned long *c
 }
 
 /* ---- All tables -------------------------------------------------------------------------------------------------- */
-
-/* Is there such a table already? (Asking for its content would make it.) */
-static bool table_exists(const XtFamily *f, XtTable table)
-{
-        _cleanup_free_ char *names = NULL;
-        size_t n = strlen(table_names[table]);
-
-        if (tb_file_read(f->names_path, NAMES_MAX, &names, NULL, NULL) < 0)
-                return false;
-        for (const char *p = names; *p; p += strcspn(p, "\n") + (p[strcspn(p, "\n")] == '\n'))
-                if (strncmp(p, table_names[table], n) == 0 && (p[n] == '\n' || p[n] == '\0'))
-                        return true;
-        return false;
-}
-
-/* ... or can it be made? */
-static bool table_available(const XtFamily *f, XtTable table)
-{
-        if (table_exists(f, table))
-                return true;
-        struct xtc_handle *h = f->init(table_names[table]);
-        if (h)
-                f->free(h);
-        return h != NULL;
-}
 
 static int session_prepare(Session *s, const FwNode *nodes, size_t n, TbError **err)
 {
@@ -475,31 +444,6 @@ static int apply_table(
         return r < 0 ? tb_error_move(err, &e) : 0;
 }
 
-/* Bridged packets only meet iptables with this on (it is a setting of the network namespace). */
-static int ensure_bridge_nf(const XtFamily *f, bool enable, FwOutcome *outcome, TbError **err)
-{
-        const char *name = f->family == AF_INET6 ? "bridge-nf-call-ip6tables" : "bridge-nf-call-iptables";
-        char value = 0;
-
-        _cleanup_close_ int fd = open(f->bridge_nf, O_RDWR | O_CLOEXEC);
-        if (fd < 0 && errno == ENOENT)
-                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOSYS,
-                        "cannot filter a bridge port: module br_netfilter is not loaded; run 'modprobe "
-                        "br_netfilter'");
-        if (fd < 0)
-                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot open %s", f->bridge_nf);
-        if (pread(fd, &value, 1, 0) == 1 && value == '1')
-                return 0;
-        if (!enable)
-                return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOSYS,
-                        "cannot filter a bridge port: %s is off; run 'sysctl net.bridge.%s=1'", name, name);
-        if (pwrite(fd, "1", 1, 0) != 1)
-                return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, errno, "cannot write %s", f->bridge_nf);
-        outcome->bridge_nf_enabled = true;
-        outcome->sysctl_writes++;
-        return 0;
-}
-
 static bool has_bridge_port(const FwNode *nodes, size_t n)
 {
         for (size_t i = 0; i < n; i++)
@@ -517,9 +461,9 @@ static int fw_iptables_apply(const FwSite *site, const FwNode *nodes, size_t n, 
         int r = 0;
 
         if (has_bridge_port(nodes, n)) {
-                r = ensure_bridge_nf(&xt_ipv4, enable_bridge_nf, ret, err);
-                if (r >= 0 && table_available(&xt_ipv6, XT_FILTER))
-                        r = ensure_bridge_nf(&xt_ipv6, enable_bridge_nf, ret, err);
+                r = fw_iptables_bridge_nf(&xt_ipv4, enable_bridge_nf, ret, err);
+                if (r >= 0 && fw_iptables_available(&xt_ipv6, XT_FILTER))
+                        r = fw_iptables_bridge_nf(&xt_ipv6, enable_bridge_nf, ret, err);
                 if (r < 0)
                         return r;
         }
@@ -541,7 +485,7 @@ static int fw_iptables_apply(const FwSite *site, const FwNode *nodes, size_t n, 
                         .keep = keep,
                         .anybody = tables[i].table == XT_NAT && anybody};
 
-                if (!table_is_needed(s.table, site, nodes, n) && !table_exists(s.family, s.table))
+                if (!table_is_needed(s.table, site, nodes, n) && !fw_iptables_exists(s.family, s.table))
                         continue;
                 r = session_prepare(&s, nodes, n, err);
                 if (r >= 0)

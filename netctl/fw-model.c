@@ -275,7 +275,7 @@ FwDecision fw_explain(const FwNode *node, const FwPolicy *policy, const FwPacket
         if (packet->direction != FW_HOST && node->group && packet->peer_group &&
                 node->group != packet->peer_group)
                 return (FwDecision){.verdict = FW_DENY, .reason = FW_REASON_ISOLATION};
-        if (!x || !x->filtered)
+        if (packet->direction != FW_HOST && (!x || !x->filtered))
                 return (FwDecision){.verdict = FW_ALLOW, .reason = FW_REASON_NO_FIREWALL};
         for (size_t i = 0; i < list->n; i++)
                 if (fw_rule_matches(list->v + i, packet))

@@ -10,7 +10,8 @@
  * A packet of a node goes through, in this order:
  *   1. identity   (from the node, on a pinned interface) MAC and source address must be the interface's own; else dropped
  *   2. isolation  (between two nodes, whatever the way) both groups must be the same, or one of them 0; else dropped
- *   3. the list   of its direction, on filtered interfaces only; the first rule that matches decides, none: allowed
+ *   3. the list   of its direction, FW_IN and FW_OUT on filtered interfaces only, FW_HOST on all; the first rule that
+ *                 matches decides, none: allowed
  * What goes from one node to another passes the sender's FW_OUT and the receiver's FW_IN: both must allow it. What the host
  * itself sends to a node is not filtered, as in the original (emulab.md c.5: `-A OUTPUT -d IP -j ACCEPT`): the host is trusted.
  *

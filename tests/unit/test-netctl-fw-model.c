@@ -234,6 +234,9 @@ static void test_explain(void **state)
         d = fw_explain(&node, &policy, &p);
         assert_int_equal(d.reason, FW_REASON_NO_FIREWALL);
         assert_int_equal(d.verdict, FW_ALLOW);
+        p.direction = FW_HOST; /* but the host is closed from there, too */
+        assert_int_equal(fw_explain(&node, &policy, &p).verdict, FW_DENY);
+        p.direction = FW_OUT;
         p.source = net("10.9.0.1");
         d = fw_explain(&node, &policy, &p);
         assert_int_equal(d.verdict, FW_DENY);
