@@ -44,8 +44,7 @@ static void test_text(void **state)
                 "allow proto 0", "allow proto 255", "allow tcp from 10.0.0.1 to ::1",
                 "allow tcp from 10.0.0.1/8", "allow tcp from nowhere", "allow in out", "allow tcp udp",
                 "allow, deny", "allow tcp to port 80 from 10.0.0.1",
-                "allow tcp from "
-                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+                "allow tcp aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 
         for (size_t i = 0; i < ELEMENTSOF(good); i++) {
                 _cleanup_fw_rules_ FwRules r = {};
