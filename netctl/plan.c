@@ -301,7 +301,8 @@ static TcRule *simulate_rule(TcTree *t, uint16_t minor, Arena *arena)
                 n++;
         }
         rules[n] = (TcRule){.minor = minor, .has_class = true};
-        memcpy(rules + n + 1, t->rules + n, (t->n_rules - n) * sizeof(*rules));
+        if (t->n_rules > n)
+                memcpy(rules + n + 1, t->rules + n, (t->n_rules - n) * sizeof(*rules));
         t->rules = rules;
         t->n_rules++;
         return rules + n;

@@ -286,8 +286,8 @@ static void test_round_trip(void **state)
                 "slot distribution pareto 5ms 1ms bytes 1",
                 "loss state 1% 99% 0.5% 100% 0.25% ecn seed 1",
                 "loss gemodel 1% 10% 70% 0.1%",
-                "rate 10mbit queue red min 15kb max 45kb probability 2% harddrop adaptive ecn limit 200000b "
-                "offload off",
+                "rate 10mbit queue red min 15kb max 45kb probability 2% harddrop adaptive ecn limit 200000b",
+                "rate 2mbit offload off",
                 "link down delay 5ms offload on up link up",
         };
         char text[SHAPE_TEXT_MAX], again[SHAPE_TEXT_MAX];
