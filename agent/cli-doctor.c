@@ -24,6 +24,7 @@
 #include "common/strv.h"
 #include "common/units.h"
 #include "netctl/capabilities.h"
+#include "netctl/netctl.h"
 #include "registry-client/registry.h"
 
 #define HTTP_TIMEOUT_USEC (10 * UINT64_C(1000000))
@@ -107,11 +108,15 @@ static void check_agent(Doctor *d)
 
 /* What shaping and filtering cannot do without; what is not listed only widens the range. */
 static const Capability needed[] = {CAPABILITY_VETH, CAPABILITY_IFB, CAPABILITY_BRIDGE, CAPABILITY_HTB,
-        CAPABILITY_PFIFO, CAPABILITY_INGRESS, CAPABILITY_U32, CAPABILITY_MIRRED, CAPABILITY_IPTABLES_FILTER,
-        CAPABILITY_BR_NETFILTER, CAPABILITY_XT_PHYSDEV, CAPABILITY_XT_CONNTRACK};
+        CAPABILITY_PFIFO, CAPABILITY_INGRESS, CAPABILITY_U32, CAPABILITY_MIRRED, CAPABILITY_BR_NETFILTER};
 static const Capability useful[] = {CAPABILITY_NETEM, CAPABILITY_NETEM_LOSS, CAPABILITY_NETEM_ECN,
         CAPABILITY_NETEM_DISTRIBUTION, CAPABILITY_NETEM_SLOT, CAPABILITY_NETEM_SLOT_DISTRIBUTION,
-        CAPABILITY_NETEM_SEED, CAPABILITY_BFIFO, CAPABILITY_RED, CAPABILITY_BLACKHOLE};
+        CAPABILITY_NETEM_SEED, CAPABILITY_BFIFO, CAPABILITY_RED, CAPABILITY_BLACKHOLE,
+        CAPABILITY_NF_TABLES_BRIDGE, CAPABILITY_NFT_BRIDGE_META};
+/* What each firewall needs. */
+static const Capability for_iptables[] = {CAPABILITY_IPTABLES_FILTER, CAPABILITY_IPTABLES_NAT,
+        CAPABILITY_IP6TABLES_FILTER, CAPABILITY_XT_PHYSDEV, CAPABILITY_XT_CONNTRACK};
+static const Capability for_nftables[] = {CAPABILITY_NF_TABLES, CAPABILITY_NF_TABLES_INET};
 
 static void check_capability(Doctor *d, const Capabilities *caps, Capability c, Verdict missing)
 {
@@ -123,6 +128,28 @@ static void check_capability(Doctor *d, const Capabilities *caps, Capability c, 
         else
                 say(d, missing, check, "no %s (%s): %s", capability_module(c), strerror(-caps->error[c]),
                         capability_advice(c));
+}
+
+/* Which back end the agent uses, and why; what the other one lacks doesn't matter. */
+static void check_firewall(Doctor *d, const Capabilities *caps)
+{
+        NetctlFirewall wanted = netctl_firewall_from_string(agent_firewall_to_string(d->config.firewall)), f;
+        const Capability *list;
+        const char *why;
+        TbError *err = NULL;
+        size_t n;
+
+        if (netctl_firewall_choose(caps, wanted, &f, &why, &err) < 0) {
+                say_error(d, VERDICT_FAIL, "firewall", err);
+                f = wanted;
+        } else
+                say(d, VERDICT_OK, "firewall", "%s: %s (firewall=%s)", netctl_firewall_to_string(f), why,
+                        netctl_firewall_to_string(wanted));
+        list = f == NETCTL_FIREWALL_NFTABLES ? for_nftables : for_iptables;
+        n = f == NETCTL_FIREWALL_NFTABLES ? ELEMENTSOF(for_nftables) : ELEMENTSOF(for_iptables);
+        for (size_t i = 0; i < n; i++)
+                check_capability(d, caps, list[i],
+                        list[i] == CAPABILITY_IP6TABLES_FILTER ? VERDICT_WARN : VERDICT_FAIL);
 }
 
 static void check_kernel(Doctor *d)
@@ -143,6 +170,7 @@ static void check_kernel(Doctor *d)
                 check_capability(d, &caps, needed[i], VERDICT_FAIL);
         for (size_t i = 0; i < ELEMENTSOF(useful); i++)
                 check_capability(d, &caps, useful[i], VERDICT_WARN);
+        check_firewall(d, &caps);
 }
 
 static const struct {

@@ -12,6 +12,7 @@
 #include "common/ini.h"
 #include "common/strv.h"
 #include "common/units.h"
+#include "netctl/fw-guard.h"
 
 #define TMCD_PORT 7777
 #define SECOND UINT64_C(1000000)
@@ -19,6 +20,7 @@
 static const char *const firewall_table[_AGENT_FIREWALL_MAX] = {
         [AGENT_FIREWALL_AUTO] = "auto",
         [AGENT_FIREWALL_IPTABLES] = "iptables",
+        [AGENT_FIREWALL_NFTABLES] = "nftables",
 };
 static_assert(ELEMENTSOF(firewall_table) == _AGENT_FIREWALL_MAX, "a firewall backend has no name");
 
@@ -116,12 +118,32 @@ static int parse_firewall(const char *value, void *userdata, TbError **err)
 {
         AgentFirewall f = agent_firewall_from_string(value);
 
-        if (tb_streq(value, "nftables"))
-                return tb_error_set(err, TB_ERROR_CONFIG, -EOPNOTSUPP,
-                        "this version has no nftables backend; use firewall=iptables or firewall=auto");
         if (f < 0)
-                return bad_value(value, "a firewall backend; use auto or iptables", err);
+                return bad_value(value, "a firewall backend; use auto, iptables or nftables", err);
         *(AgentFirewall *) userdata = f;
+        return 0;
+}
+
+/* Names of network devices, separated by commas. */
+static int parse_bridges(const char *value, void *userdata, TbError **err)
+{
+        _cleanup_strv_ char **names = NULL;
+
+        for (const char *p = value; *p;) {
+                char name[IFNAMSIZ];
+                size_t n = strcspn(p, ",");
+
+                if (n == 0 || n >= sizeof(name) || strcspn(p, "/ \t") < n ||
+                        tb_strv_length(names) == FW_GUARD_BRIDGES_MAX)
+                        return bad_value(value, "a list of at most 16 bridges like br-nodes,br-more", err);
+                memcpy(name, p, n);
+                name[n] = '\0';
+                if (tb_strv_append(&names, name, err) < 0)
+                        return -ENOMEM;
+                p += n + (p[n] == ',');
+        }
+        tb_strv_free(*(char ***) userdata);
+        *(char ***) userdata = TAKE_PTR(names);
         return 0;
 }
 
@@ -282,8 +304,11 @@ static const ConfigKey config_keys[] = {
                 "tbnode-control)"},
         {"control-subnet", parse_subnet, offsetof(Config, control_subnet), "CIDR",
                 "Subnet of the control network when the agent makes it (default: Docker chooses)"},
-        {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables",
-                "Firewall backend (default auto)"},
+        {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables|nftables",
+                "Firewall backend (default auto: `tbnode doctor` says which, and why)"},
+        {"managed-bridges", parse_bridges, offsetof(Config, managed_bridges), "NAME[,NAME...]",
+                "Bridges where nothing but nodes lives: a port that is not known passes nothing (default "
+                "none)"},
         {"gate", parse_gate, offsetof(Config, gate_optional), "required|optional",
                 "Whether tbnode-runtime starts a labelled container that is not configured (default "
                 "required: no)"},
@@ -386,6 +411,7 @@ void config_done(Config *c)
         free(c->registry);
         free(c->docker);
         free(c->control_network);
+        tb_strv_free(c->managed_bridges);
         free(c->control_subnet);
         free(c->run_dir);
         free(c->state_dir);

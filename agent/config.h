@@ -21,8 +21,9 @@
 #define GATE_RUNTIME "tbnode"
 
 typedef enum AgentFirewall {
-        AGENT_FIREWALL_AUTO,     /* iptables where the kernel has it */
+        AGENT_FIREWALL_AUTO,     /* as netctl_firewall_choose() says */
         AGENT_FIREWALL_IPTABLES, /* legacy tables through libiptc */
+        AGENT_FIREWALL_NFTABLES, /* tables of our own in nf_tables */
         _AGENT_FIREWALL_MAX,
         _AGENT_FIREWALL_INVALID = -EINVAL,
 } AgentFirewall;
@@ -57,6 +58,7 @@ typedef struct Config {
         char *control_network; /* Docker network that is not an experiment link */
         char *control_subnet;  /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
         AgentFirewall firewall;
+        char **managed_bridges; /* where a port that is not known passes nothing; NULL: none */
         bool gate_optional; /* labelled containers start although the agent is away, or they cannot be configured */
         char *oci_runtime;   /* for tbnode-runtime; NULL = runc */
         char *run_dir;       /* sockets and lock: must be a tmpfs or cleared at boot */

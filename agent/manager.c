@@ -15,6 +15,7 @@
 #include "agent/docker-events.h"
 #include "agent/experiment.h"
 #include "agent/firewall-watch.h"
+#include "agent/fw-watch.h"
 #include "agent/gate.h"
 #include "agent/images.h"
 #include "agent/link-check.h"
@@ -85,6 +86,7 @@ Manager *manager_free(Manager *m)
         firewall_groups_done(m);
         barriers_free(m->barriers);
         sd_event_source_disable_unref(m->experiment_check);
+        fw_watch_stop(m);
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
         sd_event_source_disable_unref(m->shape_timer);
@@ -445,10 +447,19 @@ static int manager_setup(Manager *m, TbError **err)
         r = state_file_load(m, err);
         if (r < 0)
                 return r;
-        r = netctl_new(&(NetctlOptions){.enable_bridge_nf = true,
-                               .site = &m->site,
-                               .distributions = m->config.distributions},
+        r = netctl_new(
+                &(NetctlOptions){
+                        .enable_bridge_nf = true,
+                        .site = &m->site,
+                        .distributions = m->config.distributions,
+                        .firewall =
+                                netctl_firewall_from_string(agent_firewall_to_string(m->config.firewall)),
+                        .managed_bridges = m->config.managed_bridges,
+                },
                 &m->netctl, err);
+        if (r < 0)
+                return r;
+        r = fw_watch_start(m, err);
         if (r < 0)
                 return r;
         r = tb_http_new(m->event, &m->http, err);

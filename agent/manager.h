@@ -87,8 +87,10 @@ struct Manager {
         char **packet_networks;       /* where frames of one segment are sent: segmentation.h */
         uint64_t shape_seen_us;       /* CLOCK_BOOTTIME: up to when these were worked off */
         sd_event_source *batch_retry; /* after a removal that failed */
-        bool synced;                  /* the first list was worked off: batches may run */
-        bool want_sweep;              /* the next batch looks for leftovers as well */
+        struct NftWatch *fw_watch;    /* see fw-watch.h; NULL: nothing to watch */
+        sd_event_source *fw_watch_source;
+        bool synced;     /* the first list was worked off: batches may run */
+        bool want_sweep; /* the next batch looks for leftovers as well */
         bool ready;
         bool engine_has_gate; /* it knows a runtime called GATE_RUNTIME */
         uint64_t started_us;  /* CLOCK_REALTIME */

@@ -3,14 +3,17 @@
 
 /* Before anything that includes linux/if.h: the other way round they clash. */
 #include <net/if.h>
+#include <netinet/in.h>
 
 #include <arpa/inet.h>
 #include <assert.h>
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_link.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter_bridge.h>
 #include <linux/netfilter_ipv4/ip_tables.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
 #include <linux/rtnetlink.h>
@@ -25,6 +28,7 @@
 #include "common/cleanup.h"
 #include "common/units.h"
 #include "netctl/apply.h"
+#include "netctl/nft-table.h"
 #include "netctl/observe.h"
 #include "netctl/state.h"
 
@@ -76,6 +80,15 @@ static const struct {
         [CAPABILITY_IP6TABLES_FILTER] = {"ip6tables-filter", "ip6table_filter",
                 "IPv6 is not filtered without it"},
         [CAPABILITY_NF_TABLES] = {"nf-tables", "nf_tables", "the nftables firewall needs it"},
+        [CAPABILITY_NF_TABLES_BRIDGE] = {"nf-tables-bridge", "nf_tables_bridge",
+                "without it MAC, ARP and IPv6 addresses of nodes are not pinned, tags and bridge protocols "
+                "pass, and experiments share broadcasts; boot a kernel with CONFIG_NF_TABLES_BRIDGE"},
+        [CAPABILITY_NF_TABLES_INET] = {"nf-tables-inet", "nft_chain_nat",
+                "the nftables firewall needs it (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
+                "CONFIG_NFT_FIB_INET, CONFIG_NFT_LIMIT, CONFIG_NFT_LOG, CONFIG_NFT_CT)"},
+        [CAPABILITY_NFT_BRIDGE_META] = {"nft-bridge-meta", "nft_meta_bridge",
+                "without it, two unknown ports of a managed bridge can exchange what is not IP; boot a "
+                "kernel with CONFIG_NFT_BRIDGE_META (Debian: linux-image-amd64)"},
         [CAPABILITY_BR_NETFILTER] = {"br-netfilter", "br_netfilter",
                 "bridged packets pass by iptables without it; run 'modprobe br_netfilter'"},
         [CAPABILITY_XT_PHYSDEV] = {"xt-physdev", "xt_physdev", "firewall rules for bridge ports need it"},
@@ -280,6 +293,70 @@ static int try_match(const char *name, uint8_t revision)
         return getsockopt(fd, IPPROTO_IP, IPT_SO_GET_REVISION_MATCH, &rev, &size) < 0 ? -errno : 0;
 }
 
+/* A table with one chain and one rule that uses what matters, in the throw-away namespace. */
+static int try_table_of(Nft *nft, uint8_t family, const char *type, uint32_t hook, int32_t priority,
+        void (*expressions)(NlWriter *w))
+{
+        _cleanup_nft_scope_ NftScope scope = {};
+        _cleanup_nft_table_ NftTable t = {};
+        _cleanup_error_ TbError *err = NULL;
+        const NftTable *all[] = {&t};
+        unsigned long commits = 0;
+
+        nft_table_init(&t, family, "probe");
+        t.permanent = true;
+        nft_add_base_chain(&t, "probe", type, hook, priority);
+        NlWriter *w = nft_rule(&t);
+        expressions(w);
+        nft_rule_end(&t, "probe");
+        if (nft_scope_init(&scope, 0, NULL) < 0)
+                return -ENOMEM;
+        return nft_sync(nft, all, 1, &scope, &commits, &err);
+}
+
+static void bridge_expressions(NlWriter *w)
+{
+        nfe_ether_type(w, ETH_P_ARP);
+        nfe_limit(w, 1, 1);
+        nfe_log(w, "probe");
+}
+
+static void bridge_meta(NlWriter *w)
+{
+        nfe_meta(w, NFT_META_BRI_IIFNAME, NFT_REG_1);
+        nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, (char[IFNAMSIZ]){"probe"}, IFNAMSIZ);
+}
+
+static void inet_expressions(NlWriter *w)
+{
+        uint16_t port = 0;
+
+        nfe_meta_u8(w, NFT_META_NFPROTO, NFPROTO_IPV4);
+        nfe_ct_state(w, NFT_REG_1);
+        nfe_destination_type(w, NFT_REG_1);
+        nfe_immediate(w, NFT_REG_2, &port, sizeof(port));
+        nfe_dnat(w, NFT_REG_1, NFT_REG_2);
+}
+
+static void probe_nf_tables(Capabilities *caps)
+{
+        _cleanup_nft_ Nft *nft = NULL;
+        int code = nft_new(&nft, NULL);
+
+        note(caps, CAPABILITY_NF_TABLES_BRIDGE,
+                code < 0 ? code
+                         : try_table_of(nft, NFPROTO_BRIDGE, "filter", NF_BR_PRE_ROUTING, -310,
+                                   bridge_expressions));
+        note(caps, CAPABILITY_NFT_BRIDGE_META,
+                code < 0
+                        ? code
+                        : try_table_of(nft, NFPROTO_BRIDGE, "filter", NF_BR_PRE_ROUTING, -310, bridge_meta));
+        note(caps, CAPABILITY_NF_TABLES_INET,
+                code < 0 ? code
+                         : try_table_of(
+                                   nft, NFPROTO_INET, "nat", NF_INET_PRE_ROUTING, -101, inet_expressions));
+}
+
 /* Asks nf_tables for its generation: no side effect, answered by every version. */
 static int try_nf_tables(void)
 {
@@ -325,6 +402,7 @@ static void probe_firewall(Capabilities *caps)
         note(caps, CAPABILITY_XT_PHYSDEV, try_match("physdev", 0));
         note(caps, CAPABILITY_XT_CONNTRACK, try_match("conntrack", 3));
         note(caps, CAPABILITY_NF_TABLES, try_nf_tables());
+        probe_nf_tables(caps);
         note(caps, CAPABILITY_BR_NETFILTER,
                 access("/proc/sys/net/bridge/bridge-nf-call-iptables", F_OK) < 0 ? -errno : 0);
 }

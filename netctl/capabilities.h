@@ -33,7 +33,10 @@ typedef enum Capability {
         CAPABILITY_IPTABLES_NAT,
         CAPABILITY_IP6TABLES_FILTER,
         CAPABILITY_NF_TABLES,
-        CAPABILITY_BR_NETFILTER, /* bridged packets can be handed to iptables */
+        CAPABILITY_NF_TABLES_BRIDGE, /* family bridge: the guard */
+        CAPABILITY_NF_TABLES_INET,   /* family inet with nat, as the nftables back end uses it */
+        CAPABILITY_NFT_BRIDGE_META,  /* the name of a port's bridge can be matched */
+        CAPABILITY_BR_NETFILTER,     /* bridged packets can be handed to iptables */
         CAPABILITY_XT_PHYSDEV,
         CAPABILITY_XT_CONNTRACK,
         _CAPABILITY_MAX,

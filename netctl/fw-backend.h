@@ -55,3 +55,9 @@ typedef struct FwBackend {
 } FwBackend;
 
 extern const FwBackend fw_iptables;
+extern const FwBackend fw_nftables;
+
+/* Takes away what the nftables back end has (but not the guard, which both have): as FwBackend.apply with nodes of FW_NONE. No
+ * error where the kernel has no nf_tables. */
+int fw_nftables_leave(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,
+        FwOutcome *ret, TbError **err) _warn_unused_;

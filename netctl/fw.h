@@ -165,7 +165,8 @@ typedef struct FwSite {
         size_t n_networks;
         FwNetwork masquerade[FW_SITE_MAX];
         size_t n_masquerade;
-        bool log; /* what a style's last rule denies is logged */
+        bool log;                    /* what a style's last rule denies is logged */
+        const struct FwGuard *guard; /* fw-guard.h; NULL: no managed bridges */
 } FwSite;
 
 /* Logging: at most so many lines a minute for each rule, after a burst; the rest is dropped unseen. */

@@ -24,6 +24,20 @@ enum {
 static bool arg_json;
 static const char *arg_id;
 static bool arg_replace_foreign;
+static NetctlFirewall arg_firewall = NETCTL_FIREWALL_AUTO;
+static char **arg_managed;
+
+static int open_netctl(const FwSite *site, Netctl **ret, TbError **err)
+{
+        NetctlOptions options = {
+                .enable_bridge_nf = true,
+                .site = site,
+                .firewall = arg_firewall,
+                .managed_bridges = arg_managed,
+        };
+
+        return netctl_new(&options, ret, err);
+}
 
 /* Takes ownership of j. */
 static int print_json(json_t *j)
@@ -144,11 +158,10 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
         _cleanup_error_ TbError *err = NULL;
         _cleanup_(netctl_freep) Netctl *netctl = NULL;
         _cleanup_netctl_report_ NetctlReport report = {};
-        NetctlOptions options = {.enable_bridge_nf = true, .site = site};
         const Memory before = memory_now();
         uint64_t start = tb_now_ns();
 
-        int r = netctl_new(&options, &netctl, &err);
+        int r = open_netctl(site, &netctl, &err);
         if (r >= 0)
                 r = write ? netctl_apply(netctl, nodes, n, &report, &err)
                           : netctl_show(netctl, nodes, n, &report, &err);
@@ -177,9 +190,8 @@ static int cmd_firewall(int argc, char **argv)
 
         if (tool_nodes_load(argv[1], &t, &err) < 0)
                 return fail(err);
-        NetctlOptions options = {.enable_bridge_nf = true, .site = &t.site};
         _cleanup_free_ FwReadback *back = calloc(t.n + 1, sizeof(*back));
-        if (!back || netctl_new(&options, &netctl, &err) < 0 ||
+        if (!back || open_netctl(&t.site, &netctl, &err) < 0 ||
                 netctl_firewall_show(netctl, t.nodes, t.n, back, &err) < 0)
                 return fail(err);
         json_t *list = json_array();
@@ -293,7 +305,7 @@ static int cmd_clear(int argc, char **argv)
         if (r >= 0 && argc > 2)
                 return run_nodes(NULL, &s.node, 1, true);
         if (r >= 0)
-                r = netctl_new(NULL, &netctl, &err);
+                r = open_netctl(NULL, &netctl, &err);
         if (r >= 0)
                 r = netctl_remove(netctl, &s.node, &writes, &err);
         return r < 0 ? fail(err) : report_count("writes", writes);
@@ -305,7 +317,7 @@ static int cmd_remove(int argc, char **argv)
         _cleanup_(netctl_freep) Netctl *netctl = NULL;
         unsigned long writes = 0;
 
-        int r = netctl_new(NULL, &netctl, &err);
+        int r = open_netctl(NULL, &netctl, &err);
         for (int i = 1; r >= 0 && i < argc; i++) {
                 NetctlNode node = {.id = argv[i], .netns_fd = -EBADF};
                 unsigned long n = 0;
@@ -321,7 +333,7 @@ static int cmd_sweep(int argc, char **argv)
         _cleanup_(netctl_freep) Netctl *netctl = NULL;
         unsigned long removed = 0;
 
-        int r = netctl_new(NULL, &netctl, &err);
+        int r = open_netctl(NULL, &netctl, &err);
         if (r >= 0)
                 r = netctl_sweep(netctl, argv + 1, &removed, &err);
         return r < 0 ? fail(err) : report_count("removed", removed);
@@ -400,7 +412,8 @@ static const struct {
 static void help(FILE *f)
 {
         fprintf(f,
-                "Usage: tbnode-netctl [--json] [--id ID] [--replace-foreign] COMMAND ...\n\n"
+                "Usage: tbnode-netctl [--json] [--id ID] [--replace-foreign] [--firewall BACKEND]\n"
+                "       [--managed BRIDGE]... COMMAND ...\n\n"
                 "Shapes and firewalls containers on the host side of their veths.\n\n");
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
                 fprintf(f, "  %-7s%-26s%s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
@@ -409,6 +422,8 @@ static void help(FILE *f)
                 "\n  --json   print one JSON object\n"
                 "  --id ID  the node's id (default: pid<PID>)\n"
                 "  --replace-foreign  shape: delete qdiscs of somebody else that are in the way\n"
+                "  --firewall auto|iptables|nftables  who filters (default: auto)\n"
+                "  --managed BRIDGE  a bridge where unknown ports pass nothing\n"
                 "  --help, --version\n\n"
                 "SPEC: [up|down] rate 10mbit delay 20ms 2ms distribution normal loss 1%% limit 200 ...\n"
                 "      ; to 10.1.0.7 delay 5ms ; to 10.2.0.0/16 udp port 53 loss 1%% ; to 10.9.0.1 pass "
@@ -422,6 +437,8 @@ int main(int argc, char **argv)
                 {"json", no_argument, NULL, 'j'},
                 {"id", required_argument, NULL, 'i'},
                 {"replace-foreign", no_argument, NULL, 'r'},
+                {"firewall", required_argument, NULL, 'f'},
+                {"managed", required_argument, NULL, 'm'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, 'V'},
                 {},
@@ -438,6 +455,21 @@ int main(int argc, char **argv)
                 case 'r':
                         arg_replace_foreign = true;
                         break;
+                case 'f':
+                        arg_firewall = netctl_firewall_from_string(optarg);
+                        if (arg_firewall >= 0)
+                                break;
+                        fprintf(stderr,
+                                "tbnode-netctl: --firewall %s: there is no such back end; use auto, "
+                                "iptables or "
+                                "nftables\n",
+                                optarg);
+                        return EXIT_USAGE;
+                case 'm':
+                        if (tb_strv_append(&arg_managed, optarg, NULL) >= 0)
+                                break;
+                        fprintf(stderr, "tbnode-netctl: out of memory\n");
+                        return EXIT_FAILED;
                 case 'h':
                         help(stdout);
                         return EXIT_DONE;

@@ -30,7 +30,7 @@ static void identity(const Work *w, const Iface *x, FwInterface *ret)
 
         *ret = (FwInterface){
                 .ifindex = x->host.ifindex,
-                .bridge = x->host.master,
+                .bridge = x->space == 0 ? x->host.master : 0, /* elsewhere there is nothing of ours */
                 .filtered = x->want->filtered,
                 .pinned = x->want->pinned,
                 .ipv4 = x->want->ipv4.s_addr ? x->want->ipv4 : x->inside.ipv4,
@@ -121,8 +121,7 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                 return r;
         outcome->changed = changed;
         outcome->present = present;
-        r = fw_iptables.apply(
-                n->options.site, f.nodes, f.n, false, NULL, n->options.enable_bridge_nf, outcome, &e);
+        r = firewall_apply(n, &w->spaces[0].links, f.nodes, f.n, false, NULL, outcome, &e);
         outcome->changed = outcome->present = NULL;
         if (r < 0) {
                 /* Without legacy tables there can be no chains of ours to remove either. */
@@ -139,7 +138,8 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                 w->fw_changed[f.index[k]] = changed[k];
                 w->fw_present[f.index[k]] = present[k];
         }
-        return 0;
+        /* Theirs are in place: what the other back end had of them before can go. */
+        return firewall_leave_other(n, f.nodes, f.n, false, NULL, outcome, err);
 }
 
 int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
@@ -152,7 +152,7 @@ int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
         _cleanup_free_ FwReadback *back = calloc(f.n + 1, sizeof(*back));
         if (!back)
                 return tb_error_oom(err);
-        r = fw_iptables.read(n->options.site, f.nodes, f.n, back, err);
+        r = firewall_read(n, &w->spaces[0].links, f.nodes, f.n, back, err);
         if (r < 0)
                 return r;
         for (size_t k = 0; k < f.n; k++) {

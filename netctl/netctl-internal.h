@@ -3,6 +3,7 @@
 
 #include "netctl/apply.h"
 #include "netctl/fw-backend.h"
+#include "netctl/fw-guard.h"
 #include "netctl/netctl.h"
 #include "netctl/observe.h"
 #include "netctl/state.h"
@@ -23,6 +24,7 @@ struct Netctl {
         bool looked;
         bool have_caps;
         Capabilities caps;
+        const FwBackend *backend; /* NULL: not chosen yet */
 };
 
 /* A namespace in which host sides of veths are, for the time of a call. The first one is the host's own. */
@@ -93,6 +95,14 @@ const Links *work_links(const Work *w, size_t i);
 /* What the caller gets to see; states[] per interface (netctl-report.c). */
 int work_report(Work *w, const IfaceState *states, bool bridge_nf, NetctlReport *ret, TbError **err)
         _warn_unused_;
+/* The back end's calls with the guard in place; `links` as of now (NULL: read here). */
+int firewall_apply(Netctl *n, const Links *links, const FwNode *nodes, size_t count, bool sweep,
+        char *const *keep, FwOutcome *outcome, TbError **err) _warn_unused_;
+int firewall_read(Netctl *n, const Links *links, const FwNode *nodes, size_t count, FwReadback *ret,
+        TbError **err) _warn_unused_;
+/* Takes away what the other back end has of these nodes and (`sweep`) of all that are not in `keep`. */
+int firewall_leave_other(Netctl *n, const FwNode *nodes, size_t count, bool sweep, char *const *keep,
+        FwOutcome *outcome, TbError **err) _warn_unused_;
 
 /* How many segments the frames of a node may have: netctl-offload.c. `inside` is a socket of its namespace. */
 int work_apply_offload(Work *w, size_t node, Rtnl *inside, TbError **err) _warn_unused_;

@@ -144,7 +144,9 @@ int netctl_remove_many(
 
         /* The other half is done even when one half fails. */
         _cleanup_error_ TbError *e = NULL;
-        int k = fw_iptables.apply(n->options.site, fw, n_nodes, false, NULL, false, &outcome, &e);
+        int k = firewall_apply(n, NULL, fw, n_nodes, false, NULL, &outcome, &e);
+        if (k >= 0)
+                k = firewall_leave_other(n, fw, n_nodes, false, NULL, &outcome, &e);
         if (k < 0 && k != -ENOENT && k != -ENOPROTOOPT && r >= 0)
                 r = tb_error_move(err, &e);
         if (r < 0)
@@ -182,7 +184,9 @@ int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbEr
                 return r;
 
         _cleanup_error_ TbError *e = NULL;
-        int k = fw_iptables.apply(n->options.site, NULL, 0, true, known, false, &outcome, &e);
+        int k = firewall_apply(n, NULL, NULL, 0, true, known, &outcome, &e);
+        if (k >= 0)
+                k = firewall_leave_other(n, NULL, 0, true, known, &outcome, &e);
         if (k < 0 && k != -ENOENT && k != -ENOPROTOOPT)
                 return tb_error_move(err, &e);
         if (ret_removed)

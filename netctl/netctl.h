@@ -36,6 +36,18 @@ typedef struct Netctl Netctl;
  * must be unique on the host. */
 #define NETCTL_ID_MAX 64
 
+/* Which back end filters; see netctl_firewall_choose(). A host that was filtered by the other one before is moved node by node:
+ * what the other one has of a node goes when the node's rules of this one are there, so that no moment is without. */
+typedef enum NetctlFirewall {
+        NETCTL_FIREWALL_AUTO,
+        NETCTL_FIREWALL_IPTABLES,
+        NETCTL_FIREWALL_NFTABLES,
+        _NETCTL_FIREWALL_MAX,
+        _NETCTL_FIREWALL_INVALID = -EINVAL,
+} NetctlFirewall;
+const char *netctl_firewall_to_string(NetctlFirewall f);
+NetctlFirewall netctl_firewall_from_string(const char *s);
+
 typedef struct NetctlOptions {
         /* Turn bridge-nf-call-iptables on where a filtered veth is a bridge port (else: an error). Default
          * true. */
@@ -46,6 +58,10 @@ typedef struct NetctlOptions {
         char *const *netns_directories;
         /* Where the tables of `distribution NAME` are (netem-dist.h). Borrowed; NULL: NETEM_TABLES_DIRECTORY. */
         const char *distributions;
+        NetctlFirewall firewall;
+        /* Names of bridges where no containers but nodes live: there, what is not known passes nothing (fw-guard.h).
+         * NULL-terminated, borrowed until netctl_free(); may be NULL. */
+        char *const *managed_bridges;
 } NetctlOptions;
 
 /* `options` may be NULL (the defaults). Opens its rtnetlink socket and notes the current network namespace;
@@ -57,6 +73,12 @@ TB_DEFINE_CLEANUP(Netctl *, netctl_free)
 /* What this kernel can do; probed once in a throw-away network namespace (a forked child), then remembered.
  */
 int netctl_capabilities(Netctl *n, const Capabilities **ret, TbError **err) _warn_unused_;
+
+/* The back end for this host, and why, in words (static storage). `auto` is nftables where the kernel has what it needs, unless
+ * somebody on this host uses the legacy tables and Docker is not on nftables: what stands beside Docker's rules is seen by the
+ * same tools. Looks at the kernel, writes nothing. TB_ERROR_ENVIRONMENT -ENOENT: the kernel has not what was asked for. */
+int netctl_firewall_choose(const Capabilities *caps, NetctlFirewall wanted, NetctlFirewall *ret,
+        const char **ret_why, TbError **err) _warn_unused_;
 
 /* One interface of a node. */
 typedef struct NetctlInterface {

@@ -17,10 +17,14 @@ LISTEN = ("import socket, sys\ns = socket.create_server(('', int(sys.argv[1])))\
 CONNECT = "import socket, sys\nprint(socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).recv(5).decode())"
 
 
+# What these tests take away and look for is in the legacy tables; the nftables back end's own are in tests/netns.
+BACKEND = {"firewall": "iptables"}
+
+
 def setUpModule():
     global L
     L = lab.Lab.get()
-    L.tbnoded.start()
+    L.tbnoded.start(config=BACKEND)
     lab.images.busybox(L).push(L.local, "t/busybox:1")
     L.docker("pull", "-q", IMAGE)
     L.docker("network", "create", "lan0")
@@ -60,7 +64,7 @@ class Base(unittest.TestCase):
         if ids:
             L.docker("rm", "-f", *ids)
         if not L.tbnoded.running:
-            L.tbnoded.start()
+            L.tbnoded.start(config=BACKEND)
         lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
 
     def listen(self, name, port):
@@ -141,7 +145,7 @@ class Rules(Base):
     def test_tmcd_where_it_is_declared(self):
         gateway = json.loads(L.docker("network", "inspect", "lan0").out)[0]["IPAM"]["Config"][0]["Gateway"]
         L.tbnoded.stop()
-        L.tbnoded.start(config={"control-network": "lan0"})
+        L.tbnoded.start(config={**BACKEND, "control-network": "lan0"})
         start("aa", "tbnode.firewall=closed", "tbnode.experiment=one")
         start("bb", "tbnode.firewall=open")
         start("cc", "tbnode.firewall=closed", "tbnode.experiment=one", "tbnode.tmcd=no")
@@ -152,11 +156,11 @@ class Rules(Base):
             self.assertEqual(reaches, r.rc == 0, (name, r.err))
             self.assertEqual(reaches, self.explains(name, "tcp", f"{gateway}:7777")["verdict"] == "allow", name)
         L.tbnoded.stop()
-        L.tbnoded.start()
+        L.tbnoded.start(config=BACKEND)
 
     def test_ssh_ports(self):
         L.tbnoded.stop()
-        L.tbnoded.start(config={"ssh-ports": "22000-22002"})
+        L.tbnoded.start(config={**BACKEND, "ssh-ports": "22000-22002"})
         gateway = json.loads(L.docker("network", "inspect", "lan0").out)[0]["IPAM"]["Config"][0]["Gateway"]
         start("aa", "tbnode.firewall=basic")
         start("bb", "tbnode.firewall=basic")
@@ -175,7 +179,7 @@ class Rules(Base):
         self.assertIn("ssh-ports", inspect("dd")["reason"])
         L.docker("rm", "-f", "bb")
         L.tbnoded.stop()
-        L.tbnoded.start()
+        L.tbnoded.start(config=BACKEND)
 
 
 class Others(Base):
@@ -218,7 +222,7 @@ class Others(Base):
 
     def test_what_nobody_tells_is_found_in_time(self):
         L.tbnoded.stop()
-        L.tbnoded.start(config={"firewall-check": "1s"})
+        L.tbnoded.start(config={**BACKEND, "firewall-check": "1s"})
         a = start("aa", "tbnode.firewall=closed")
         start("bb")
         self.listen("aa", 80)
@@ -229,7 +233,7 @@ class Others(Base):
         self.damaged_and_repaired("no lock", ["unshare", "-m", "sh", "-c",
                                               "mount -t tmpfs none /run && iptables-legacy -F FORWARD"])
         L.tbnoded.stop()
-        L.tbnoded.start()
+        L.tbnoded.start(config=BACKEND)
 
     def test_policies_drop_and_no_icc(self):
         """ufw-like policies and a network without communication: ours adds to them and takes nothing away."""
@@ -263,7 +267,7 @@ class Others(Base):
         self.assertEqual(rules, (L.iptables(), L.ip6tables()))
         self.assertTrue(self.connects("bb", a, 80))
         self.assertFalse(self.connects("bb", a, 81))
-        L.tbnoded.start()
+        L.tbnoded.start(config=BACKEND)
         lab.wait_for(lambda: inspect("aa").get("state") == "configured", 15)
         self.assertEqual(rules, (L.iptables(), L.ip6tables()))
         self.assertEqual(0, L.tbnode("status", "--json").json()["counters"]["kernel_writes"])

@@ -18,7 +18,7 @@ import unittest
 BUILD = pathlib.Path(os.environ.get('TBNODE_BUILD_DIR', pathlib.Path(__file__).resolve().parents[2] / 'build'))
 TOOL = str(BUILD / 'netctl/tbnode-netctl')
 TRAFFIC = str(pathlib.Path(__file__).resolve().with_name('traffic.py'))
-NEEDED = ('unshare', 'nsenter', 'ip', 'tc', 'ping', 'iptables-legacy', 'iptables-legacy-save')
+NEEDED = ('unshare', 'nsenter', 'ip', 'tc', 'ping', 'iptables-legacy', 'iptables-legacy-save', 'nft')
 
 
 def skip(why):
@@ -145,6 +145,19 @@ def snapshot():
     }
 
 
+def ours():
+    """Everything of our firewall in this namespace, whatever the back end; [] is what removal must reach."""
+    text = rules() + rules('nat') + rules(program='ip6tables') + run('nft', '-s', 'list', 'ruleset').stdout.splitlines()
+    return [r.strip() for r in text if 'tbnode' in r.lower()]
+
+
+def everything():
+    """All rules of this namespace without counters, sorted: elements of sets have no order."""
+    text = run('nft', '-s', 'list', 'ruleset').stdout.replace('elements = {', '').replace('}', '').replace(', ', ',\n')
+    lines = [r.strip().rstrip(',').strip() for r in text.splitlines()]
+    return sorted(rules() + rules('nat') + rules(program='ip6tables') + [r for r in lines if r])
+
+
 def rules(table='filter', program='iptables'):
     """iptables-save without the counters of policies: any packet moves them, and iptables(8) resets them."""
     text = run(f'{program}-legacy-save', '-t', table).stdout
@@ -155,6 +168,8 @@ class Lab(unittest.TestCase):
     """Two or more nodes on a bridge; everything is gone after each test, by the namespaces of the nodes and by hand."""
 
     maxDiff = None
+    backend = 'iptables'
+    options = ()  # of tbnode-netctl, before the command
 
     def setUp(self):
         self.nodes = []
@@ -163,7 +178,7 @@ class Lab(unittest.TestCase):
     def tearDown(self):
         for n in self.nodes:
             n.end()
-        run(TOOL, 'sweep')
+        run(TOOL, '--firewall', self.backend, 'sweep')
         for link in js('ip', '-j', 'link'):
             if link['ifname'] != 'lo':
                 run('ip', 'link', 'del', link['ifname'], check=False)
@@ -173,6 +188,7 @@ class Lab(unittest.TestCase):
                 run(program, '-t', table, '-X')
             for chain in ('INPUT', 'FORWARD', 'OUTPUT'):
                 run(program, '-P', chain, 'ACCEPT')
+        run('nft', 'flush', 'ruleset')
         self.directory.cleanup()
 
     def node(self, name):
@@ -191,7 +207,7 @@ class Lab(unittest.TestCase):
         return a, b
 
     def tool(self, *args, status=0):
-        done = run(TOOL, *args, check=False)
+        done = run(TOOL, '--firewall', self.backend, *self.options, *args, check=False)
         self.assertEqual(done.returncode, status, f'{args}: {done.stdout}{done.stderr}')
         return done
 

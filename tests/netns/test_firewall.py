@@ -29,7 +29,9 @@ print(s.recv(5).decode())
 '''
 
 
-class Firewall(netlab.Lab):
+class Behaviour:
+    """What holds whatever the back end."""
+
     def listen(self, node, port):
         p = node.start(sys.executable, '-c', LISTEN, port)
         self.assertEqual(p.stdout.readline(), 'ready\n')
@@ -78,7 +80,7 @@ class Firewall(netlab.Lab):
         # And it opens again without a trace.
         self.tool('remove', a.id)
         self.assertTrue(self.connects(a, '10.9.0.2', 80))
-        self.assertFalse([r for r in rules() if 'TBNODE' in r])
+        self.assertEqual(netlab.ours(), [])
 
     def test_basic_lets_ssh_and_icmp_in(self):
         a, b = self.pair()
@@ -149,6 +151,41 @@ class Firewall(netlab.Lab):
         r = self.protect(a, 'closed')
         self.assertFalse(r['nodes'][0]['bridge_nf_enabled'])
 
+    def test_style_change_and_other_nodes_untouched(self):
+        a, b = self.pair()
+        self.protect(a, 'closed')
+        self.protect(b, 'basic')
+        mine = [r for r in netlab.everything() if a.id[:12] in r]
+        self.assertTrue(mine)
+        self.protect(b, 'open')
+        self.assertEqual([r for r in netlab.everything() if a.id[:12] in r], mine)
+        self.tool('remove', b.id)
+        self.assertEqual([r for r in netlab.everything() if a.id[:12] in r], mine)
+
+    def test_many_nodes_one_commit(self):
+        netlab.bridge('br0', '10.9.0.254/16')
+        nodes = [self.node(f'm{i}') for i in range(30)]
+        for i, x in enumerate(nodes):
+            x.plug('br0', f'10.9.1.{i + 1}', prefix=16)
+        declared = [self.declare(x, [{'mac': x.mac(), 'filtered': True, 'pinned': True, 'shape': 'rate 10mbit'}], 'closed')
+                    for x in nodes]
+        r = self.apply(declared)
+        self.assertEqual((r['firewall_commits'], r['netlink_sends']), (self.commits, 1))
+        self.assertEqual(self.apply(declared)['firewall_commits'], 0)
+        self.assertFalse(self.pings(nodes[3], '10.9.1.9'))
+        keep = [x.id for x in nodes[:5]]
+        self.tool('sweep', *keep)
+        self.assertEqual(self.chains_of('m'), {x.id[:12] for x in nodes[:5]})
+        self.assertEqual(run('ip', '-br', 'link', 'show', 'type', 'ifb').stdout.count('tbi'), 5)
+
+
+class Iptables(Behaviour, netlab.Lab):
+    backend = 'iptables'
+    commits = 3  # the guard's, and one each for IPv4 and IPv6
+
+    def chains_of(self, prefix):
+        return {r.split()[0][8:].rsplit('-', 1)[0] for r in rules() if r.startswith(f':TBNODE-{prefix}')}
+
     def test_others_survive_bit_for_bit(self):
         a, b = self.pair()
         run('iptables-legacy-restore', stdin='\n'.join([
@@ -191,16 +228,6 @@ class Firewall(netlab.Lab):
             self.assertEqual(shown(), good, damage)
             self.assertEqual(self.apply(nodes)['firewall_commits'], 0, damage)
 
-    def test_style_change_and_other_nodes_untouched(self):
-        a, b = self.pair()
-        self.protect(a, 'closed')
-        self.protect(b, 'basic')
-        mine = [r for r in rules() if a.id[:12] in r]
-        self.protect(b, 'open')
-        self.assertEqual([r for r in rules() if a.id[:12] in r], mine)
-        self.tool('remove', b.id)
-        self.assertEqual([r for r in rules() if a.id[:12] in r], mine)
-
     def test_lock_is_respected_and_bounded(self):
         a, _ = self.pair()
         before = netlab.snapshot()
@@ -242,20 +269,80 @@ class Firewall(netlab.Lab):
         self.assertEqual(left, [f'-A FORWARD -s 192.0.2.{i + 1}/32 -j DROP' for i in range(0, 60, 2)])
         self.assertGreater(n, 3)
 
-    def test_many_nodes_one_commit(self):
-        netlab.bridge('br0', '10.9.0.254/16')
-        nodes = [self.node(f'm{i}') for i in range(30)]
-        for i, x in enumerate(nodes):
-            x.plug('br0', f'10.9.1.{i + 1}', prefix=16)
-        declared = [self.declare(x, [{'mac': x.mac(), 'filtered': True, 'pinned': True, 'shape': 'rate 10mbit'}], 'closed')
-                    for x in nodes]
-        r = self.apply(declared)
-        self.assertEqual((r['firewall_commits'], r['netlink_sends']), (2, 1))  # one each for IPv4 and IPv6
-        self.assertFalse(self.pings(nodes[3], '10.9.1.9'))
-        keep = [x.id for x in nodes[:5]]
-        self.tool('sweep', *keep)
-        self.assertEqual(len({r.split()[0] for r in rules() if r.startswith(':TBNODE-m')}), 10)
-        self.assertEqual(run('ip', '-br', 'link', 'show', 'type', 'ifb').stdout.count('tbi'), 5)
+
+class Nftables(Behaviour, netlab.Lab):
+    backend = 'nftables'
+    commits = 1
+
+    def chains_of(self, prefix):
+        text = run('nft', '-s', 'list', 'ruleset').stdout.splitlines()
+        return {r.split()[1].rsplit('-', 1)[0] for r in text if r.startswith(f'\tchain {prefix}') and '-' in r}
+
+    def both(self, style='closed'):
+        return [self.declare(n, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], style) for n in self.nodes]
+
+    def test_others_survive(self):
+        self.pair()
+        run('nft', '-f', '-', stdin='''
+            table inet theirs {
+                map m { type ifname . ipv4_addr : verdict; elements = { "eth0" . 192.0.2.1 : drop } }
+                chain c { type filter hook forward priority -10; policy accept; counter packets 5 bytes 500 ip saddr 192.0.2.1 drop; }
+            }
+            table bridge theirs {
+                chain c { type filter hook prerouting priority -310; counter accept; }
+            }''')
+
+        def theirs():
+            return [run('nft', '-s', 'list', 'table', family, 'theirs').stdout for family in ('inet', 'bridge')]
+
+        before = theirs()
+        self.apply(self.both())
+        self.assertEqual(theirs(), before)
+        self.tool('sweep')
+        self.assertEqual((theirs(), netlab.ours()), (before, []))
+
+    def test_drift_is_repaired(self):
+        a, _ = self.pair()
+        self.apply(self.both())
+        good = netlab.everything()
+        chain = f'{a.id[:12]}-in'
+        for damage in ('flush ruleset', 'delete table inet tbnode', 'delete table bridge tbnode-guard',
+                       'flush chain inet tbnode forward', f'flush chain inet tbnode {chain}', f'insert rule inet tbnode {chain} accept',
+                       f'delete rule inet tbnode {chain} handle HANDLE', 'flush map inet tbnode out4',
+                       'flush map bridge tbnode-guard ports', 'add element inet tbnode direct { "lo" }',
+                       f'add chain inet tbnode {a.id[:12]}-more', 'delete chain inet tbnode input'):
+            text = run('nft', '-a', 'list', 'chain', 'inet', 'tbnode', chain).stdout.splitlines()
+            damage = damage.replace('HANDLE', next(r.split()[-1] for r in text if 'state established' in r))
+            run('nft', damage)
+            self.assertNotEqual(netlab.everything(), good, damage)
+            self.assertEqual(self.apply(self.both())['firewall_commits'], 1, damage)
+            self.assertEqual(netlab.everything(), good, damage)
+            self.assertEqual(self.apply(self.both())['firewall_commits'], 0, damage)
+
+    def test_beside_concurrent_nft(self):
+        a, b = self.pair()
+        failed = []
+
+        def others():
+            run('nft', 'add table inet busy')
+            run('nft', 'add chain inet busy c')
+            for i in range(150):
+                done = run('nft', f'add rule inet busy c ip saddr 192.0.2.{i + 1} drop', check=False)
+                if done.returncode != 0:
+                    failed.append(done.stderr)
+
+        thread = threading.Thread(target=others)
+        thread.start()
+        n = 0
+        while thread.is_alive():
+            self.apply([self.declare(x, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], ('closed', 'basic')[n % 2])
+                        for x in (a, b)])
+            n += 1
+        thread.join()
+        self.assertEqual(failed, [])
+        self.assertEqual(run('nft', 'list', 'chain', 'inet', 'busy', 'c').stdout.count('192.0.2.'), 150)
+        self.assertGreater(n, 3)
+
 
 
 if __name__ == '__main__':

@@ -34,7 +34,9 @@ def link_local(mac):
     return str(ipaddress.IPv6Address(b'\xfe\x80' + bytes(6) + bytes([b[0] ^ 2]) + b[1:3] + b'\xff\xfe' + b[3:]))
 
 
-class Tables(netlab.Lab):
+class Tables:
+    """What holds whatever the back end."""
+
     def listen(self, node, port):
         if node:
             p = node.start(sys.executable, '-c', LISTEN, port)
@@ -77,8 +79,7 @@ class Tables(netlab.Lab):
 
     def nothing_left(self):
         self.tool('sweep')
-        for program, table in (('iptables', 'filter'), ('iptables', 'nat'), ('ip6tables', 'filter')):
-            self.assertFalse([r for r in rules(table, program) if 'TBNODE' in r], (program, table))
+        self.assertEqual(netlab.ours(), [])
 
     def test_rules_of_users(self):
         a, b = self.pair()
@@ -189,10 +190,10 @@ class Tables(netlab.Lab):
         self.assertTrue(self.connects(None, '10.9.0.254', 2201))
         self.assertFalse(self.connects(c, '10.8.0.254', 2202), 'its style says no')
         self.assertFalse(self.connects(c, '10.8.0.254', 2203))
-        before = [r for r in rules('nat') if a.id[:12] in r]
+        before = [r for r in netlab.everything() if a.id[:12] in r]
         self.assertTrue(before)
         self.protect(b, 'basic', ssh_port=2210)
-        self.assertEqual([r for r in rules('nat') if a.id[:12] in r], before)
+        self.assertEqual([r for r in netlab.everything() if a.id[:12] in r], before)
         self.assertTrue(self.connects(c, '10.8.0.254', 2210))
         self.assertFalse(self.connects(c, '10.8.0.254', 2202))
         self.tool('remove', a.id)
@@ -219,11 +220,64 @@ class Tables(netlab.Lab):
                  self.node_json(b, 'basic', group=2, ssh_port=2202)]
         return nodes, site
 
+    def test_what_is_read_back(self):
+        a, b = self.pair()
+        nodes = [self.node_json(a, 'closed; allow tcp to port 80'), self.node_json(b, 'open')]
+        self.apply(nodes)
+        self.listen(a, 80)
+        self.assertTrue(self.connects(b, '10.9.0.1', 80))
+        self.assertFalse(self.connects(b, '10.9.0.1', 81))
+        b.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
+        self.assertFalse(self.pings(b, '10.9.0.1', '-I', '10.9.0.77'))
+        one, two = self.read(nodes)
+        self.assertTrue(one['present'] and one['intact'] and two['intact'])
+        allowed = next(r for r in one['rules'] if r['rule'] == 'allow in tcp to port 80')
+        self.assertEqual((allowed['from'], allowed['packets']), ('user', 1))
+        self.assertGreaterEqual(one['counters']['dropped']['rules'], 1)
+        self.assertGreaterEqual(two['counters']['dropped']['identity'], 1)
+        self.assertGreater(one['counters']['in']['packets'], 3)
+        self.assertEqual(one['found'], [])
+        self.damage(a, nodes)
+
+    def test_many_are_found(self):
+        """Every node of many finds its own chain, whatever the trees look like; and a node that comes or goes leaves the
+        others' chains alone."""
+        netlab.bridge('br0', '10.9.0.254/16')
+        nodes = [self.node(f'm{i}') for i in range(20)]
+        for i, n in enumerate(nodes):
+            n.plug('br0', f'10.9.{i % 3}.{i + 1}', prefix=16, host=f'veth{i * 7919 % 4096:03x}')
+            self.listen(n, 80)
+        declared = [self.node_json(n, f'closed; allow tcp from 10.9.{i % 3}.{i + 1} to port 1; allow tcp to port 80' if i % 2
+                                   else 'closed') for i, n in enumerate(nodes)]
+        for k in range(0, 20, 5):
+            self.apply(declared[k:k + 5])
+        self.assertEqual(self.apply(declared)['firewall_commits'], 0)
+        for i in range(20):
+            self.assertEqual(self.connects(None, f'10.9.{i % 3}.{i + 1}', 80), True)
+        self.apply([self.node_json(nodes[0], 'open')])
+        for i in range(1, 20):
+            self.assertEqual(self.connects(nodes[0], f'10.9.{i % 3}.{i + 1}', 80), i % 2 == 1, i)
+        self.tool('remove', *[n.id for n in nodes[10:]])
+        self.assertTrue(all(n['intact'] for n in self.read(declared[1:10])))
+        self.nothing_left()
+
+
+class Iptables(Tables, netlab.Lab):
+    backend = 'iptables'
+
+    def damage(self, a, nodes):
+        run('iptables-legacy', '-I', f'TBNODE-{a.id[:12]}-I', '-p', 'udp', '--dport', '9', '-j', 'RETURN')
+        one, two = self.read(nodes)
+        self.assertTrue(one['present'] and not one['intact'] and two['intact'])
+        self.assertIn('allow in udp to port 9', [r['rule'] for r in one['found']])
+        run('iptables-legacy', '-D', 'FORWARD', '-j', 'TBNODE-FORWARD')
+        self.assertFalse(any(n['intact'] for n in self.read(nodes)))
+
     def test_save_and_restore(self):
         """Somebody saves all rules, loses them and loads them again: ours are among them and are not touched afterwards."""
         a, b = self.pair()
         nodes, site = self.everything(a, b)
-        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 3)
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 4)
         self.assertEqual(self.apply(nodes, site)['firewall_commits'], 0)
         for program in ('iptables', 'ip6tables'):
             saved = run(f'{program}-legacy-save').stdout
@@ -233,6 +287,20 @@ class Tables(netlab.Lab):
             run(f'{program}-legacy-restore', stdin=saved)
         self.assertEqual(self.apply(nodes, site)['firewall_commits'], 0)
         self.assertTrue(all(n['intact'] for n in self.read(nodes, site)))
+
+    def test_others_start_over(self):
+        """What firewalld and friends do when they reload: policies to DROP, everything flushed, then written anew."""
+        a, b = self.pair()
+        nodes, site = self.everything(a, b)
+        self.apply(nodes, site)
+        good = [sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))]
+        for table in ('filter', 'nat'):
+            for op in ('-F', '-X'):
+                run('iptables-legacy', '-t', table, op)
+        run('ip6tables-legacy-restore', stdin='*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n')
+        self.assertFalse(any(n['present'] for n in self.read(nodes, site)))
+        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 3)
+        self.assertEqual([sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))], good)
 
     def test_others_survive_everywhere(self):
         a, b = self.pair()
@@ -259,65 +327,16 @@ class Tables(netlab.Lab):
         self.nothing_left()
         self.assertEqual(save(), before)
 
-    def test_others_start_over(self):
-        """What firewalld and friends do when they reload: policies to DROP, everything flushed, then written anew."""
-        a, b = self.pair()
-        nodes, site = self.everything(a, b)
-        self.apply(nodes, site)
-        good = [sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))]
-        for table in ('filter', 'nat'):
-            for op in ('-F', '-X'):
-                run('iptables-legacy', '-t', table, op)
-        run('ip6tables-legacy-restore', stdin='*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n')
-        self.assertFalse(any(n['present'] for n in self.read(nodes, site)))
-        self.assertEqual(self.apply(nodes, site)['firewall_commits'], 3)
-        self.assertEqual([sorted(rules('filter')), sorted(rules('nat')), sorted(rules('filter', 'ip6tables'))], good)
 
-    def test_what_is_read_back(self):
-        a, b = self.pair()
-        nodes = [self.node_json(a, 'closed; allow tcp to port 80'), self.node_json(b, 'open')]
-        self.apply(nodes)
-        self.listen(a, 80)
-        self.assertTrue(self.connects(b, '10.9.0.1', 80))
-        self.assertFalse(self.connects(b, '10.9.0.1', 81))
-        b.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
-        self.assertFalse(self.pings(b, '10.9.0.1', '-I', '10.9.0.77'))
-        one, two = self.read(nodes)
-        self.assertTrue(one['present'] and one['intact'] and two['intact'])
-        allowed = next(r for r in one['rules'] if r['rule'] == 'allow in tcp to port 80')
-        self.assertEqual((allowed['from'], allowed['packets']), ('user', 1))
-        self.assertGreaterEqual(one['counters']['dropped']['rules'], 1)
-        self.assertEqual(two['counters']['dropped']['identity'], 1)
-        self.assertGreater(one['counters']['in']['packets'], 3)
-        self.assertEqual(one['found'], [])
-        run('iptables-legacy', '-I', f'TBNODE-{a.id[:12]}-I', '-p', 'udp', '--dport', '9', '-j', 'RETURN')
+class Nftables(Tables, netlab.Lab):
+    backend = 'nftables'
+
+    def damage(self, a, nodes):
+        run('nft', 'insert', 'rule', 'inet', 'tbnode', f'{a.id[:12]}-in', 'udp dport 9 return')
         one, two = self.read(nodes)
         self.assertTrue(one['present'] and not one['intact'] and two['intact'])
-        self.assertIn('allow in udp to port 9', [r['rule'] for r in one['found']])
-        run('iptables-legacy', '-D', 'FORWARD', '-j', 'TBNODE-FORWARD')
+        run('nft', 'flush', 'chain', 'inet', 'tbnode', 'forward')
         self.assertFalse(any(n['intact'] for n in self.read(nodes)))
-
-    def test_many_are_found(self):
-        """Every node of many finds its own chain, whatever the trees look like; and a node that comes or goes leaves the
-        others' chains alone."""
-        netlab.bridge('br0', '10.9.0.254/16')
-        nodes = [self.node(f'm{i}') for i in range(20)]
-        for i, n in enumerate(nodes):
-            n.plug('br0', f'10.9.{i % 3}.{i + 1}', prefix=16, host=f'veth{i * 7919 % 4096:03x}')
-            self.listen(n, 80)
-        declared = [self.node_json(n, f'closed; allow tcp from 10.9.{i % 3}.{i + 1} to port 1; allow tcp to port 80' if i % 2
-                                   else 'closed') for i, n in enumerate(nodes)]
-        for k in range(0, 20, 5):
-            self.apply(declared[k:k + 5])
-        self.assertEqual(self.apply(declared)['firewall_commits'], 0)
-        for i in range(20):
-            self.assertEqual(self.connects(None, f'10.9.{i % 3}.{i + 1}', 80), True)
-        self.apply([self.node_json(nodes[0], 'open')])
-        for i in range(1, 20):
-            self.assertEqual(self.connects(nodes[0], f'10.9.{i % 3}.{i + 1}', 80), i % 2 == 1, i)
-        self.tool('remove', *[n.id for n in nodes[10:]])
-        self.assertTrue(all(n['intact'] for n in self.read(declared[1:10])))
-        self.nothing_left()
 
 
 if __name__ == '__main__':

@@ -24,7 +24,8 @@ static void test_defaults_and_values(void **state)
         assert_string_equal(config_socket(&c), "/run/tbnode/tbnoded.sock");
         config_done(&c);
         assert_ok(parse("registry=https://r.example\ndocker = unix:///x.sock\nrun-dir=/run/other\n"
-                        "augment-jobs=9\naugment-timeout=90s\naugment-memory=1gb\nfirewall=iptables\n"
+                        "augment-jobs=9\naugment-timeout=90s\naugment-memory=1gb\nfirewall=nftables\n"
+                        "managed-bridges=br0,br-nodes\n"
                         "control-network=ctl\ncontrol-subnet=172.30.0.0/16\nlevel=none\nbuilder=docker\n"
                         "gate=optional\nnodes-max=20\nstart-timeout=1500ms\ntmcd=10.0.0.1:99\n",
                           &c, &err),
@@ -58,8 +59,10 @@ static void test_bad_values(void **state)
                 "augment-timeout=90\n",
                 "augment-timeout=1ms\n",
                 "augment-memory=1kb\n",
-                "firewall=nftables\n",
                 "firewall=x\n",
+                "managed-bridges=a,,b\n",
+                "managed-bridges=a/b\n",
+                "managed-bridges=longer-than-a-name\n",
                 "gate=x\n",
                 "control-network=-x\n",
                 "control-subnet=10.0.0.0\n",

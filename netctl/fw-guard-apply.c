@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The guard and the kernel. */
+
+#include <stdio.h>
+
+#include "common/cleanup.h"
+#include "netctl/fw-guard.h"
+
+int fw_guard_scope(
+        const FwNode *nodes, size_t n, bool sweep, char *const *keep, NftScope *ret, TbError **err)
+{
+        _cleanup_nft_scope_ NftScope scope = {};
+
+        int r = nft_scope_init(&scope, n, err);
+        if (r >= 0 && sweep)
+                r = nft_scope_keep(&scope, keep, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                (void) snprintf(scope.ids[i], sizeof(scope.ids[i]), "%s", nodes[i].id);
+        nft_scope_sort(&scope);
+        *ret = scope;
+        scope = (NftScope){};
+        return 0;
+}
+
+void fw_guard_note(const FwNode *nodes, size_t n, const NftScope *scope, FwOutcome *ret)
+{
+        for (size_t i = 0; i < n; i++) {
+                ssize_t k = nft_scope_find(scope, nodes[i].id);
+                if (ret->changed && k >= 0)
+                        ret->changed[i] |= scope->changed[k];
+                if (ret->present)
+                        ret->present[i] = nodes[i].style != FW_NONE;
+        }
+}
+
+bool fw_guard_read(const NftSeen *bridge, const char *id, FwCounters *counters)
+{
+        static const char *const suffixes[] = {"drop", "apart"};
+        uint64_t *const sums[] = {&counters->dropped_identity, &counters->dropped_isolation};
+        bool present = false;
+
+        for (size_t i = 0; i < ELEMENTSOF(suffixes); i++) {
+                char name[NFT_NAME_MAX];
+                fw_guard_chain(id, suffixes[i], name);
+                const NftSeenChain *c = nft_seen_chain(bridge, name);
+                if (!c)
+                        continue;
+                present = true;
+                for (size_t k = 0; k < c->n; k++)
+                        *sums[i] += bridge->rules[c->first + k].packets;
+        }
+        return present;
+}
+
+int fw_guard_read_nodes(const FwSite *site, const FwNode *nodes, size_t n, FwReadback *ret, TbError **err)
+{
+        _cleanup_nft_table_ NftTable bridge = {}, inet = {}, arp = {};
+        _cleanup_nft_scope_ NftScope scope = {};
+        _cleanup_nft_seen_ NftSeen seen = {};
+        _cleanup_nft_ Nft *nft = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        uint32_t generation;
+
+        int r = nft_new(&nft, &e);
+        if (r >= 0)
+                r = nft_generation(nft, &generation, &e);
+        if (r < 0)
+                return r == -ENOENT ? 0 : tb_error_move(err, &e);
+        r = fw_guard_scope(nodes, n, false, NULL, &scope, err);
+        if (r < 0)
+                return r;
+        fw_guard_build(site ? site->guard : NULL, nodes, n, &bridge, &inet, &arp);
+        r = nft_see_again(nft, &bridge, &scope, &seen, err);
+        bool base = r >= 0 && (bridge.n_elements == 0 || nft_owner_is_as(&bridge, &seen, ""));
+        for (size_t i = 0; i < n && r >= 0; i++) {
+                char owner[NFT_OWNER_MAX];
+                (void) snprintf(owner, sizeof(owner), "%s", nodes[i].id);
+                (void) fw_guard_read(&seen, nodes[i].id, &ret[i].counters);
+                if (ret[i].intact && !(base && nft_owner_is_as(&bridge, &seen, owner))) {
+                        ret[i].intact = false;
+                        ret[i].style = _FW_STYLE_INVALID;
+                }
+        }
+        return r;
+}
+
+int fw_guard_apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,
+        FwOutcome *ret, TbError **err)
+{
+        _cleanup_nft_table_ NftTable bridge = {}, inet = {}, arp = {};
+        _cleanup_nft_scope_ NftScope scope = {};
+        _cleanup_nft_ Nft *nft = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        uint32_t generation;
+
+        int r = nft_new(&nft, &e);
+        if (r >= 0)
+                r = nft_generation(nft, &generation, &e);
+        if (r < 0)
+                return r == -ENOENT ? 0 : tb_error_move(err, &e);
+        r = fw_guard_scope(nodes, n, sweep, keep, &scope, err);
+        if (r < 0)
+                return r;
+        fw_guard_build(site ? site->guard : NULL, nodes, n, &bridge, &inet, &arp);
+        const NftTable *all[] = {&bridge, &inet, &arp};
+        r = nft_sync(nft, all, ELEMENTSOF(all), &scope, &ret->commits, err);
+        if (r < 0)
+                return r;
+        ret->removed += scope.removed;
+        for (size_t i = 0; i < n; i++) {
+                ssize_t k = nft_scope_find(&scope, nodes[i].id);
+                if (ret->changed && k >= 0)
+                        ret->changed[i] |= scope.changed[k];
+        }
+        return 0;
+}

@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What nodes may send on layer 2. Attackers write frames; whoever is on the other side catches what arrives."""
+
+import os
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import frames  # noqa: E402
+import netlab  # noqa: E402
+from frames import BROADCAST, arp, ether, icmp6, ipv4, ipv6, neighbour, tagged, udp  # noqa: E402
+from netlab import run  # noqa: E402
+
+PROGRAM = str(netlab.pathlib.Path(__file__).resolve().with_name('frames.py'))
+OTHER_MAC = '02:00:00:00:00:99'
+LAST = b'tbnode-attack-the-end'
+
+
+def link_local(mac):
+    b = bytearray(frames.mac(mac))
+    b[0] ^= 2
+    return frames.socket.inet_ntop(frames.socket.AF_INET6, b'\xfe\x80' + bytes(6) + bytes(b[:3]) + b'\xff\xfe' + bytes(b[3:]))
+
+
+class Guard:
+    """a attacks, b and the host see what arrives; both are pinned."""
+
+    def setUp(self):
+        super().setUp()
+        self.a, self.b = self.pair()
+        self.a_mac, self.b_mac = self.a.mac(), self.b.mac()
+        self.a6, self.b6 = link_local(self.a_mac), link_local(self.b_mac)
+        self.host_mac = netlab.js('ip', '-j', 'link', 'show', 'br0')[0]['address']
+
+    def guard(self, nodes=None, style='open', **interface):
+        interface = {'ifname': 'eth0', 'filtered': True, 'pinned': True, **interface}
+        return self.apply([self.declare(n, [interface], style) for n in nodes or (self.a, self.b)])
+
+    def catcher(self, node, interface):
+        command = [sys.executable, PROGRAM, 'catch', interface]
+        if node:
+            command = ['nsenter', '--net', '-t', str(node.pid), *command]
+        p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.assertEqual(p.stdout.readline(), 'ready\n')
+        return p
+
+    def send(self, node, interface, *attack):
+        run('nsenter', '--net', '-t', node.pid, sys.executable, PROGRAM, 'send', interface,
+            stdin=''.join(f.hex() + '\n' for f in attack))
+
+    def arrives(self, attack, sender=None, receiver=None, interface='eth0', source='eth0', fence=True):
+        """Which of the frames of {name: frame} arrive at `receiver`'s interface (None: the host's, which is to be named). A frame
+        that is allowed follows, and when it is there, everything before it is, too."""
+        sender = sender or self.a
+        p = self.catcher(receiver, interface)
+        numbers = [b'tbnode-%06d' % i for i in range(len(attack))]
+        self.send(sender, source, *(f.replace(frames.MARK, number) for f, number in zip(attack.values(), numbers)))
+        seen = []
+        if fence:
+            mac = sender.mac(source)
+            address = sender.run('ip', '-4', '-br', 'addr', 'show', source).stdout.split()[2].split('/')[0]
+            self.send(sender, source, ether(mac, BROADCAST, 0x806, arp(mac, address, '10.9.0.254') + LAST))
+            while LAST not in (frame := bytes.fromhex(p.stdout.readline())):
+                seen.append(frame)
+        else:
+            time.sleep(0.3)  # nothing may arrive, so there is nothing to wait for
+        out, _ = p.communicate('')
+        seen += [bytes.fromhex(line) for line in out.split()]
+        return {name for name, number in zip(attack, numbers) if any(number in f for f in seen)}
+
+    def attacks(self, target='10.9.0.2', target_mac=None):
+        """Everything that a pinned node must not be able to send."""
+        a, b, bm = self.a_mac, self.b_mac, target_mac or self.b_mac
+        good = ipv4('10.9.0.1', target)
+        return {
+            'another MAC': ether(OTHER_MAC, bm, 0x800, good),
+            'the neighbour\'s MAC': ether(b, bm, 0x800, good),
+            'another IPv4 address': ether(a, bm, 0x800, ipv4('10.9.0.77', target)),
+            'the gateway\'s IPv4 address': ether(a, bm, 0x800, ipv4('10.9.0.254', target)),
+            'no IPv4 address': ether(a, BROADCAST, 0x800, ipv4('0.0.0.0', '255.255.255.255', payload=udp(68, 67))),
+            'fragments of another, first': ether(a, bm, 0x800, ipv4('10.9.0.77', target, more=True)),
+            'fragments of another, later': ether(a, bm, 0x800, ipv4('10.9.0.77', target, payload=b'x' * 8 + frames.MARK, offset=16)),
+            'DHCP server': ether(a, BROADCAST, 0x800, ipv4('10.9.0.1', '255.255.255.255', payload=udp(67, 68))),
+            'ARP request as another': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.77', target)),
+            'ARP request with another MAC inside': ether(a, BROADCAST, 0x806, arp(OTHER_MAC, '10.9.0.1', target)),
+            'ARP answer for the gateway': ether(a, bm, 0x806, arp(a, '10.9.0.254', target, 2, bm)),
+            'ARP answer without address': ether(a, bm, 0x806, arp(a, '0.0.0.0', target, 2, bm)),
+            'gratuitous ARP for the gateway': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.254', '10.9.0.254')),
+            'gratuitous ARP for a neighbour': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.2', '10.9.0.2', 2)),
+            'ARP of another hardware': ether(a, bm, 0x806, b'\0\6' + arp(a, '10.9.0.1', target)[2:]),
+            'RARP': ether(a, bm, 0x8035, arp(a, '10.9.0.1', target)),
+            'VLAN tag': tagged(ether(a, bm, 0x800, good), 5),
+            'priority tag': tagged(ether(a, bm, 0x800, good), 0),
+            'two VLAN tags': tagged(ether(a, bm, 0x800, good), 5, 6),
+            'provider tag': tagged(ether(a, bm, 0x800, good), 5, kind=0x88a8),
+            'provider tag and VLAN tag': tagged(ether(a, bm, 0x800, good), 5, 6, kind=0x88a8),
+            'tagged ARP for the gateway': tagged(ether(a, BROADCAST, 0x806, arp(a, '10.9.0.254', target, 2)), 5),
+            'STP': ether(a, '01:80:c2:00:00:00', 40, b'\x42\x42\x03' + bytes(24) + frames.MARK),
+            'LLDP': ether(a, '01:80:c2:00:00:0e', 0x88cc, b'\2\7\4' + bytes(6) + frames.MARK),
+            'LLDP, nearest customer bridge': ether(a, '01:80:c2:00:00:03', 0x88cc, b'\2\7\4' + bytes(6) + frames.MARK),
+            'unknown protocol': ether(a, BROADCAST, 0x88b5, frames.MARK),
+            'MPLS': ether(a, bm, 0x8847, bytes(4) + good),
+            'PPPoE discovery': ether(a, BROADCAST, 0x8863, b'\x11\x09' + bytes(4) + frames.MARK),
+            '802.3 with SNAP': ether(a, bm, 60, b'\xaa\xaa\x03\0\0\0\x08\0' + good),
+            'another IPv6 address': ether(a, bm, 0x86dd, ipv6('fe80::99', self.b6, 17, udp(1, 2))),
+            'no IPv6 address': ether(a, bm, 0x86dd, ipv6('::', self.b6, 17, udp(1, 2))),
+            'router advertisement': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(self.a6, 'ff02::1', 134, bytes(12) + frames.MARK)),
+            'router advertisement behind an extension': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(
+                self.a6, 'ff02::1', 134, bytes(12) + frames.MARK, first=60, extensions=b'\x3a\0\1\4\0\0\0\0')),
+            'router advertisement behind hop-by-hop': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(
+                self.a6, 'ff02::1', 134, bytes(12) + frames.MARK, first=0, extensions=b'\x3a\0\1\4\0\0\0\0')),
+            'redirect': ether(a, bm, 0x86dd, icmp6(self.a6, self.b6, 137, bytes(36) + frames.MARK)),
+            'ND advertisement for a neighbour': ether(a, '33:33:00:00:00:01', 0x86dd, neighbour(
+                self.a6, 'ff02::1', 136, self.b6, a)),
+            'ND advertisement for the gateway': ether(a, '33:33:00:00:00:01', 0x86dd, neighbour(
+                self.a6, 'ff02::1', 136, 'fe80::1', a)),
+            'ND solicitation as another': ether(a, bm, 0x86dd, neighbour('fe80::99', self.b6, 135, self.b6, a, 1)),
+            'duplicate address detection of another\'s': ether(a, '33:33:ff:00:00:02', 0x86dd, neighbour(
+                '::', 'ff02::1:ff00:2', 135, self.b6, a, 1)),
+            'DHCPv6 server': ether(a, bm, 0x86dd, ipv6(self.a6, self.b6, 17, udp(547, 546))),
+        }
+
+    def allowed(self):
+        a, b = self.a_mac, self.b_mac
+        return {
+            'IPv4': ether(a, b, 0x800, ipv4('10.9.0.1', '10.9.0.2')),
+            'IPv4 broadcast': ether(a, BROADCAST, 0x800, ipv4('10.9.0.1', '10.9.0.255')),
+            'ARP request': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.1', '10.9.0.2')),
+            'ARP answer': ether(a, b, 0x806, arp(a, '10.9.0.1', '10.9.0.2', 2, b)),
+            'ARP probe': ether(a, BROADCAST, 0x806, arp(a, '0.0.0.0', '10.9.0.1')),
+            'gratuitous ARP': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.1', '10.9.0.1')),
+            'IPv6': ether(a, b, 0x86dd, ipv6(self.a6, self.b6, 17, udp(5000, 5001))),
+            'ND solicitation': ether(a, b, 0x86dd, neighbour(self.a6, self.b6, 135, self.b6, a, 1)),
+            'ND advertisement': ether(a, b, 0x86dd, neighbour(self.a6, self.b6, 136, self.a6, a)),
+            'duplicate address detection': ether(a, '33:33:ff:00:00:01', 0x86dd, neighbour(
+                '::', 'ff02::1:ff00:1', 135, self.a6, a, 1)),
+        }
+
+    def test_attacks_fail_and_the_rest_passes(self):
+        attacks, allowed = self.attacks(), self.allowed()
+        # Without the guard they arrive: so it is the guard that stops them. (Not what bridges keep for themselves.)
+        before = self.arrives({**attacks, **allowed}, receiver=self.b)
+        self.assertEqual(set(allowed) - before, set())
+        self.assertGreater(len(before & set(attacks)), 30)
+        run('ip', 'neigh', 'flush', 'all')
+        self.b.run('ip', 'neigh', 'flush', 'all')
+        self.guard()
+        self.assertEqual(self.arrives({**attacks, **allowed}, receiver=self.b), set(allowed))
+        # Nor at the host itself, behind the bridge.
+        self.assertEqual(self.arrives(self.attacks('10.9.0.254', self.host_mac), receiver=None, interface='br0'), set())
+        # Who is attacked can't be made to believe it.
+        known = self.b.run('ip', 'neigh').stdout + run('ip', 'neigh').stdout
+        self.assertNotIn('10.9.0.77', known)
+        counted = run('nft', 'list', 'chain', 'bridge', 'tbnode-guard', f'{self.a.id[:12]}-drop').stdout
+        self.assertGreaterEqual(int(counted.split('packets ')[-1].split()[0]), 2 * (len(attacks) - 3))
+
+    def test_experiment_interfaces_are_open(self):
+        netlab.bridge('br1')
+        for n, address in ((self.a, '10.8.0.1'), (self.b, '10.8.0.2')):
+            n.plug('br1', address, ifname='exp0')
+        both = [{'ifname': 'eth0', 'filtered': True, 'pinned': True}, {'ifname': 'exp0'}]
+        self.apply([self.declare(n, both, 'closed') for n in (self.a, self.b)])
+        attack = {'tag': tagged(ether(OTHER_MAC, BROADCAST, 0x800, ipv4('192.0.2.1', '192.0.2.2')), 5),
+                  'other': ether(OTHER_MAC, BROADCAST, 0x88b5, frames.MARK)}
+        self.assertEqual(self.arrives(attack, receiver=self.b, interface='exp0', source='exp0'), set(attack))
+
+    def test_unknown_port_of_a_managed_bridge(self):
+        self.options = ('--managed', 'br0')
+        self.guard()
+        c, d = self.node('c'), self.node('d')
+        for n, address in ((c, '10.9.0.3'), (d, '10.9.0.4')):
+            n.plug('br0', address)
+        c6 = link_local(c.mac())
+        attack = {
+            'own': ether(c.mac(), BROADCAST, 0x800, ipv4('10.9.0.3', '10.9.0.255')),
+            'as a': ether(self.a_mac, BROADCAST, 0x800, ipv4('10.9.0.1', '10.9.0.255')),
+            'IPv6': ether(c.mac(), '33:33:00:00:00:01', 0x86dd, ipv6(c6, 'ff02::1', 17, udp(1, 2))),
+            'ARP': ether(c.mac(), BROADCAST, 0x806, arp(c.mac(), '10.9.0.3', '10.9.0.2')),
+            'other': ether(c.mac(), BROADCAST, 0x88b5, frames.MARK)}
+        self.assertEqual(self.arrives(attack, sender=c, receiver=self.b, fence=False), set())
+        if netlab.capabilities()['nft-bridge-meta']:
+            self.assertEqual(self.arrives(attack, sender=c, receiver=d, fence=False), set())
+            self.assertEqual(self.arrives(attack, sender=c, receiver=None, interface='br0', fence=False), set())
+        else:
+            self.assertEqual(self.arrives(attack, sender=c, receiver=d, fence=False) & {'own', 'as a', 'IPv6'}, set())
+        for n in (c, d):
+            self.assertNotEqual(n.run('ping', '-c1', '-W1', '10.9.0.254', check=False).returncode, 0)
+            self.assertNotEqual(n.run('ping', '-c1', '-W1', '10.9.0.2', check=False).returncode, 0)
+        self.assertNotIn('10.9.0.3', ' '.join(x['dst'] for x in netlab.js('ip', '-j', 'neigh') if x.get('lladdr')))
+        # The others don't notice, and those who become known pass.
+        self.a.run('ping', '-c1', '-W2', '10.9.0.2')
+        self.a.run('ping', '-c1', '-W2', '10.9.0.254')
+        self.guard((c,))
+        c.run('ping', '-c1', '-W2', '10.9.0.2')
+        c.run('ping', '-c1', '-W2', '10.9.0.254')
+        self.assertNotEqual(c.run('ping', '-c1', '-W1', '10.9.0.4', check=False).returncode, 0)
+        # A bridge that nobody manages stays as it was.
+        netlab.bridge('br2', '10.7.0.254/24')
+        d.plug('br2', '10.7.0.1', ifname='eth1')
+        d.run('ping', '-c1', '-W2', '10.7.0.254')
+        # A sweep without a node keeps the door shut.
+        self.tool('sweep')
+        self.assertNotEqual(d.run('ping', '-c1', '-W1', '10.9.0.254', check=False).returncode, 0)
+        self.options = ()
+        self.tool('sweep')
+        self.assertEqual(netlab.ours(), [])
+        d.run('ping', '-c1', '-W2', '10.9.0.254')
+
+    def test_restart_is_no_write(self):
+        self.options = ('--managed', 'br0')
+        self.guard(style='basic')
+        self.assertEqual(self.guard(style='basic')['firewall_commits'], 0)
+
+
+class GuardIptables(Guard, netlab.Lab):
+    backend = 'iptables'
+
+
+class GuardNftables(Guard, netlab.Lab):
+    backend = 'nftables'
+
+
+del Guard
+
+if __name__ == '__main__':
+    netlab.main()
