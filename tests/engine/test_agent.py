@@ -318,7 +318,7 @@ class Config(Base):
     def test_check_config(self):
         self.assertEqual(0, self.check("# all defaults\nregistry=http://127.0.0.1:5000\nfirewall=auto\n").rc)
         for text, words in (("\nnosuchkey=x\n", (":2:", "nosuchkey")), ("registry=ftp://x\n", (":1:", "ftp")),
-                            ("docker=tcp://1.2.3.4:2375\n", ("unix://",)), ("gate=required\n", ("gate",)),
+                            ("docker=tcp://1.2.3.4:2375\n", ("unix://",)), ("gate=maybe\n", ("gate",)),
                             ("augment-jobs=0\n", ("augment-jobs",)), ("level=fuller\n", ("level",))):
             r = self.check(text)
             self.assertEqual(1, r.rc, text)
@@ -358,7 +358,7 @@ class Api(Base):
             self.assertTrue(json.loads(body)["error"]["message"])
         big = L.tmp("big") + "/body"
         with open(big, "w", encoding="utf-8") as f:
-            f.write('{"image":"' + "x" * 400000 + '"}')
+            f.write('{"image":"' + "x" * 1400000 + '"}')
         self.assertEqual(413, self.raw("-d", f"@{big}", "http://x/v1/nodes")[0])
         self.assertEqual(200, self.raw("http://x/v1/status")[0])
 
