@@ -228,10 +228,11 @@ static bool any_by_name(json_t *interfaces)
 static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
 {
         static const char *const keys[] = {"id", "name", "pid", "netns", "style", "group", "ssh_port",
-                "agent", "interfaces", "replace_foreign", NULL};
+                "agent", "interfaces", "replace_foreign", "shapes_only", NULL};
         NetctlNode *node = t->nodes + index;
         _cleanup_container_ Container c = {};
         json_t *interfaces = NULL;
+        bool shapes_only = false;
 
         int r = tool_check_keys(o, keys, "node", err);
         if (r >= 0)
@@ -244,6 +245,8 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 r = tb_json_get_array(o, "interfaces", &interfaces, err);
         if (r >= 0)
                 r = tb_json_get_bool(o, "replace_foreign", &node->replace_foreign, err);
+        if (r >= 0)
+                r = tb_json_get_bool(o, "shapes_only", &shapes_only, err);
         if (r >= 0)
                 r = load_netns(o, &node->netns_fd, err);
         if (r < 0)
@@ -264,6 +267,7 @@ static int load_node(const json_t *o, ToolNodes *t, size_t index, TbError **err)
                 if (r < 0)
                         return r;
         }
+        node->parts = shapes_only ? NETCTL_SHAPES : NETCTL_ALL;
         node->interfaces = t->interfaces[index];
         node->n_interfaces = n;
         for (size_t i = 0; i < n; i++) {

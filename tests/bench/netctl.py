@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""netctl N [--runs R]: time to shape N veths both ways and filter N nodes, ours against tc, ip and iptables.
+"""netctl N [--runs R]: time to shape N veths both ways, ours against tc and ip. (The firewall has a bench of its own.)
 
 Every side makes the same objects from nothing on N veth pairs: per node an ifb, HTB root + class + leaf on the veth and on
-the ifb, ingress with a redirecting filter, and the node's iptables chains with their dispatch rules.
+the ifb, ingress with a redirecting filter. Offloads are left alone: they are written inside the containers.
 
     ours       one `tbnode-netctl apply` process (JSON file in, read back and verified)
-    exec       one ip, tc or iptables-legacy process per object, from one shell
-    tc_batch   `ip -batch`, `tc -batch` and `iptables-legacy-restore --noflush`, one process each
+    exec       one ip or tc process per object, from one shell
+    tc_batch   `ip -batch` and `tc -batch`, one process each
 
-Sides alternate within a run; after each, tc, ip and iptables say that the objects are the same. Times are of the whole
+Sides alternate within a run; after each, tc and ip say that the objects are the same. Times are of the whole
 process, started by fork + exec from here, in ms. noop_ms: our second run on the configured host, inside the process.
 bytes_per_node: what the library holds for one more node when it is done (its report), peak_bytes_per_node: what it needs at
 most meanwhile (dumps, plans, messages); the hand tool's JSON is not counted.
@@ -91,9 +91,9 @@ class Host:
         return f'{i:04d}bench{i:03d}'
 
     def write(self, count=None):
-        nodes = [{'id': self.node_id(i), 'pid': pid, 'style': 'closed',
-                  'interfaces': [{'mac': self.mac(i), 'shape': 'rate 10mbit up rate 2mbit', 'filtered': True, 'pinned': True,
-                                  'ipv4': self.ip(i)}]} for i, pid in enumerate(self.pids[:count])]
+        nodes = [{'id': self.node_id(i), 'pid': pid, 'shapes_only': True,
+                  'interfaces': [{'mac': self.mac(i), 'shape': 'offload on rate 10mbit up rate 2mbit', 'ipv4': self.ip(i)}]}
+                 for i, pid in enumerate(self.pids[:count])]
         path = os.path.join(self.directory, f'nodes{count or ""}.json')
         with open(path, 'w', encoding='utf-8') as f:
             json.dump({'nodes': nodes}, f)
@@ -113,18 +113,17 @@ class Host:
             filters.append((re.findall(r'protocol (\S+) pref (\d+)', out)[0], re.findall(r'Redirect to device (\S+)\)', out)))
         links = sorted((link['ifname'], link['ifindex'], link['txqlen'], link['num_tx_queues'], link['ifalias'],
                         'UP' in link['flags']) for link in json.loads(run('ip', '-j', '-d', 'link', 'show', 'type', 'ifb')))
-        rules = sorted(r for r in run('iptables-legacy-save', '-t', 'filter').splitlines() if 'TBNODE' in r)
-        return {'qdiscs': qdiscs, 'classes': classes, 'filters': filters, 'links': links, 'rules': rules}
+        return {'qdiscs': qdiscs, 'classes': classes, 'filters': filters, 'links': links}
 
     def clean(self):
         run(TOOL, 'sweep')
         left = run('tc', 'qdisc', 'show')
-        if '7462:' in left or 'tbi' in left or 'TBNODE' in run('iptables-legacy-save'):
+        if '7462:' in left or 'tbi' in left:
             sys.exit('clean-up left something')
 
 
-def commands(host, rules, leaf):
-    """The same objects as ip, tc and iptables commands."""
+def commands(host, leaf):
+    """The same objects as ip and tc commands."""
     ip, tc = [], []
     kind, handle = leaf
     for i in range(host.count):
@@ -138,13 +137,11 @@ def commands(host, rules, leaf):
         tc += [f'qdisc add dev h{i} ingress',
                f'filter add dev h{i} parent ffff: protocol all pref 29794 u32 match u32 0 0 '
                f'action mirred egress redirect dev tbi{v}']
-    chains = [r.split()[0][1:] for r in rules if r.startswith(':')]
-    appended = [r for r in rules if r.startswith('-A')]
-    return ip, tc, chains, appended
+    return ip, tc
 
 
-def write_sides(host, rules, leaf):
-    ip, tc, chains, appended = commands(host, rules, leaf)
+def write_sides(host, leaf):
+    ip, tc = commands(host, leaf)
     paths = {}
 
     def put(name, lines):
@@ -154,11 +151,8 @@ def write_sides(host, rules, leaf):
 
     put('ip', ip)
     put('tc', tc)
-    put('restore', ['*filter', *(f':{c} - [0:0]' for c in chains), *appended, 'COMMIT'])
-    put('exec.sh', ['set -e', *(f'ip {c}' for c in ip), *(f'tc {c}' for c in tc),
-                    *(f'iptables-legacy -N {c}' for c in chains), *(f'iptables-legacy {r}' for r in appended)])
-    put('batch.sh', ['set -e', f'ip -batch {paths["ip"]}', f'tc -batch {paths["tc"]}',
-                     f'iptables-legacy-restore --noflush {paths["restore"]}'])
+    put('exec.sh', ['set -e', *(f'ip {c}' for c in ip), *(f'tc {c}' for c in tc)])
+    put('batch.sh', ['set -e', f'ip -batch {paths["ip"]}', f'tc -batch {paths["tc"]}'])
     return {'exec': ['sh', paths['exec.sh']], 'tc_batch': ['sh', paths['batch.sh']]}
 
 
@@ -172,7 +166,7 @@ def bench(count, runs):
         path = host.write()
         ours = [TOOL, '--json', 'apply', path]
 
-        # Not measured: modules, caches, and the rules that all sides shall make.
+        # Not measured: modules, caches.
         first = json.loads(run(*ours))
         failed = [n['error']['message'] for n in first['nodes'] if n['error']]
         if failed:
@@ -183,13 +177,12 @@ def bench(count, runs):
             again = json.loads(run(*ours))
             noop.append(again['elapsed_ms'])
             writes += again['netlink_writes'] + again['firewall_commits'] + again['sysctl_writes']
-        rules = [r for r in run('iptables-legacy-save', '-t', 'filter').splitlines() if 'TBNODE' in r]
         leaf = next((q[1], q[2]) for q in wanted['qdiscs'] if q[1] in ('netem', 'pfifo'))
         host.clean()
         one = json.loads(run(TOOL, '--json', 'apply', host.write(1)))['memory']
         host.clean()
 
-        sides = {'ours': ours, **write_sides(host, rules, leaf)}
+        sides = {'ours': ours, **write_sides(host, leaf)}
         times = {name: [] for name in sides}
         inside, held, peak = [], [], []
         names = list(sides)
