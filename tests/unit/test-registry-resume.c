@@ -100,6 +100,10 @@ static void take_patch(Exchange *e)
         const char *range = exchange_header(e, "Content-Range");
         size_t at = range ? strtoul(range, NULL, 10) : 0;
 
+        if (f->has_layer) { /* of a session that was given up, and whose last bytes were still on their way */
+                exchange_text(e, 404, "", "");
+                return;
+        }
         f->patches++;
         snprintf(f->content_range, sizeof(f->content_range), "%s", range ? range : "");
         f->patched = e->body_size;
