@@ -10,18 +10,11 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import frames  # noqa: E402
 import netlab  # noqa: E402
-from frames import BROADCAST, arp, ether, icmp6, ipv4, ipv6, neighbour, tagged, udp  # noqa: E402
+from frames import BROADCAST, OTHER_MAC, arp, ether, ipv4, ipv6, link_local, neighbour, tagged, udp  # noqa: E402
 from netlab import run  # noqa: E402
 
 PROGRAM = str(netlab.pathlib.Path(__file__).resolve().with_name('frames.py'))
-OTHER_MAC = '02:00:00:00:00:99'
 LAST = b'tbnode-attack-the-end'
-
-
-def link_local(mac):
-    b = bytearray(frames.mac(mac))
-    b[0] ^= 2
-    return frames.socket.inet_ntop(frames.socket.AF_INET6, b'\xfe\x80' + bytes(6) + bytes(b[:3]) + b'\xff\xfe' + bytes(b[3:]))
 
 
 class Guard:
@@ -72,55 +65,8 @@ class Guard:
 
     def attacks(self, target='10.9.0.2', target_mac=None):
         """Everything that a pinned node must not be able to send."""
-        a, b, bm = self.a_mac, self.b_mac, target_mac or self.b_mac
-        good = ipv4('10.9.0.1', target)
-        return {
-            'another MAC': ether(OTHER_MAC, bm, 0x800, good),
-            'the neighbour\'s MAC': ether(b, bm, 0x800, good),
-            'another IPv4 address': ether(a, bm, 0x800, ipv4('10.9.0.77', target)),
-            'the gateway\'s IPv4 address': ether(a, bm, 0x800, ipv4('10.9.0.254', target)),
-            'no IPv4 address': ether(a, BROADCAST, 0x800, ipv4('0.0.0.0', '255.255.255.255', payload=udp(68, 67))),
-            'fragments of another, first': ether(a, bm, 0x800, ipv4('10.9.0.77', target, more=True)),
-            'fragments of another, later': ether(a, bm, 0x800, ipv4('10.9.0.77', target, payload=b'x' * 8 + frames.MARK, offset=16)),
-            'DHCP server': ether(a, BROADCAST, 0x800, ipv4('10.9.0.1', '255.255.255.255', payload=udp(67, 68))),
-            'ARP request as another': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.77', target)),
-            'ARP request with another MAC inside': ether(a, BROADCAST, 0x806, arp(OTHER_MAC, '10.9.0.1', target)),
-            'ARP answer for the gateway': ether(a, bm, 0x806, arp(a, '10.9.0.254', target, 2, bm)),
-            'ARP answer without address': ether(a, bm, 0x806, arp(a, '0.0.0.0', target, 2, bm)),
-            'gratuitous ARP for the gateway': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.254', '10.9.0.254')),
-            'gratuitous ARP for a neighbour': ether(a, BROADCAST, 0x806, arp(a, '10.9.0.2', '10.9.0.2', 2)),
-            'ARP of another hardware': ether(a, bm, 0x806, b'\0\6' + arp(a, '10.9.0.1', target)[2:]),
-            'RARP': ether(a, bm, 0x8035, arp(a, '10.9.0.1', target)),
-            'VLAN tag': tagged(ether(a, bm, 0x800, good), 5),
-            'priority tag': tagged(ether(a, bm, 0x800, good), 0),
-            'two VLAN tags': tagged(ether(a, bm, 0x800, good), 5, 6),
-            'provider tag': tagged(ether(a, bm, 0x800, good), 5, kind=0x88a8),
-            'provider tag and VLAN tag': tagged(ether(a, bm, 0x800, good), 5, 6, kind=0x88a8),
-            'tagged ARP for the gateway': tagged(ether(a, BROADCAST, 0x806, arp(a, '10.9.0.254', target, 2)), 5),
-            'STP': ether(a, '01:80:c2:00:00:00', 40, b'\x42\x42\x03' + bytes(24) + frames.MARK),
-            'LLDP': ether(a, '01:80:c2:00:00:0e', 0x88cc, b'\2\7\4' + bytes(6) + frames.MARK),
-            'LLDP, nearest customer bridge': ether(a, '01:80:c2:00:00:03', 0x88cc, b'\2\7\4' + bytes(6) + frames.MARK),
-            'unknown protocol': ether(a, BROADCAST, 0x88b5, frames.MARK),
-            'MPLS': ether(a, bm, 0x8847, bytes(4) + good),
-            'PPPoE discovery': ether(a, BROADCAST, 0x8863, b'\x11\x09' + bytes(4) + frames.MARK),
-            '802.3 with SNAP': ether(a, bm, 60, b'\xaa\xaa\x03\0\0\0\x08\0' + good),
-            'another IPv6 address': ether(a, bm, 0x86dd, ipv6('fe80::99', self.b6, 17, udp(1, 2))),
-            'no IPv6 address': ether(a, bm, 0x86dd, ipv6('::', self.b6, 17, udp(1, 2))),
-            'router advertisement': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(self.a6, 'ff02::1', 134, bytes(12) + frames.MARK)),
-            'router advertisement behind an extension': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(
-                self.a6, 'ff02::1', 134, bytes(12) + frames.MARK, first=60, extensions=b'\x3a\0\1\4\0\0\0\0')),
-            'router advertisement behind hop-by-hop': ether(a, '33:33:00:00:00:01', 0x86dd, icmp6(
-                self.a6, 'ff02::1', 134, bytes(12) + frames.MARK, first=0, extensions=b'\x3a\0\1\4\0\0\0\0')),
-            'redirect': ether(a, bm, 0x86dd, icmp6(self.a6, self.b6, 137, bytes(36) + frames.MARK)),
-            'ND advertisement for a neighbour': ether(a, '33:33:00:00:00:01', 0x86dd, neighbour(
-                self.a6, 'ff02::1', 136, self.b6, a)),
-            'ND advertisement for the gateway': ether(a, '33:33:00:00:00:01', 0x86dd, neighbour(
-                self.a6, 'ff02::1', 136, 'fe80::1', a)),
-            'ND solicitation as another': ether(a, bm, 0x86dd, neighbour('fe80::99', self.b6, 135, self.b6, a, 1)),
-            'duplicate address detection of another\'s': ether(a, '33:33:ff:00:00:02', 0x86dd, neighbour(
-                '::', 'ff02::1:ff00:2', 135, self.b6, a, 1)),
-            'DHCPv6 server': ether(a, bm, 0x86dd, ipv6(self.a6, self.b6, 17, udp(547, 546))),
-        }
+        return frames.forged(frames.Party(self.a_mac, '10.9.0.1'), frames.Party(self.b_mac, '10.9.0.2'), '10.9.0.254', '10.9.0.77',
+                             target, target_mac)
 
     def allowed(self):
         a, b = self.a_mac, self.b_mac
