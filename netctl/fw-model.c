@@ -161,6 +161,17 @@ static void add_host(Compiler *c)
         }
 }
 
+/* 169.254.0.0/16 (RFC 3927) is not to be routed; hosts that route it nevertheless have a cloud's metadata service there, which takes
+ * a node's question for the host's. Before all rules, as no experimenter may have it. */
+static void add_link_local(Compiler *c)
+{
+        c->origin = FW_ORIGIN_STYLE;
+        add(c,
+                (FwRule){.family = AF_INET,
+                        .destination = {.family = AF_INET, .prefix = 16, .ipv4 = {htonl(0xa9fe0000)}},
+                        .verdict = FW_DENY});
+}
+
 static bool has_user_rules(const Compiler *c)
 {
         for (size_t i = 0; c->node->rules && i < c->node->rules->n; i++)
@@ -174,6 +185,8 @@ static void compile_list(Compiler *c)
         FwStyle style = c->node->style;
         bool filters = style != FW_OPEN || c->direction == FW_HOST;
 
+        if (c->direction == FW_OUT)
+                add_link_local(c);
         if (!filters && !has_user_rules(c))
                 return;
         add_state(c);

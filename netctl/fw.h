@@ -20,7 +20,7 @@
  *               out: replies, DNS, NTP, ICMP, everything to gateways
  *   closed      in: replies, everything from gateways and servers; out: replies, DNS, NTP
  *   elabinelab  basic, and in: what a testbed inside the node offers (http, https, image loader)
- * All but `none` pin addresses, keep experiments apart, and let the node reach of the host itself only what is declared.
+ * All but `none` pin addresses, keep experiments apart, deny what is for 169.254.0.0/16 (a cloud's metadata service), and let the node reach of the host itself only what is declared.
  *
  * Rules of users and of the site:
  *

@@ -240,7 +240,7 @@ static void test_explain(void **state)
         d = fw_explain(&node, &policy, &p);
         assert_int_equal(d.verdict, FW_DENY);
         assert_int_equal(d.rule->origin, FW_ORIGIN_USER);
-        assert_int_equal(d.position, 3);
+        assert_int_equal(d.position, 4);
 }
 
 int main(void)
