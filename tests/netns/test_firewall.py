@@ -345,6 +345,67 @@ class Nftables(Behaviour, netlab.Lab):
         self.assertGreater(n, 0)
 
 
+FLOOD = '''
+import select, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+n = 0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    for port in (5000, 5001):
+        s.sendto(b"%d" % n, (sys.argv[1], port))
+    n += 1
+print(n, flush=True)
+'''
+COUNT = '''
+import select, socket, sys
+both = {}
+for port in (5000, 5001):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    s.bind(("", port))
+    both[s] = [port, 0]
+print("ready", flush=True)
+while True:
+    ready = select.select([sys.stdin, *both], [], [])[0]
+    for s in ready:
+        if s in both:
+            s.recv(100)
+            both[s][1] += 1
+    if ready == [sys.stdin]:
+        break
+print(*(n for _, n in both.values()), flush=True)
+'''
+
+
+class Switch(netlab.Lab):
+    """From one back end to the other and back, while packets come: none that is forbidden passes, none that is allowed is lost."""
+
+    def helper(self, node, program, *args):
+        p = netlab.subprocess.Popen(['nsenter', '--net', '-t', str(node.pid), sys.executable, '-c', program, *args],
+                                    stdin=netlab.subprocess.PIPE, stdout=netlab.subprocess.PIPE, text=True)
+        self.assertEqual(p.stdout.readline(), 'ready\n')
+        return p
+
+    def test_switch_under_traffic(self):
+        a, b = self.pair()
+        nodes = [{**self.declare(a, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'closed; allow udp to port 5000')},
+                 self.declare(b, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'open')]
+        self.apply(nodes)
+        count = self.helper(a, COUNT)
+        flood = self.helper(b, FLOOD, '10.9.0.1')
+        for k in range(8):
+            self.backend = ('nftables', 'iptables')[k % 2]
+            self.apply(nodes)
+            legacy = [r for r in rules() if 'TBNODE' in r]
+            table = run('nft', 'list', 'table', 'inet', 'tbnode', check=False).returncode == 0
+            self.assertEqual((bool(legacy), table), ((False, True), (True, False))[k % 2])
+            self.assertEqual(self.apply(nodes)['firewall_commits'], 0)
+        sent = int(flood.communicate('\n')[0])
+        run('ping', '-c1', '-W5', '10.9.0.1')  # behind everything that was sent
+        received = count.communicate('\n')[0].split()
+        self.assertGreater(sent, 0)
+        self.assertEqual(received, [str(sent), '0'])
+
 
 if __name__ == '__main__':
     netlab.main()
