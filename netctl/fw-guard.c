@@ -42,7 +42,7 @@ bool fw_guard_manages(const FwGuard *g, const char *bridge)
 
 void fw_guard_chain(const char *id, const char *suffix, char ret[static NFT_NAME_MAX])
 {
-        (void) snprintf(ret, NFT_NAME_MAX, "%.*s-%s", FW_ID_LENGTH, id, suffix);
+        (void) snprintf(ret, NFT_NAME_MAX, "n%.*s-%s", FW_ID_LENGTH, id, suffix);
 }
 
 static void deny(const Port *p, NlWriter *w, const char *what)

@@ -10,7 +10,7 @@
  * does not come from its own port: a filtered interface is always pinned here. Hash lookups: the same cost with 10 nodes and with
  * 1,000.
  *
- * Chains of a node: `<id>-out`, `<id>-in`, `<id>-host`, those that have rules. "Allowed" is return: the packet still passes the
+ * Chains of a node: `n<id>-out`, `n<id>-in`, `n<id>-host`, those that have rules. "Allowed" is return: the packet still passes the
  * other node's list, and everything that others have; accept is not final between tables anyway, drop is. Our chains come
  * before Docker's (priority `filter` - 10), so that what we count and log is what nodes really sent.
  */
@@ -44,7 +44,7 @@ static const char *const suffix_table[_FW_DIRECTION_MAX] = {"in", "out", "host"}
 
 static void chain_name(const char *id, FwDirection d, char ret[static NFT_NAME_MAX])
 {
-        (void) snprintf(ret, NFT_NAME_MAX, "%.*s-%s", FW_ID_LENGTH, id, suffix_table[d]);
+        (void) snprintf(ret, NFT_NAME_MAX, "n%.*s-%s", FW_ID_LENGTH, id, suffix_table[d]);
 }
 
 /* ---- Rules -------------------------------------------------------------------------------------------------------- */
@@ -311,11 +311,11 @@ static void build_base(NftTable *t, const FwSite *site)
         nft_add_base_chain(t, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER);
         add_dispatch(t, NFT_META_IIFNAME, AF_INET, true, "host4");
         add_dispatch(t, NFT_META_IIFNAME, AF_INET6, true, "host6");
-        nft_add_base_chain(t, "dnat", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT);
+        nft_add_base_chain(t, "ssh_outside", "nat", NF_INET_PRE_ROUTING, PRIORITY_DNAT);
         add_ssh(t);
-        nft_add_base_chain(t, "dnat_local", "nat", NF_INET_LOCAL_OUT, PRIORITY_DNAT);
+        nft_add_base_chain(t, "ssh_local", "nat", NF_INET_LOCAL_OUT, PRIORITY_DNAT);
         add_ssh(t);
-        nft_add_base_chain(t, "masquerade", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT);
+        nft_add_base_chain(t, "outside", "nat", NF_INET_POST_ROUTING, PRIORITY_SNAT);
         add_masquerade(t, site);
 }
 

@@ -20,12 +20,12 @@ void nft_seen_done(NftSeen *s)
 
 void nft_chain_owner(const char *chain, char ret[static NFT_OWNER_MAX])
 {
-        const char *dash = strchr(chain, '-');
-        size_t n = dash ? (size_t) (dash - chain) : 0;
+        const char *dash = chain[0] == 'n' ? strchr(chain, '-') : NULL;
+        size_t n = dash ? (size_t) (dash - chain - 1) : 0;
 
         if (n >= NFT_OWNER_MAX)
                 n = 0;
-        memcpy(ret, chain, n);
+        memcpy(ret, chain + 1, n);
         ret[n] = '\0';
 }
 

@@ -7,7 +7,7 @@
 /*
  * A table of ours as it shall be, and the way there from what the kernel has.
  *
- * The kernel is the only memory. Everything that belongs to a node carries its id: a chain in its name (`<id>-out`), an element
+ * The kernel is the only memory. Everything that belongs to a node carries its id: a chain in its name (`n<id>-out`: nft(8) reads no name that begins with a digit), an element
  * of a set or map in its comment. What has none (base chains, sets) belongs to the table. Each rule's comment ends in a digest of
  * its expressions: so whether a chain is as it should be is seen by comparing comments, in order, and nft(8) shows them.
  *

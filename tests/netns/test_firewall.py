@@ -277,7 +277,7 @@ class Nftables(Behaviour, netlab.Lab):
 
     def chains_of(self, prefix):
         text = run('nft', '-s', 'list', 'ruleset').stdout.splitlines()
-        return {r.split()[1].rsplit('-', 1)[0] for r in text if r.startswith(f'\tchain {prefix}') and '-' in r}
+        return {r.split()[1][1:].rsplit('-', 1)[0] for r in text if r.startswith(f'\tchain n{prefix}') and '-' in r}
 
     def both(self, style='closed'):
         return [self.declare(n, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], style) for n in self.nodes]
@@ -306,12 +306,12 @@ class Nftables(Behaviour, netlab.Lab):
         a, _ = self.pair()
         self.apply(self.both())
         good = netlab.everything()
-        chain = f'{a.id[:12]}-in'
+        chain = f'n{a.id[:12]}-in'
         for damage in ('flush ruleset', 'delete table inet tbnode', 'delete table bridge tbnode-guard',
                        'flush chain inet tbnode forward', f'flush chain inet tbnode {chain}', f'insert rule inet tbnode {chain} accept',
                        f'delete rule inet tbnode {chain} handle HANDLE', 'flush map inet tbnode out4',
                        'flush map bridge tbnode-guard ports', 'add element inet tbnode direct { "lo" }',
-                       f'add chain inet tbnode {a.id[:12]}-more', 'delete chain inet tbnode input'):
+                       f'add chain inet tbnode n{a.id[:12]}-more', 'delete chain inet tbnode input'):
             text = run('nft', '-a', 'list', 'chain', 'inet', 'tbnode', chain).stdout.splitlines()
             damage = damage.replace('HANDLE', next(r.split()[-1] for r in text if 'state established' in r))
             run('nft', damage)
@@ -319,6 +319,19 @@ class Nftables(Behaviour, netlab.Lab):
             self.assertEqual(self.apply(self.both())['firewall_commits'], 1, damage)
             self.assertEqual(netlab.everything(), good, damage)
             self.assertEqual(self.apply(self.both())['firewall_commits'], 0, damage)
+
+    def test_can_be_saved_and_loaded(self):
+        """What `nft list ruleset` prints is what `nft -f` reads, also for ids that begin with a digit."""
+        a, b = self.pair()
+        nodes = [{**n, 'id': f'{k}f{n["id"]}'} for k, n in enumerate(self.both('basic'))]
+        self.apply(nodes)
+        good = netlab.everything()
+        saved = run('nft', 'list', 'ruleset').stdout
+        run('nft', 'flush', 'ruleset')
+        run('nft', '-f', '-', stdin=saved)
+        self.assertEqual(netlab.everything(), good)
+        self.assertEqual(self.apply(nodes)['firewall_commits'], 0)
+        self.assertFalse(self.connects(b, '10.9.0.1', 80))
 
     def test_beside_concurrent_nft(self):
         a, b = self.pair()

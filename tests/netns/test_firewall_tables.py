@@ -332,7 +332,7 @@ class Nftables(Tables, netlab.Lab):
     backend = 'nftables'
 
     def damage(self, a, nodes):
-        run('nft', 'insert', 'rule', 'inet', 'tbnode', f'{a.id[:12]}-in', 'udp dport 9 return')
+        run('nft', 'insert', 'rule', 'inet', 'tbnode', f'n{a.id[:12]}-in', 'udp dport 9 return')
         one, two = self.read(nodes)
         self.assertTrue(one['present'] and not one['intact'] and two['intact'])
         run('nft', 'flush', 'chain', 'inet', 'tbnode', 'forward')

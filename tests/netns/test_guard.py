@@ -99,7 +99,7 @@ class Guard:
         # Who is attacked can't be made to believe it.
         known = self.b.run('ip', 'neigh').stdout + run('ip', 'neigh').stdout
         self.assertNotIn('10.9.0.77', known)
-        counted = run('nft', 'list', 'chain', 'bridge', 'tbnode-guard', f'{self.a.id[:12]}-drop').stdout
+        counted = run('nft', 'list', 'chain', 'bridge', 'tbnode-guard', f'n{self.a.id[:12]}-drop').stdout
         self.assertGreaterEqual(int(counted.split('packets ')[-1].split()[0]), 2 * (len(attacks) - 3))
 
     def test_experiment_interfaces_are_open(self):
