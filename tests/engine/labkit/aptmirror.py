@@ -19,7 +19,7 @@ class AptMirror:
         """path: the layer "mirror"; address: where containers reach it."""
         self.dir = lab.tmp("mirror")
         with tarfile.open(path) as tar:
-            tar.extractall(self.dir, filter="tar")
+            tar.extractall(self.dir)  # a layer of our own; Debian 12's Python knows no filter
         with open(f"{self.dir}/mirror/Packages", "rb") as f:
             self.packages = f.read()
         self.files = {}         # host and path: content
