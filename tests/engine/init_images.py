@@ -228,8 +228,7 @@ class Terminal:
         """The status of a foreground child that gets a key's signal. To be called at the known prompt."""
         self.send("sh -c 'echo be\"\"gun; exec sleep 1000'\n")
         self.expect(r"begun\r\n")
-        self.send(key)
-        self.expect("waiting> ")
+        self.ask(key, "waiting> ")  # at the prompt Ctrl-C means 130 once more, Ctrl-\\ nothing
         self.send("echo rc-$?\n")
         status = self.expect(r"rc-(\d+)\r\n").group(1)
         self.expect("waiting> ")
