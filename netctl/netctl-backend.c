@@ -104,7 +104,10 @@ static int backend(Netctl *n, const FwBackend **ret, TbError **err)
         NetctlFirewall f;
         const char *why;
 
-        if (!n->backend) {
+        if (!n->backend && n->options.firewall != NETCTL_FIREWALL_AUTO) {
+                /* Said is done: a kernel that can't says so itself. */
+                n->backend = n->options.firewall == NETCTL_FIREWALL_NFTABLES ? &fw_nftables : &fw_iptables;
+        } else if (!n->backend) {
                 int r = netctl_capabilities(n, &caps, err);
                 if (r >= 0)
                         r = netctl_firewall_choose(caps, n->options.firewall, &f, &why, err);
