@@ -322,7 +322,8 @@ static int see_chains(Nft *nft, Reader *r, const NftScope *scope, TbError **err)
         int code = nft_dump(nft, &w, take_chain, r, err);
         if (code < 0)
                 return code;
-        qsort(s->chains, s->n_chains, sizeof(*s->chains), compare_chains);
+        if (s->n_chains > 0)
+                qsort(s->chains, s->n_chains, sizeof(*s->chains), compare_chains);
         for (size_t i = 0; i < s->n_chains; i++)
                 wanted += chain_in_scope(scope, s->chains[i].name);
         for (size_t i = 0; i < s->n_chains && wanted <= CHAINS_ONE_BY_ONE; i++) {
@@ -362,7 +363,8 @@ static int see_sets(Nft *nft, Reader *r, TbError **err)
                 nlw_end(&w);
                 code = nft_dump(nft, &w, take_elements, r, err);
         }
-        qsort(s->elements, s->n_elements, sizeof(*s->elements), nft_element_compare);
+        if (s->n_elements > 0)
+                qsort(s->elements, s->n_elements, sizeof(*s->elements), nft_element_compare);
         return code;
 }
 

@@ -68,6 +68,11 @@ typedef struct Plan {
         size_t n_dropped;
 } Plan;
 
+static void plan_done(Plan *p)
+{
+        free(p->dropped);
+}
+
 static void begin(Plan *p, uint16_t type, uint16_t flags)
 {
         nft_begin(p->w, type, flags, p->table->family);
@@ -379,7 +384,7 @@ static void plan_content(Plan *p, const NftElement *elements, size_t n_elements)
 
 static int plan_table(const NftTable *t, const NftSeen *seen, NftScope *scope, NlWriter *w, TbError **err)
 {
-        Plan p = {.table = t,
+        _cleanup_(plan_done) Plan p = {.table = t,
                 .seen = seen,
                 .scope = scope,
                 .w = w,
@@ -388,7 +393,6 @@ static int plan_table(const NftTable *t, const NftSeen *seen, NftScope *scope, N
         bool left = false;
 
         int r = find_dropped(&p, &left, err);
-        _cleanup_free_ char(*dropped)[NFT_NAME_MAX] = p.dropped;
         if (r < 0)
                 return r;
         if (!left && !t->permanent) {
