@@ -4,6 +4,7 @@
 takes rules away."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ LISTEN = ("import socket, sys\ns = socket.create_server(('', int(sys.argv[1])))\
 CONNECT = "import socket, sys\nprint(socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).recv(5).decode())"
 
 
-# What these tests take away and look for is in the legacy tables; the nftables back end's own are in tests/netns.
+# What most of these tests take away and look for is in the legacy tables.
 BACKEND = {"firewall": "iptables"}
 
 
@@ -277,6 +278,71 @@ class Others(Base):
             L.docker("run", "-d", "--name", "ff", "--network", "lan0", "--label", "tbnode.firewall=closed", IMAGE, "true")
             L.docker("rm", "-f", "ff")
         lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
+
+
+class Nftables(Base):
+    """The other back end, and from one to the other, as an operator does it."""
+
+    def setUp(self):
+        super().setUp()
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"firewall": "nftables"})
+
+    def tearDown(self):
+        L.tbnoded.stop()
+        L.tbnoded.start(config=BACKEND)
+        super().tearDown()
+
+    def ours(self):
+        """Our tables without counters; elements of sets have no order."""
+        tables = ("bridge", "tbnode-guard"), ("inet", "tbnode")
+        return [sorted(re.split(r"[\n,]\s*", L.run(["nft", "-s", "list", "table", *t], check=False).out)) for t in tables]
+
+    def writes(self):
+        return L.tbnode("status", "--json").json()["counters"]["kernel_writes"]
+
+    def test_whoever_takes_tables_away(self):
+        a = start("aa", "tbnode.firewall=closed; allow tcp to port 80")
+        start("bb", "tbnode.firewall=open")
+        for port in (80, 81):
+            self.listen("aa", port)
+        good = self.ours()
+        for damage in ("delete table inet tbnode", "delete table bridge tbnode-guard", "flush chain inet tbnode forward",
+                       "insert rule inet tbnode forward accept"):
+            before = len(events("firewall-repaired"))
+            L.run(["nft", damage])
+            lab.wait_for(lambda n=before: len(events("firewall-repaired")) > n, 5, f"{damage}: the repair")
+            self.assertEqual(good, self.ours(), damage)
+        self.assertTrue(show("aa")[0]["intact"])
+        self.assertTrue(self.connects("bb", a, 80))
+        self.assertFalse(self.connects("bb", a, 81))
+        # What leaves ours alone is no reason to write, nor are our own commits.
+        before, writes = len(events("firewall-repaired")), self.writes()
+        L.run(["nft", "add table inet theirs"])
+        L.run(["nft", "delete table inet theirs"])
+        time.sleep(1.5)
+        self.assertEqual((before, writes), (len(events("firewall-repaired")), self.writes()))
+
+    def test_death_and_the_other_back_end(self):
+        a = start("aa", "tbnode.firewall=closed; allow tcp to port 80")
+        start("bb", "tbnode.firewall=open")
+        for port in (80, 81):
+            self.listen("aa", port)
+        good = self.ours()
+        for config in ({"firewall": "nftables"}, BACKEND, {"firewall": "nftables"}):
+            L.tbnoded.kill()
+            self.assertTrue(self.connects("bb", a, 80))
+            self.assertFalse(self.connects("bb", a, 81))
+            was_there = any("TBNODE" in r for r in L.iptables("filter"))
+            L.tbnoded.start(config=config)
+            lab.wait_for(lambda: inspect("aa").get("state") == "configured", 15)
+            legacy = config is BACKEND
+            lab.wait_for(lambda w=legacy: any("TBNODE" in r for r in L.iptables("filter")) == w, 5, f"{config}: the move")
+            if not legacy:
+                self.assertEqual(good, self.ours())
+                self.assertTrue(was_there or self.writes() == 0, "an agent that comes back writes nothing")
+            self.assertTrue(self.connects("bb", a, 80))
+            self.assertFalse(self.connects("bb", a, 81))
 
 
 if __name__ == "__main__":
