@@ -6,6 +6,7 @@ init and the payload, not the augmenter.
 """
 
 import concurrent.futures
+import contextlib
 import fcntl
 import gzip
 import json
@@ -236,6 +237,18 @@ class Terminal:
 
     def resize(self, rows, columns):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def leave(self, command):
+        """The status of docker's client when the shell has been told to go: again and again, as a line editor that has just printed
+        its prompt may throw away what was typed."""
+        def gone():
+            with contextlib.suppress(OSError):
+                self.send(command)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.child.wait(timeout=1) is not None
+            return False
+        lab.wait_for(gone, 30, f"the end after {command!r}")
+        return self.close()
 
     def close(self):
         rc = self.child.wait(timeout=30)

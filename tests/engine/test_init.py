@@ -247,8 +247,7 @@ class Interactive(PairCase):
         statuses = t.signal_child("\x03"), t.signal_child("\x1c")
         if statuses != (130, 131):
             raise AssertionError(f"Ctrl-C and Ctrl-\\ gave {statuses}")
-        t.send("exit 9\n")
-        return t.close()
+        return t.leave("exit 9\n")
 
     def test_shell_with_job_control(self):
         images = [(i, "sh") for i in both(ROOT)] + [(i, "bash") for i in both(("debianroot", "debian", {"Cmd": ["bash"]}))]

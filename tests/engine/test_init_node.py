@@ -210,8 +210,7 @@ class Main(NodeCase):
         t.ask("stty size\n", r"44 122\r\n")
         t.know_prompt()
         self.assertEqual((130, 131), (t.signal_child("\x03"), t.signal_child("\x1c")))
-        t.send("exit 9\n")
-        self.assertEqual(9, t.close())
+        self.assertEqual(9, t.leave("exit 9\n"))
 
     def test_orphans_are_reaped_at_once(self):
         for options in ((), ("--init",), ("-t",)):
