@@ -32,7 +32,7 @@
 #include "netctl/observe.h"
 #include "netctl/state.h"
 
-#define PROBE_TIMEOUT_MS 10000
+#define PROBE_TIMEOUT_MS 30000 /* an emulated machine has been seen to need more than 10 s */
 
 static const struct {
         const char *name, *module, *advice;
