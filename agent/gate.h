@@ -29,7 +29,7 @@ typedef struct GateCall GateCall;
 
 #define GATE_CALLS_MAX 1024U
 #define GATE_REQUEST_MAX (256U * 1024)
-/* From the request to the answer: half of what Docker's own client waits for. */
+/* From the request to the answer. */
 #define GATE_TIMEOUT_USEC (UINT64_C(30) * 1000000)
 
 int gate_new(Manager *m, Gate **ret, TbError **err) _warn_unused_;

@@ -229,14 +229,12 @@ class Campaign:
             thread.join()
             flow = json.loads(probe.communicate()[0])
         seen = {where: c.stop() for where, c in catchers.items()}
-        me, other = self.attacker.party, self.victim.party
         forged = socket.inet_aton("10.201.99.99")
         passed = [f for f in seen["victim"]] + [f for f in seen["neighbour"] + seen["host"] if forged in f or
                                                frames.mac(frames.OTHER_MAC) in f[:12]]
         self.assertEqual(flow["sent"], flow["received"], "packets that are allowed were lost")
         self.assertGreater(sent[0], 1000)
         self.report(f"killed and switched to {self.other} and back", sent[0], len(passed))
-        self.assertTrue(me and other)
 
 
 class AttacksIptables(Campaign, unittest.TestCase):
