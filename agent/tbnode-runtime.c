@@ -188,6 +188,17 @@ static int wait_for(int fd, short events, uint64_t deadline)
         }
 }
 
+/* An agent that hangs must not hold dockerd for ever: SO_SNDTIMEO bounds connect(2) to a full queue, too (unix(7)). */
+static int gate_socket(TbError **err)
+{
+        struct timeval limit = {.tv_sec = ANSWER_NS / 1000000000};
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot make a socket");
+        return TAKE_FD(fd);
+}
+
 /* A new socket in the directory is worth another try; inotify(7) instead of asking again and again. */
 static int gate_connect(const char *dir, uint64_t deadline, int *ret, TbError **err)
 {
@@ -201,10 +212,10 @@ static int gate_connect(const char *dir, uint64_t deadline, int *ret, TbError **
         if (watch >= 0)
                 (void) inotify_add_watch(watch, dir, IN_CREATE | IN_MOVED_TO);
         for (;;) {
-                _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+                _cleanup_close_ int fd = gate_socket(err);
 
                 if (fd < 0)
-                        return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot make a socket");
+                        return fd;
                 if (connect(fd, (struct sockaddr *) &a, sizeof(a)) == 0) {
                         *ret = TAKE_FD(fd);
                         return 0;
@@ -221,13 +232,33 @@ static int gate_connect(const char *dir, uint64_t deadline, int *ret, TbError **
         }
 }
 
+/* An agent that is killed with this request in its queue must not take the runtime with it: no SIGPIPE. (Ignoring the signal would
+ * be inherited by the real runtime.) */
+static int gate_send(int fd, const char *request, TbError **err)
+{
+        for (size_t done = 0, size = strlen(request); done < size;) {
+                ssize_t n = send(fd, request + done, size - done, MSG_NOSIGNAL);
+
+                if (n >= 0)
+                        done += (size_t) n;
+                else if (errno == EAGAIN)
+                        return tb_error_set(err, TB_ERROR_SYSTEM, -ETIMEDOUT,
+                                "the testbed's agent (tbnoded) does not take requests; see its log");
+                else if (errno != EINTR)
+                        return tb_error_set(err, TB_ERROR_SYSTEM, -EPIPE,
+                                "the testbed's agent (tbnoded) ended meanwhile");
+        }
+        return 0;
+}
+
 static int gate_exchange(int fd, const char *request, char *answer, TbError **err)
 {
         uint64_t deadline = tb_now_ns() + ANSWER_NS;
         size_t n = 0;
 
-        if (tb_write_all(fd, request, strlen(request), err) < 0)
-                return -EPIPE;
+        int r = gate_send(fd, request, err);
+        if (r < 0)
+                return r;
         for (;;) {
                 if (wait_for(fd, POLLIN, deadline) < 0)
                         return tb_error_set(err, TB_ERROR_SYSTEM, -ETIMEDOUT,
