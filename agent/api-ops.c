@@ -53,7 +53,7 @@ static void op_status(ApiRequest *r)
                 }
         j = json_pack("{s:s, s:s, s:i, s:I, s:{s:s, s:b, s:s, s:s, s:s*}, s:s, s:s, s:I, s:O, s:{s:I, s:I, "
                       "s:I, s:I, "
-                      "s:I}, s:O}",
+                      "s:I, s:I, s:I, s:I}, s:O}",
                 "version", TBNODE_VERSION, "started", event_time_format(started, m->started_us), "pid",
                 (int) getpid(), "ready_us", (json_int_t) (m->ready ? m->ready_us : 0), "engine", "endpoint",
                 m->config.docker, "connected", docker_events_is_connected(m->docker), "version",
@@ -63,7 +63,9 @@ static void op_status(ApiRequest *r)
                 "counters", "batches", (json_int_t) m->stats.batches, "kernel_writes",
                 (json_int_t) m->stats.kernel_writes, "nodes_applied", (json_int_t) m->stats.nodes_applied,
                 "engine_connects", (json_int_t) m->stats.engine_connects, "engine_events",
-                (json_int_t) m->stats.events, "rate_limits", limits);
+                (json_int_t) m->stats.events, "shape_repairs", (json_int_t) m->stats.shape_repairs,
+                "firewall_repairs", (json_int_t) m->stats.firewall_repairs, "resyncs",
+                (json_int_t) m->stats.resyncs, "rate_limits", limits);
         api_reply(r, 200, j);
 }
 

@@ -19,6 +19,7 @@
 #include "agent/gate.h"
 #include "agent/images.h"
 #include "agent/link-check.h"
+#include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
 #include "agent/node-firewall.h"
@@ -87,6 +88,7 @@ Manager *manager_free(Manager *m)
         barriers_free(m->barriers);
         sd_event_source_disable_unref(m->experiment_check);
         fw_watch_stop(m);
+        m->link_watch = link_watch_free(m->link_watch);
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
         sd_event_source_disable_unref(m->shape_timer);
@@ -168,6 +170,7 @@ void manager_remove(Manager *m, const Node *n)
                 return;
         memmove(m->nodes + i, m->nodes + i + 1, (m->n_nodes - i - 1) * sizeof(*m->nodes));
         m->n_nodes--;
+        link_watch_stale(m);
 }
 
 static bool node_is_called(const Node *n, const char *name)
@@ -460,6 +463,9 @@ static int manager_setup(Manager *m, TbError **err)
         if (r < 0)
                 return r;
         r = fw_watch_start(m, err);
+        if (r < 0)
+                return r;
+        r = link_watch_new(m, &m->link_watch, err);
         if (r < 0)
                 return r;
         r = tb_http_new(m->event, &m->http, err);

@@ -39,7 +39,9 @@ typedef struct FirewallGroup {
 typedef struct FirewallWatch FirewallWatch;
 
 typedef struct ManagerStats {
-        uint64_t firewall_repairs;
+        uint64_t firewall_repairs; /* nodes whose rules were put back */
+        uint64_t shape_repairs;    /* nodes whose queues or links were put back: link-watch.h */
+        uint64_t resyncs;          /* the kernel had more to tell than was read in time */
         uint64_t batches;
         uint64_t kernel_writes;
         uint64_t nodes_applied;
@@ -68,6 +70,7 @@ struct Manager {
         FirewallGroup *groups;
         size_t n_groups;
         FirewallWatch *firewall_watch;
+        struct LinkWatch *link_watch;
         TmcdServer *tmcd;
         Barriers *barriers;
         struct Gate *gate;

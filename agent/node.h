@@ -53,6 +53,9 @@ typedef struct Node {
         ProcessIdentity identity;
         int netns_fd;
 
+        unsigned
+                drift; /* what somebody else seems to have changed, and nobody has looked at yet: link-watch.h */
+
         bool needs_removal; /* it died: its objects go with the next batch */
         bool destroyed;     /* the container is gone: free the node after the removal */
 

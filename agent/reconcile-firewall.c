@@ -92,7 +92,7 @@ static int repair(Manager *m, Declared *d, const bool *damaged, TbError **err)
         for (size_t i = 0; i < report.n_nodes; i++)
                 if (report.nodes[i].error)
                         return tb_error_move(err, &report.nodes[i].error);
-        m->stats.firewall_repairs++;
+        m->stats.firewall_repairs += k;
         log_warning("somebody changed the firewall rules of %zu node(s); they are as declared again", k);
         event_log_add(m->log, "firewall-repaired", json_pack("{s:O}", "nodes", names));
         return 0;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/firewall-watch.h"
+#include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/node-client.h"
 #include "agent/reconcile.h"
@@ -123,7 +124,7 @@ static int ensure_route(Manager *m, const Node *n, TbError **err)
         return r;
 }
 
-static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
+void reconcile_take_status(Manager *m, Node *n, NetctlNodeStatus *s)
 {
         if (!s->error && ensure_route(m, n, &s->error) < 0 && !s->error)
                 (void) tb_error_oom(&s->error);
@@ -140,6 +141,7 @@ static void take_status(Manager *m, Node *n, NetctlNodeStatus *s)
         n->status = *s;
         n->has_status = true;
         *s = (NetctlNodeStatus){};
+        link_watch_stale(m);
         m->stats.nodes_applied++;
         (void) node_client_apply_routes(
                 n, NULL); /* shown by `tbnode inspect`; links and rules are right all the same */
@@ -232,7 +234,7 @@ static void batch_apply(Manager *m)
         log_debug("batch: %zu nodes, %lu netlink writes, %lu firewall commits", b.n, report.netlink_writes,
                 report.firewall_commits);
         for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
-                take_status(m, b.nodes[i], &report.nodes[i]);
+                reconcile_take_status(m, b.nodes[i], &report.nodes[i]);
 }
 
 void reconcile_before_sync(Manager *m, Node *n)
@@ -257,7 +259,7 @@ void reconcile_before_sync(Manager *m, Node *n)
                 return;
         }
         m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
-        take_status(m, n, &report.nodes[0]);
+        reconcile_take_status(m, n, &report.nodes[0]);
 }
 
 /* Until then the kernel may still have what is about to be known. */
@@ -328,6 +330,7 @@ int reconcile_now(Manager *m, Node *n, TbError **err)
         n->status = report.nodes[0];
         n->has_status = true;
         report.nodes[0] = (NetctlNodeStatus){};
+        link_watch_stale(m);
         reconcile_schedule(m); /* its neighbours may have to follow: segmentation.h */
         return 0;
 }

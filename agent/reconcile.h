@@ -27,6 +27,13 @@ int reconcile_firewall_show(Manager *m, Node *const *nodes, size_t n, FwReadback
  * told in an event. */
 int reconcile_firewall_repair(Manager *m, TbError **err) _warn_unused_;
 
+/* Are the queues and host sides of these configured nodes as declared? What is not is written again, with one batch, and told in an
+ * event. Nodes that cannot be put right are FAILED. */
+int reconcile_repair(Manager *m, Node *const *nodes, size_t n, TbError **err) _warn_unused_;
+
+/* Takes over what was applied and read back; for a node that has an error: what that means for its state. */
+void reconcile_take_status(Manager *m, Node *n, NetctlNodeStatus *s);
+
 /* Removes what carries our tag and belongs to no node. */
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err) _warn_unused_;
 

@@ -45,6 +45,18 @@ static void encode_leaf(NlWriter *w, const Op *op)
         nlw_end(w);
 }
 
+static void encode_link(NlWriter *w, const Op *op)
+{
+        struct ifinfomsg i = {.ifi_family = AF_UNSPEC, .ifi_index = (int) op->device};
+
+        if (op->kind == OP_LINK_UP)
+                i.ifi_flags = i.ifi_change = IFF_UP;
+        nlw_begin(w, RTM_SETLINK, 0, &i, sizeof(i));
+        if (op->kind == OP_LINK_MASTER)
+                nlw_put_u32(w, IFLA_MASTER, op->master);
+        nlw_end(w);
+}
+
 void op_encode(NlWriter *w, const Op *op)
 {
         switch (op->kind) {
@@ -56,6 +68,10 @@ void op_encode(NlWriter *w, const Op *op)
                 break;
         case OP_IFB_DELETE:
                 ifb_encode_delete(w, op->device);
+                break;
+        case OP_LINK_UP:
+        case OP_LINK_MASTER:
+                encode_link(w, op);
                 break;
         case OP_ROOT_ADD:
                 begin_tc(w, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, op->device, TC_HANDLE_ROOT, TC_H_ROOT,
@@ -148,6 +164,8 @@ static const char *op_module(const Op *op)
                 return "cls_bpf";
         case OP_IFB_SETUP:
         case OP_IFB_DELETE:
+        case OP_LINK_UP:
+        case OP_LINK_MASTER:
         case OP_ROOT_DELETE:
         case OP_CLASS_DELETE:
         case OP_INGRESS_DELETE:

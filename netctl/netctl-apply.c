@@ -72,6 +72,20 @@ static void unplan_node(Work *w, size_t node)
         }
 }
 
+/* A bridge that is gone can have no ports. */
+static int repair_link(Work *w, size_t i, TbError **err)
+{
+        Iface *x = w->ifaces + i;
+        uint32_t bridge = x->want->bridge;
+
+        if (bridge > 0 && !links_find(work_links(w, i), bridge))
+                bridge = 0;
+        int r = plan_link(&x->host, bridge, i, &w->spaces[x->space].plan, &x->change, err);
+        if (r >= 0 && bridge > 0)
+                x->host.master = bridge; /* as it will be told */
+        return r;
+}
+
 static int plan_node(Work *w, size_t node, bool have_netem, TbError **err)
 {
         for (size_t i = w->first[node]; i < w->first[node + 1]; i++) {
@@ -88,8 +102,11 @@ static int plan_node(Work *w, size_t node, bool have_netem, TbError **err)
                 else
                         r = add_rules(w, i, have_netem, err);
                 if (r >= 0)
-                        r = plan_iface(w->desired + i, w->before + i, w->nodes[node].replace_foreign, i,
+                        r = plan_iface(w->desired + i, w->before + i,
+                                w->nodes[node].replace_foreign || w->nodes[node].repair, i,
                                 &w->spaces[x->space].plan, &x->change, err);
+                if (r >= 0 && w->nodes[node].repair)
+                        r = repair_link(w, i, err);
                 if (r < 0) {
                         work_name_error(err, w, i);
                         unplan_node(w, node);

@@ -97,6 +97,8 @@ typedef struct NetctlInterface {
         /* Somebody else on this network has a shape that counts packets (netctl_counts_packets()), so frames of many segments
          * must not leave this node. */
         bool per_packet;
+        uint32_t
+                bridge; /* only looked at in a repair: the bridge that the host side is to be a port of; 0: whatever it is */
 
         /* Firewall, only looked at when the node has one: */
         bool filtered; /* the node's style holds for this interface (the control network) */
@@ -130,6 +132,9 @@ typedef struct NetctlNode {
         /* Somebody else's qdiscs where ours belong, and their filters, are deleted. They do not come back: when ours are
          * removed the interface has what the kernel gives it. */
         bool replace_foreign;
+        /* The node was configured, and somebody may have changed something since: what now stands in the place of ours came
+         * later and goes, and host sides that were set down or taken from their bridge are put back. */
+        bool repair;
         /* With a style only; fw-model.h: */
         const FwRules *rules; /* of its user; NULL: none */
         uint16_t group;       /* number of its experiment; 0: not kept apart */

@@ -15,6 +15,8 @@ static const struct {
         [OP_IFB_CREATE] = {"create ifb", NETCTL_REBUILT},
         [OP_IFB_SETUP] = {"set up ifb", NETCTL_IN_PLACE},
         [OP_IFB_DELETE] = {"delete ifb", NETCTL_REBUILT},
+        [OP_LINK_UP] = {"set up the host interface", NETCTL_IN_PLACE},
+        [OP_LINK_MASTER] = {"make the host interface a port of its bridge", NETCTL_IN_PLACE},
         [OP_ROOT_ADD] = {"add root htb", NETCTL_REBUILT},
         [OP_ROOT_DELETE] = {"delete root htb", NETCTL_REBUILT},
         [OP_CLASS_ADD] = {"add htb class", NETCTL_REBUILT},
@@ -69,15 +71,8 @@ static size_t tree_ops(const TcTree *desired, const TcTree *actual)
         return 3 + 2 * desired->n_rules + actual->n_rules + TC_GENERATIONS * (2 + CLASSIFY_ALL_MAX);
 }
 
-/* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
-static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *actual, TbError **err)
+static int plan_grow(Plan *p, size_t need, TbError **err)
 {
-        size_t need = 12; /* root, class, leaf, ifb, ingress; foreign ones */
-
-        if (desired->down.n_rules + actual->down.n_rules + desired->up.n_rules + actual->up.n_rules > 0)
-                need += tree_ops(&desired->down, &actual->down) + tree_ops(&desired->up, &actual->up);
-        else
-                need += 8;
         if (p->allocated - p->n >= need)
                 return 0;
         size_t want = MAX2(p->allocated > 0 ? p->allocated * 2 : 64, p->n + need);
@@ -87,6 +82,18 @@ static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *ac
         p->ops = ops;
         p->allocated = want;
         return 0;
+}
+
+/* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
+static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *actual, TbError **err)
+{
+        size_t need = 12; /* root, class, leaf, ifb, ingress; foreign ones */
+
+        if (desired->down.n_rules + actual->down.n_rules + desired->up.n_rules + actual->up.n_rules > 0)
+                need += tree_ops(&desired->down, &actual->down) + tree_ops(&desired->up, &actual->up);
+        else
+                need += 8;
+        return plan_grow(p, need, err);
 }
 
 static Op *plan_add(Plan *p, OpKind kind, uint32_t device, size_t owner)
@@ -289,6 +296,24 @@ int plan_iface(const IfaceState *desired, const IfaceState *actual, bool replace
         return 0;
 }
 
+int plan_link(
+        const Link *host, uint32_t bridge, size_t owner, Plan *plan, NetctlChange *change, TbError **err)
+{
+        bool leave = bridge == 0 || host->master == bridge, up = host->flags & IFF_UP;
+
+        if (up && leave)
+                return 0;
+        int r = plan_grow(plan, 2, err);
+        if (r < 0)
+                return r;
+        if (!leave)
+                plan_add(plan, OP_LINK_MASTER, host->ifindex, owner)->master = bridge;
+        if (!up)
+                plan_add(plan, OP_LINK_UP, host->ifindex, owner);
+        *change = MAX2(*change, NETCTL_IN_PLACE);
+        return 0;
+}
+
 static TcRule *simulate_rule(TcTree *t, uint16_t minor, Arena *arena)
 {
         TcRule *rules = arena_alloc(arena, t->n_rules + 1, sizeof(*rules));
@@ -372,6 +397,8 @@ static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
                 simulate_program(op, t, arena);
                 break;
         case OP_CLASS_DELETE:
+        case OP_LINK_UP:
+        case OP_LINK_MASTER:
         case OP_IFB_CREATE:
         case OP_IFB_SETUP:
         case OP_IFB_DELETE:
@@ -427,6 +454,8 @@ void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
         case OP_LEAF_REPLACE:
                 simulate_tree(op, op->device == s->veth ? &s->down : &s->up, arena);
                 break;
+        case OP_LINK_UP: /* the state of an interface is about queues */
+        case OP_LINK_MASTER:
         case _OP_KIND_MAX:
         default:
                 break;

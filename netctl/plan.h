@@ -2,12 +2,15 @@
 #pragma once
 
 #include "netctl/netctl.h"
+#include "netctl/observe.h"
 #include "netctl/tc.h"
 
 typedef enum OpKind {
         OP_IFB_CREATE,
         OP_IFB_SETUP,
         OP_IFB_DELETE,
+        OP_LINK_UP,
+        OP_LINK_MASTER,
         OP_ROOT_ADD,
         OP_ROOT_DELETE,
         OP_CLASS_ADD,
@@ -38,6 +41,7 @@ typedef struct Op {
                 HtbClass htb_class;
                 Leaf leaf;
                 uint32_t redirect;
+                uint32_t master; /* ifindex of the bridge */
                 struct {
                         int generation;
                         uint32_t handle;
@@ -68,6 +72,10 @@ NetctlChange op_change(OpKind k);
  */
 int plan_iface(const IfaceState *desired, const IfaceState *actual, bool replace_foreign, size_t owner,
         Plan *plan, NetctlChange *ret_change, TbError **err) _warn_unused_;
+
+/* Appends what puts the host side of a veth back to where it was: up, and (`bridge` not 0) a port of that bridge. */
+int plan_link(const Link *host, uint32_t bridge, size_t owner, Plan *plan, NetctlChange *change,
+        TbError **err) _warn_unused_;
 
 /* What the kernel would hold after `op`, on a model (for the tests of the planner and for nothing else in the kernel's
  * stead). */

@@ -79,6 +79,22 @@ int rtnl_new(Rtnl **ret, TbError **err)
         return open_socket(true, ret, err);
 }
 
+uint32_t rtnl_port(const Rtnl *r)
+{
+        struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+        socklen_t size = sizeof(a);
+
+        /* A socket gets its port when it first sends, if nobody asked for one. */
+        if (getsockname(r->fd, (struct sockaddr *) &a, &size) < 0)
+                return 0;
+        if (a.nl_pid == 0 &&
+                (bind(r->fd, (struct sockaddr *) &(struct sockaddr_nl){.nl_family = AF_NETLINK}, sizeof(a)) <
+                                0 ||
+                        getsockname(r->fd, (struct sockaddr *) &a, &size) < 0))
+                return 0;
+        return a.nl_pid;
+}
+
 int rtnl_in_netns(
         int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata, TbError **err)
 {

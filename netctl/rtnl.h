@@ -14,6 +14,9 @@ Rtnl *rtnl_free(Rtnl *r);
 TB_DEFINE_CLEANUP(Rtnl *, rtnl_free)
 #define _cleanup_rtnl_ _cleanup_(rtnl_freep)
 
+/* By this number the kernel tells others who asked for a change. 0: it has none (never seen). */
+uint32_t rtnl_port(const Rtnl *r);
+
 /* Runs fn(userdata) inside the namespace. Same contract about coming home. */
 int rtnl_in_netns(int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata,
         TbError **err) _warn_unused_;

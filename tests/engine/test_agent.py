@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import unittest
@@ -222,6 +223,106 @@ class Shape(Base):
         self.assertTrue(L.tbnode("firewall", "show", "aa", "--json").json()["nodes"][0]["intact"])
         self.assertTrue([x for x in L.traces() if "tbnode" in x.lower()])
         self.assertEqual(1, L.tbnode("firewall", "set", "aa", "ajar").rc)
+
+
+class Drift(Base):
+    """Somebody changes queues and interfaces of a node by hand."""
+
+    def setUp(self):
+        start("aa", SHAPE, "tbnode.shape.lan1=rate 5mbit; to 10.9.9.9 rate 1mbit", "tbnode.firewall=basic")
+        wait_state("aa", "configured")
+        self.host, self.ifb = interface("aa")["host_ifname"], interface("aa")["up"]["device"]
+
+    @staticmethod
+    def counters():
+        return L.tbnode("status", "--json").json()["counters"]
+
+    @staticmethod
+    def kernel():
+        """What must be as it was: queues, filters, and the host side of each link."""
+        devices = [x for x in L.links() if x["ifname"].startswith(("veth", "tbi"))]
+        out = {}
+        for x in devices:
+            name = x["ifname"]
+            out[x["ifindex"]] = (x.get("master"), "UP" in x["flags"], x.get("ifalias"), L.run(["tc", "qdisc", "show", "dev", name]).out,
+                                 L.run(["tc", "class", "show", "dev", name]).out.replace(name, ""),
+                                 re.sub("index .*", "", L.filters(name, "ffff:")).replace(" ingress", ""))
+        return out
+
+    def damage(self, what, *commands):
+        before, count = self.kernel(), self.counters()["shape_repairs"]
+        for c in commands:
+            L.run(c.split())
+        lab.wait_for(lambda: self.counters()["shape_repairs"] > count, 5, f"{what}: the repair")
+        lab.wait_for(lambda: self.kernel() == before, 5, f"{what}: {before} is {self.kernel()}")
+        self.assertEqual("configured", state("aa"), what)
+
+    def test_what_is_done_by_hand_is_undone(self):
+        h, i = self.host, self.ifb
+        for what, commands in {
+                "no root": [f"tc qdisc del dev {h} root"],
+                "another root": [f"tc qdisc replace dev {h} root handle 1: pfifo limit 10"],
+                "another rate": [f"tc class change dev {h} classid 7462:1 htb rate 1gbit"],
+                "one more class": [f"tc class add dev {h} parent 7462: classid 7462:77 htb rate 1gbit"],
+                "no ingress": [f"tc qdisc del dev {h} ingress"],
+                "a filter before ours": [f"tc filter add dev {h} ingress prio 1 protocol ip u32 match u32 0 0 action mirred egress redirect dev docker0"],
+                "no filter": [f"tc filter del dev {h} ingress"],
+                "no root of the ifb": [f"tc qdisc del dev {i} root"],
+                "no ifb": [f"ip link del {i}"],
+                "ifb down": [f"ip link set {i} down"],
+                "host side down": [f"ip link set {h} down"],
+                "off its bridge": [f"ip link set {h} nomaster"],
+                "everything": [f"ip link del {i}", f"tc qdisc del dev {h} root", f"tc qdisc del dev {h} ingress", f"ip link set {h} down"],
+        }.items():
+            with self.subTest(what):
+                self.damage(what, *commands)
+        events = [json.loads(x) for x in L.tbnode("events", "--json").out.splitlines()]
+        self.assertEqual(["aa"], [e for e in events if e["event"] == "shape-repaired"][-1]["nodes"])
+
+    def test_our_own_writes_and_those_elsewhere_are_no_news(self):
+        before = self.counters()
+        for rate in ("2mbit", "3mbit"):
+            self.assertEqual(0, L.tbnode("shape", "set", "aa", "lan0", "rate", rate).rc)
+        start("bb", SHAPE)
+        start("plain")
+        wait_state("bb", "configured")
+        L.run(["ip", "link", "add", "elsewhere", "type", "bridge"])
+        L.run(["tc", "qdisc", "add", "dev", "elsewhere", "root", "pfifo"])
+        L.run(["ip", "link", "del", "elsewhere"])
+        self.damage("afterwards", f"tc qdisc del dev {self.host} root")
+        after = self.counters()
+        self.assertEqual(before["shape_repairs"] + 1, after["shape_repairs"])
+        self.assertEqual((0, before["firewall_repairs"]), (after["resyncs"], after["firewall_repairs"]))
+
+    def test_renamed_host_side_is_followed_by_its_rules(self):
+        L.run(["ip", "link", "set", self.host, "down"])
+        L.run(["ip", "link", "set", self.host, "name", "renamed0"])
+        lab.wait_for(lambda: "renamed0" in str(L.iptables("filter")) or "renamed0" in L.nft(), 5, "rules with the new name")
+        lab.wait_for(lambda: "UP" in next(x for x in L.links() if x["ifname"] == "renamed0")["flags"], 5, "it to be up")
+        self.assertFalse([r for r in L.iptables("filter") if self.host in r and "TBNODE" in r])
+        self.assertEqual(("configured", "renamed0"), (state("aa"), interface("aa")["host_ifname"]))
+
+    def test_host_side_that_is_gone_fails_the_node_until_it_is_back(self):
+        L.run(["ip", "link", "del", self.host])
+        n = wait_state("aa", "failed")
+        self.assertIn("lan0", n["reason"])
+        lab.wait_for(lambda: not L.ifbs(), 5, "its ifb to be swept")
+        L.docker("network", "disconnect", "-f", "lan0", "aa")
+        L.docker("network", "connect", "lan0", "aa")
+        wait_state("aa", "configured")
+        self.assertEqual(1, len(L.ifbs()))
+
+    def test_what_stood_in_the_way_is_gone(self):
+        """A qdisc of somebody else from before; the node becomes what it shall be as soon as that goes."""
+        L.tbnoded.stop()
+        L.docker("run", "-d", "--name", "late", "--network", "lan0", "--label", SHAPE, IMAGE, "sleep", "1000")
+        peer = json.loads(L.nsrun(L.container_pid("late"), "ip", "-j", "link", "show", "eth0").out)[0]["link_index"]
+        h = next(x["ifname"] for x in L.links() if x["ifindex"] == peer)
+        L.run(["tc", "qdisc", "add", "dev", h, "root", "handle", "9:", "pfifo"])
+        L.tbnoded.start()
+        self.assertIn("pfifo", wait_state("late", "failed")["reason"])
+        L.run(["tc", "qdisc", "del", "dev", h, "root"])
+        wait_state("late", "configured")
 
 
 class Restarts(Base):
