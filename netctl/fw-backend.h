@@ -57,6 +57,13 @@ typedef struct FwBackend {
 extern const FwBackend fw_iptables;
 extern const FwBackend fw_nftables;
 
+/* Of the nftables back end, family inet. */
+#define FW_NFTABLES_TABLE "tbnode"
+
+/* Who has something in the legacy tables of this namespace: rules of ours, and rules, chains or policies of others. That the tables
+ * are there says nothing: whoever lists them makes them. A look at tables that are not there does not. */
+void fw_iptables_use(bool *ret_ours, bool *ret_others);
+
 /* Takes away what the nftables back end has (but not the guard, which both have): as FwBackend.apply with nodes of FW_NONE. No
  * error where the kernel has no nf_tables. */
 int fw_nftables_leave(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,

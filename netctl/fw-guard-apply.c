@@ -61,14 +61,10 @@ int fw_guard_read_nodes(const FwSite *site, const FwNode *nodes, size_t n, FwRea
         _cleanup_nft_scope_ NftScope scope = {};
         _cleanup_nft_seen_ NftSeen seen = {};
         _cleanup_nft_ Nft *nft = NULL;
-        _cleanup_error_ TbError *e = NULL;
-        uint32_t generation;
 
-        int r = nft_new(&nft, &e);
-        if (r >= 0)
-                r = nft_generation(nft, &generation, &e);
-        if (r < 0)
-                return r == -ENOENT ? 0 : tb_error_move(err, &e);
+        int r = nft_open(&nft, err);
+        if (r <= 0)
+                return r;
         r = fw_guard_scope(nodes, n, false, NULL, &scope, err);
         if (r < 0)
                 return r;
@@ -93,14 +89,10 @@ int fw_guard_apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep
         _cleanup_nft_table_ NftTable bridge = {}, inet = {}, arp = {};
         _cleanup_nft_scope_ NftScope scope = {};
         _cleanup_nft_ Nft *nft = NULL;
-        _cleanup_error_ TbError *e = NULL;
-        uint32_t generation;
 
-        int r = nft_new(&nft, &e);
-        if (r >= 0)
-                r = nft_generation(nft, &generation, &e);
-        if (r < 0)
-                return r == -ENOENT ? 0 : tb_error_move(err, &e);
+        int r = nft_open(&nft, err);
+        if (r <= 0)
+                return r;
         r = fw_guard_scope(nodes, n, sweep, keep, &scope, err);
         if (r < 0)
                 return r;

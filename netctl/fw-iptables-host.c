@@ -8,6 +8,7 @@
 
 #include "common/cleanup.h"
 #include "common/file.h"
+#include "common/strv.h"
 #include "netctl/fw-iptables.h"
 
 #define NAMES_MAX 4096
@@ -40,6 +41,39 @@ bool fw_iptables_available(const XtFamily *f, XtTable table)
         if (h)
                 f->free(h);
         return h != NULL;
+}
+
+static void look_at(const XtFamily *f, XtTable table, bool *ours, bool *others)
+{
+        struct xtc_handle *h = f->init(table_names[table]);
+
+        for (const char *c = h ? f->first_chain(h) : NULL; c; c = f->next_chain(h)) {
+                char id[FW_ID_LENGTH + 1];
+                struct xt_counters counters;
+                const char *policy = f->get_policy(c, &counters, h);
+                if (!policy) {
+                        bool mine = fw_chain_is_common(c) || fw_chain_id(c, id);
+                        *ours |= mine;
+                        *others |= !mine;
+                        continue;
+                }
+                *others |= !tb_streq(policy, "ACCEPT");
+                for (const void *e = f->first_rule(c, h); e; e = f->next_rule(e, h))
+                        *others |= !fw_chain_is_common(f->get_target(e, h));
+        }
+        if (h)
+                f->free(h);
+}
+
+void fw_iptables_use(bool *ret_ours, bool *ret_others)
+{
+        static const XtFamily *const families[] = {&xt_ipv4, &xt_ipv6};
+
+        *ret_ours = *ret_others = false;
+        for (size_t i = 0; i < ELEMENTSOF(families); i++)
+                for (size_t t = 0; t < ELEMENTSOF(table_names); t++)
+                        if (fw_iptables_exists(families[i], (XtTable) t))
+                                look_at(families[i], (XtTable) t, ret_ours, ret_others);
 }
 
 int fw_iptables_bridge_nf(const XtFamily *f, bool enable, FwOutcome *outcome, TbError **err)

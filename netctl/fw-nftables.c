@@ -31,7 +31,6 @@
 #include "netctl/fw-bridge-nf.h"
 #include "netctl/fw-guard.h"
 
-#define TABLE "tbnode"
 #define PRIORITY_FILTER (-10)
 #define PRIORITY_DIRECT (-299)
 #define PRIORITY_DNAT (-101)
@@ -341,7 +340,7 @@ static int build(const FwSite *site, const FwNode *nodes, size_t n, Tables *ret,
         if (!site)
                 site = &no_site;
         fw_guard_build(site->guard, nodes, n, &ret->bridge, &ret->inet, &ret->arp);
-        nft_table_init(&ret->rules, NFPROTO_INET, TABLE);
+        nft_table_init(&ret->rules, NFPROTO_INET, FW_NFTABLES_TABLE);
         build_base(&ret->rules, site);
         for (size_t i = 0; i < n; i++) {
                 _cleanup_fw_policy_ FwPolicy p = {};
@@ -387,15 +386,11 @@ int fw_nftables_leave(const FwSite *site, const FwNode *nodes, size_t n, bool sw
         _cleanup_nft_table_ NftTable rules = {};
         _cleanup_nft_scope_ NftScope scope = {};
         _cleanup_nft_ Nft *nft = NULL;
-        _cleanup_error_ TbError *e = NULL;
-        uint32_t generation;
 
-        int r = nft_new(&nft, &e);
-        if (r >= 0)
-                r = nft_generation(nft, &generation, &e);
-        if (r < 0)
-                return r == -ENOENT ? 0 : tb_error_move(err, &e);
-        nft_table_init(&rules, NFPROTO_INET, TABLE);
+        int r = nft_open(&nft, err);
+        if (r <= 0)
+                return r;
+        nft_table_init(&rules, NFPROTO_INET, FW_NFTABLES_TABLE);
         r = nft_table_present(nft, &rules, err);
         if (r <= 0)
                 return r;

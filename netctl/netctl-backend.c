@@ -2,7 +2,11 @@
 
 /* Which back end, and the guard beside it. */
 
+/* Before anything of linux/: the other way round they clash. */
+#include <netinet/in.h>
+
 #include <assert.h>
+#include <linux/netfilter.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,22 +38,27 @@ NetctlFirewall netctl_firewall_from_string(const char *s)
         return _NETCTL_FIREWALL_INVALID;
 }
 
-/* Has anybody in this namespace used the legacy tables? They come into being with their first use. */
-static bool legacy_tables_in_use(void)
+/* Are there legacy tables in this namespace? They come into being with the first look at them. */
+static bool legacy_tables_exist(void)
 {
         _cleanup_free_ char *text = NULL;
 
         return tb_file_read(LEGACY_TABLES, 4096, &text, NULL, NULL) >= 0 && strstr(text, "filter\n");
 }
 
-/* Docker with firewall-backend=nftables makes this table (reference/shaping.md 6.5; `docker info` says so from API 1.49 on). */
-static bool docker_uses_nftables(void)
+static bool has_nft_table(uint8_t family, const char *name)
 {
         _cleanup_nft_ Nft *nft = NULL;
         NftTable t;
 
-        nft_table_init(&t, AF_INET, "docker-bridges");
+        nft_table_init(&t, family, name);
         return nft_new(&nft, NULL) >= 0 && nft_table_present(nft, &t, NULL) > 0;
+}
+
+/* Docker with firewall-backend=nftables makes this table (reference/shaping.md 6.5; `docker info` says so from API 1.49 on). */
+static bool docker_uses_nftables(void)
+{
+        return has_nft_table(NFPROTO_IPV4, "docker-bridges");
 }
 
 static bool can(const Capabilities *caps, NetctlFirewall f)
@@ -59,8 +68,11 @@ static bool can(const Capabilities *caps, NetctlFirewall f)
                 : caps->has[CAPABILITY_IPTABLES_FILTER];
 }
 
+/* The kernel is the memory: while nodes have their rules in one back end, they stay there, whatever others begin to use. */
 static NetctlFirewall choose(const Capabilities *caps, const char **ret_why)
 {
+        bool ours, others;
+
         if (!can(caps, NETCTL_FIREWALL_IPTABLES)) {
                 *ret_why = "the kernel has no legacy iptables tables";
                 return NETCTL_FIREWALL_NFTABLES;
@@ -69,11 +81,16 @@ static NetctlFirewall choose(const Capabilities *caps, const char **ret_why)
                 *ret_why = "the kernel has no nf_tables with families inet and bridge";
                 return NETCTL_FIREWALL_IPTABLES;
         }
+        fw_iptables_use(&ours, &others);
+        if (ours != has_nft_table(NFPROTO_INET, FW_NFTABLES_TABLE)) {
+                *ret_why = "the nodes of this host have their rules there already";
+                return ours ? NETCTL_FIREWALL_IPTABLES : NETCTL_FIREWALL_NFTABLES;
+        }
         if (docker_uses_nftables()) {
                 *ret_why = "Docker uses nftables";
                 return NETCTL_FIREWALL_NFTABLES;
         }
-        if (legacy_tables_in_use()) {
+        if (others) {
                 *ret_why = "legacy iptables tables are in use on this host";
                 return NETCTL_FIREWALL_IPTABLES;
         }
@@ -235,7 +252,7 @@ int firewall_leave_other(Netctl *n, const FwNode *nodes, size_t count, bool swee
                 return r;
         if (b == &fw_iptables)
                 r = fw_nftables_leave(n->options.site, gone, count, sweep, keep, &other, err);
-        else if (legacy_tables_in_use()) /* a look at tables that nobody uses would bring them into being */
+        else if (legacy_tables_exist()) /* a look at tables that nobody uses would bring them into being */
                 r = fw_iptables.apply(n->options.site, gone, count, sweep, keep, false, &other, err);
         outcome->commits += other.commits;
         outcome->removed += other.removed;

@@ -74,9 +74,9 @@ TB_DEFINE_CLEANUP(Netctl *, netctl_free)
  */
 int netctl_capabilities(Netctl *n, const Capabilities **ret, TbError **err) _warn_unused_;
 
-/* The back end for this host, and why, in words (static storage). `auto` is nftables where the kernel has what it needs, unless
- * somebody on this host uses the legacy tables and Docker is not on nftables: what stands beside Docker's rules is seen by the
- * same tools. Looks at the kernel, writes nothing. TB_ERROR_ENVIRONMENT -ENOENT: the kernel has not what was asked for. */
+/* The back end for this host, and why, in words (static storage). `auto` is the one that has rules of nodes already; else nftables
+ * where the kernel has what it needs, unless somebody on this host has something in the legacy tables and Docker is not on nftables:
+ * what stands beside Docker's rules is seen by the same tools. Looks at the kernel, writes nothing. TB_ERROR_ENVIRONMENT -ENOENT: the kernel has not what was asked for. */
 int netctl_firewall_choose(const Capabilities *caps, NetctlFirewall wanted, NetctlFirewall *ret,
         const char **ret_why, TbError **err) _warn_unused_;
 

@@ -302,6 +302,22 @@ int nft_generation(Nft *n, uint32_t *ret, TbError **err)
         return 0;
 }
 
+int nft_open(Nft **ret, TbError **err)
+{
+        _cleanup_nft_ Nft *n = NULL;
+        _cleanup_error_ TbError *e = NULL;
+        uint32_t generation;
+
+        *ret = NULL;
+        int r = nft_new(&n, &e);
+        if (r >= 0)
+                r = nft_generation(n, &generation, &e);
+        if (r < 0)
+                return r == -ENOENT ? 0 : tb_error_move(err, &e);
+        *ret = TAKE_PTR(n);
+        return 1;
+}
+
 static void batch_marker(NlWriter *w, uint16_t type, uint32_t generation)
 {
         struct nfgenmsg g = {.version = NFNETLINK_V0, .res_id = htons(NFNL_SUBSYS_NFTABLES)};

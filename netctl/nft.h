@@ -18,6 +18,8 @@ typedef struct Nft Nft;
 int nft_new(Nft **ret, TbError **err) _warn_unused_;
 Nft *nft_free(Nft *n);
 TB_DEFINE_CLEANUP(Nft *, nft_free)
+/* The same, and asks whether it answers. 1: it does; 0, and NULL: this kernel has no nf_tables, which is no error. */
+int nft_open(Nft **ret, TbError **err) _warn_unused_;
 #define _cleanup_nft_ _cleanup_(nft_freep)
 
 /* Begins a message of nf_tables (NFT_MSG_*) for a family (NFPROTO_*). nlw_end() ends it. */

@@ -349,5 +349,40 @@ class Nftables(Tables, netlab.Lab):
         self.assertFalse(any(n['intact'] for n in self.read(nodes)))
 
 
+class Auto(netlab.Lab):
+    """Which back end is chosen, and that it stays."""
+
+    backend = 'auto'
+
+    def chosen(self, node):
+        """Writes the rules of a node; where are they?"""
+        self.apply([self.declare(node, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'open')])
+        legacy = any('TBNODE' in r for r in rules())
+        self.assertNotEqual(legacy, 'table inet tbnode' in run('nft', 'list', 'tables').stdout.splitlines())
+        return 'iptables' if legacy else 'nftables'
+
+    def test_what_others_use_decides_once(self):
+        a, b = self.pair()
+        # Listing the legacy tables makes them; it is no use of them.
+        run('iptables-legacy-save')
+        run('ip6tables-legacy-save')
+        run('iptables-legacy', '-t', 'nat', '-L')
+        self.assertEqual(self.chosen(a), 'nftables')
+        run('iptables-legacy', '-A', 'INPUT', '-s', '192.0.2.1', '-j', 'DROP')
+        self.assertEqual(self.chosen(b), 'nftables', 'there are rules of nodes')
+        self.tool('sweep')
+        self.assertEqual(self.chosen(a), 'iptables', 'somebody has a rule there')
+        run('iptables-legacy', '-F', 'INPUT')
+        run('nft', 'add', 'table', 'ip', 'docker-bridges')
+        self.assertEqual(self.chosen(b), 'iptables', 'there are rules of nodes')
+        self.tool('sweep')
+        self.assertEqual(netlab.ours(), [])
+        run('iptables-legacy', '-P', 'FORWARD', 'DROP')
+        self.assertEqual(self.chosen(a), 'nftables', 'Docker is there')
+        self.tool('sweep')
+        run('nft', 'delete', 'table', 'ip', 'docker-bridges')
+        self.assertEqual(self.chosen(a), 'iptables', 'a policy as ufw sets it')
+
+
 if __name__ == '__main__':
     netlab.main()
