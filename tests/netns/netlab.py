@@ -18,6 +18,7 @@ import unittest
 BUILD = pathlib.Path(os.environ.get('TBNODE_BUILD_DIR', pathlib.Path(__file__).resolve().parents[2] / 'build'))
 TOOL = str(BUILD / 'netctl/tbnode-netctl')
 TRAFFIC = str(pathlib.Path(__file__).resolve().with_name('traffic.py'))
+LOG_ALL = '/proc/sys/net/netfilter/nf_log_all_netns'
 NEEDED = ('unshare', 'nsenter', 'ip', 'tc', 'ping', 'iptables-legacy', 'iptables-legacy-save', 'nft')
 
 
@@ -36,8 +37,41 @@ def main():
         # A mount namespace too: the machine's iptables lock is not ours to hold.
         command = ['unshare', '--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc', '--', 'sh', '-c',
                    'mount -t tmpfs none /run && ip link set lo up && exec "$@"', 'sh', sys.executable, *sys.argv]
-        sys.exit(subprocess.run(command, env={**os.environ, 'TBNODE_NETLAB_INSIDE': '1'}, check=False).returncode)
+        environment, files = {**os.environ, 'TBNODE_NETLAB_INSIDE': '1'}, []
+        if os.access(LOG_ALL, os.W_OK):
+            files.append(os.open(LOG_ALL, os.O_RDWR))
+            environment['TBNODE_NETLAB_LOG'] = str(files[0])
+        sys.exit(subprocess.run(command, env=environment, pass_fds=files, check=False).returncode)
     unittest.main(verbosity=2)
+
+
+class KernelLog:
+    """What the kernel logs of packets in this namespace, from now on. The kernel says nothing of namespaces other than its first
+    one, until net.netfilter.nf_log_all_netns is on, and that is a setting of the first one: main() opened it there."""
+
+    def __init__(self):
+        self.setting = int(os.environ.get('TBNODE_NETLAB_LOG', '-1'))
+        if self.setting < 0 or not os.access('/dev/kmsg', os.R_OK):
+            raise unittest.SkipTest(f'needs {LOG_ALL} and /dev/kmsg')
+        self.before = os.pread(self.setting, 16, 0)
+        os.pwrite(self.setting, b'1\n', 0)
+        self.fd = os.open('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def lines(self):
+        """The texts that came since the last call."""
+        found = []
+        while True:
+            try:
+                found.append(os.read(self.fd, 8192).decode(errors='replace').partition(';')[2].split('\n')[0])
+            except BrokenPipeError:
+                continue  # the ring has overtaken us
+            except BlockingIOError:
+                return found
+
+    def close(self):
+        os.pwrite(self.setting, self.before, 0)
+        os.close(self.fd)
 
 
 def run(*command, check=True, stdin=None):

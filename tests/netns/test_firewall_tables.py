@@ -27,6 +27,17 @@ import socket, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3]))
 print(s.recv(50).decode())
 '''
+SEND = '''
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 0))
+for _ in range(30):
+    s.sendto(b"x", (sys.argv[2], 9))
+'''
+# How often a node comes and goes.
+FLAPS = 1000 if os.environ.get('TBNODE_TEST_LONG') == 'yes' else 50
+# Lines of one rule in the kernel's log that may come at once (FW_LOG_BURST), and one that a slow machine gives time for.
+LOGGED = 6
 # How long is waited for an answer: one that must come is waited for as long as a busy machine may need, and ends the waiting.
 PATIENCE = 5
 # One that must not come.
@@ -230,6 +241,46 @@ class Tables:
                                 {'ipv6': ['fd00::1']}, group=1, ssh_port=2201),
                  self.node_json(b, 'basic', group=2, ssh_port=2202)]
         return nodes, site
+
+    def test_flapping(self):
+        """A node that comes and goes leaves nothing, and its neighbour's rules are not touched."""
+        a, b = self.pair()
+        site = {'log': True}
+        self.protect(b, 'closed; allow tcp to port 80', site, ssh_port=2202, group=2)
+        before = netlab.everything()
+        one = self.node_json(a, 'closed; allow tcp to port 80,90; allow out udp', {'ipv6': ['fd00::1']}, group=1, ssh_port=2201)
+        for i in range(FLAPS):
+            one['id'] = f'{i:012x}'
+            self.apply([one], site)
+            self.tool('remove', one['id'])
+        self.assertEqual(netlab.everything(), before)
+        self.tool('remove', b.id)
+        self.assertEqual(netlab.ours(), [])
+
+    def test_log(self):
+        """Who was denied what is in the kernel's log with the node's name; a flood is not."""
+        a, b = self.pair()
+        log = netlab.KernelLog()
+        self.addCleanup(log.close)
+        names = [f'{x}{os.getpid()}' for x in ('one', 'two')]
+        b.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
+
+        def flood(source, address, what, line):
+            log.lines()
+            b.run(sys.executable, '-c', SEND, source, address)
+            found = [x for x in log.lines() if what in x]
+            self.assertTrue(1 <= len(found) <= LOGGED, found)
+            for word in line:
+                self.assertIn(word, found[0])
+
+        site = {'log': True}
+        self.apply([self.node_json(a, 'closed; deny log udp to port 9', name=names[0], group=1),
+                    self.node_json(b, 'open', name=names[1], group=1)], site)
+        flood('10.9.0.2', '10.9.0.1', f'tbnode {names[0]} in: ', ('SRC=10.9.0.2', 'DST=10.9.0.1', 'DPT=9'))
+        flood('10.9.0.77', '10.9.0.1', f'tbnode {names[1]} guard: ', ('SRC=10.9.0.77', 'DST=10.9.0.1'))
+        flood('10.9.0.2', '10.9.0.254', f'tbnode {names[1]} host: ', ('SRC=10.9.0.2', 'DST=10.9.0.254'))
+        self.apply([self.node_json(b, 'open', name=names[1], group=2)], site)
+        flood('10.9.0.2', '10.9.0.1', f'tbnode {names[1]} isolation: ', ('SRC=10.9.0.2', 'DST=10.9.0.1'))
 
     def test_what_is_read_back(self):
         a, b = self.pair()
