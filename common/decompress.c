@@ -3,23 +3,16 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 #include <zstd.h>
 
 #include "common/cleanup.h"
 #include "common/decompress.h"
+#include "common/gunzip.h"
 
 #define OUTPUT_SIZE (128U * 1024)
 #define MAGIC_SIZE 4U /* enough to tell all of them apart */
 /* RFC 8878 section 3.1.1.1.2: decoders should support windows of 8 MB; what asks for more is refused. */
 #define ZSTD_WINDOW_LOG 23
-/* RFC 1952 through zlib: 15 bits of window, +16 for the gzip wrapper. */
-#define GZIP_WINDOW_BITS (15 + 16)
-
-typedef enum MemberState {
-        MEMBER_BETWEEN, /* at the end, or before another member or frame */
-        MEMBER_INSIDE,
-} MemberState;
 
 struct TbDecompressor {
         TbDecompressFn fn;
@@ -31,10 +24,9 @@ struct TbDecompressor {
         bool known; /* `compression` has been read from the magic */
         TbCompression compression;
 
-        MemberState member;
-        z_stream z;
-        bool z_ready;
+        TbGunzip *gzip;
         ZSTD_DCtx *zstd;
+        bool in_frame; /* of zstd: it has begun and is not over */
         unsigned char *buffer;
 };
 
@@ -117,12 +109,8 @@ static int prepare(TbDecompressor *d, TbError **err)
         d->buffer = malloc(OUTPUT_SIZE);
         if (!d->buffer)
                 return tb_error_oom(err);
-        if (d->compression == TB_COMPRESSION_GZIP) {
-                if (inflateInit2(&d->z, GZIP_WINDOW_BITS) != Z_OK)
-                        return tb_error_oom(err);
-                d->z_ready = true;
-                return 0;
-        }
+        if (d->compression == TB_COMPRESSION_GZIP)
+                return tb_gunzip_new(&d->gzip, err);
         d->zstd = ZSTD_createDCtx();
         if (!d->zstd)
                 return tb_error_oom(err);
@@ -139,35 +127,16 @@ static int broken(const char *what, const char *why, TbError **err)
 
 static int feed_gzip(TbDecompressor *d, const void *data, size_t size, TbError **err)
 {
-        d->z.next_in = (unsigned char *) data;
-        d->z.avail_in = (unsigned) size;
+        const unsigned char *p = data;
+        size_t n;
+        int r;
 
-        for (;;) {
-                int z, r;
-
-                if (d->z.avail_in == 0 && d->member == MEMBER_BETWEEN)
-                        return 0;
-                d->member = MEMBER_INSIDE;
-                d->z.next_out = d->buffer;
-                d->z.avail_out = OUTPUT_SIZE;
-                z = inflate(&d->z, Z_NO_FLUSH);
-                if (z == Z_NEED_DICT)
-                        return broken("gzip", "it needs a dictionary", err);
-                if (z == Z_MEM_ERROR)
-                        return tb_error_oom(err);
-                if (z != Z_OK && z != Z_STREAM_END && z != Z_BUF_ERROR)
-                        return broken("gzip", d->z.msg, err);
-                r = emit(d, d->buffer, OUTPUT_SIZE - d->z.avail_out, err);
-                if (r < 0)
-                        return r;
-                if (z == Z_STREAM_END) {
-                        d->member = MEMBER_BETWEEN;
-                        if (inflateReset(&d->z) != Z_OK)
-                                return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "cannot reset zlib");
-                } else if (d->z.avail_out > 0) {
-                        return 0; /* all input is used up */
-                }
-        }
+        do {
+                r = tb_gunzip_step(d->gzip, &p, &size, d->buffer, OUTPUT_SIZE, &n, err);
+                if (r >= 0)
+                        r = emit(d, d->buffer, n, err);
+        } while (r >= 0 && n == OUTPUT_SIZE);
+        return r;
 }
 
 static int feed_zstd(TbDecompressor *d, const void *data, size_t size, TbError **err)
@@ -179,12 +148,12 @@ static int feed_zstd(TbDecompressor *d, const void *data, size_t size, TbError *
                 size_t left;
                 int r;
 
-                if (in.pos == in.size && d->member == MEMBER_BETWEEN)
+                if (in.pos == in.size && !d->in_frame)
                         return 0;
                 left = ZSTD_decompressStream(d->zstd, &out, &in);
                 if (ZSTD_isError(left))
                         return broken("zstd", ZSTD_getErrorName(left), err);
-                d->member = left == 0 ? MEMBER_BETWEEN : MEMBER_INSIDE;
+                d->in_frame = left > 0;
                 r = emit(d, d->buffer, out.pos, err);
                 if (r < 0)
                         return r;
@@ -195,20 +164,15 @@ static int feed_zstd(TbDecompressor *d, const void *data, size_t size, TbError *
 
 static int feed_known(TbDecompressor *d, const void *data, size_t size, TbError **err)
 {
-        while (size > 0) {
-                /* zlib counts in unsigned. */
-                size_t n = size < (1U << 30) ? size : 1U << 30;
-                int r;
-
-                r = d->compression == TB_COMPRESSION_GZIP       ? feed_gzip(d, data, n, err)
-                        : d->compression == TB_COMPRESSION_ZSTD ? feed_zstd(d, data, n, err)
-                                                                : emit(d, data, n, err);
-                if (r < 0)
-                        return r;
-                data = (const unsigned char *) data + n;
-                size -= n;
+        switch (d->compression) {
+        case TB_COMPRESSION_GZIP:
+                return feed_gzip(d, data, size, err);
+        case TB_COMPRESSION_ZSTD:
+                return feed_zstd(d, data, size, err);
+        case TB_COMPRESSION_NONE:
+        default:
+                return emit(d, data, size, err);
         }
-        return 0;
 }
 
 int tb_decompressor_feed(TbDecompressor *d, const void *data, size_t size, TbError **err)
@@ -239,7 +203,7 @@ int tb_decompressor_finish(TbDecompressor *d, TbError **err)
         /* Too short to be compressed. */
         if (!d->known)
                 return emit(d, d->magic, d->n_magic, err);
-        if (d->compression != TB_COMPRESSION_NONE && d->member == MEMBER_INSIDE)
+        if (d->in_frame || (d->gzip && tb_gunzip_is_inside(d->gzip)))
                 return broken(tb_compression_to_string(d->compression), "it ends too early", err);
         return 0;
 }
@@ -258,8 +222,7 @@ TbDecompressor *tb_decompressor_free(TbDecompressor *d)
 {
         if (!d)
                 return NULL;
-        if (d->z_ready)
-                (void) inflateEnd(&d->z);
+        tb_gunzip_free(d->gzip);
         ZSTD_freeDCtx(d->zstd);
         free(d->buffer);
         free(d);

@@ -162,6 +162,103 @@ static void test_gzip(void **state)
         free(out);
 }
 
+/* What zlib makes of a file of any number of members: 0, or -1; the output in any case. */
+static int zlib_gunzip(unsigned char *data, size_t size, Out *o)
+{
+        z_stream z = {.next_in = data, .avail_in = (unsigned) size};
+        bool whole = false;
+        int r = Z_OK;
+
+        assert_int_equal(inflateInit2(&z, 15 + 16), Z_OK);
+        while (z.avail_in > 0 && r == Z_OK) {
+                z.next_out = o->data + o->size;
+                z.avail_out = (unsigned) (o->max - o->size);
+                r = inflate(&z, Z_NO_FLUSH);
+                o->size = o->max - z.avail_out;
+                whole = r == Z_STREAM_END;
+                if (whole)
+                        r = inflateReset(&z);
+        }
+        inflateEnd(&z);
+        return whole ? 0 : -1;
+}
+
+static uint32_t next_random(uint32_t *x)
+{
+        *x = *x * 1664525U + 1013904223U;
+        return *x >> 8;
+}
+
+/* One to three members with headers of all kinds, of every level and strategy. */
+static size_t make_members(unsigned char *out, size_t max, uint32_t *x)
+{
+        size_t n = 0, size = next_random(x) % (next_random(x) % 8 ? 3000 : PLAIN_SIZE / 4);
+
+        for (unsigned i = next_random(x) % 3 + 1; i > 0; i--) {
+                gz_header header = {.name = (unsigned char *) "a name",
+                        .comment = (unsigned char *) "a comment",
+                        .extra = (unsigned char *) "extra",
+                        .extra_len = 5,
+                        .hcrc = (int) next_random(x) % 2};
+                z_stream z = {.next_in = plain, .avail_in = (unsigned) size};
+
+                assert_int_equal(deflateInit2(&z, (int) (next_random(x) % 10), Z_DEFLATED, 15 + 16,
+                                         (int) (next_random(x) % 9) + 1, (int) (next_random(x) % 5)),
+                        Z_OK);
+                if (next_random(x) % 3 == 0)
+                        assert_int_equal(deflateSetHeader(&z, &header), Z_OK);
+                z.next_out = out + n;
+                z.avail_out = (unsigned) (max - n);
+                assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+                n = max - z.avail_out;
+                deflateEnd(&z);
+        }
+        return n;
+}
+
+/* The same bytes are taken, and refused, as by zlib: whole files and damaged ones, in pieces of any size. */
+static void test_like_zlib(void **state)
+{
+        const size_t max = 2 * PLAIN_SIZE;
+        unsigned char *data = malloc(max);
+        Out theirs = {.data = malloc(max), .max = max}, ours = {.data = malloc(max), .max = max};
+        uint32_t x = 7;
+
+        assert_true(data && theirs.data && ours.data);
+        for (unsigned run = 0; run < 200; run++) {
+                _cleanup_error_ TbError *err = NULL;
+                size_t n = make_members(data, max, &x);
+                TbCompression seen;
+                int r;
+
+                for (unsigned damage = next_random(&x) % 3; damage > 0; damage--)
+                        switch (next_random(&x) % 3) {
+                        case 0: /* not the magic: it would be no gzip file */
+                                data[4 + next_random(&x) % (n - 4)] ^= (unsigned char) (1 << x % 8);
+                                break;
+                        case 1:
+                                n -= next_random(&x) % 12;
+                                break;
+                        default:
+                                data[n++] = (unsigned char) x;
+                                break;
+                        }
+                theirs.size = ours.size = 0;
+                r = push(
+                        data, n, next_random(&x) % (run % 2 ? 9 : 5000) + 1, UINT64_MAX, &ours, &seen, &err);
+                assert_int_equal(r < 0 ? -1 : 0, zlib_gunzip(data, n, &theirs));
+                if (r < 0)
+                        assert_int_equal(r, -EBADMSG);
+                else
+                        assert_int_equal(ours.size, theirs.size);
+                if (r >= 0)
+                        assert_memory_equal(ours.data, theirs.data, ours.size);
+        }
+        free(data);
+        free(theirs.data);
+        free(ours.data);
+}
+
 static void test_zstd(void **state)
 {
         static const unsigned char skippable[] = {0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'};
@@ -220,6 +317,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_plain),
                 cmocka_unit_test(test_gzip),
+                cmocka_unit_test(test_like_zlib),
                 cmocka_unit_test(test_zstd),
                 cmocka_unit_test(test_refused),
                 cmocka_unit_test(test_stopped),
