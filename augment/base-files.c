@@ -286,17 +286,18 @@ static int kept_text(const ImageFiles *files, char **ret, TbError **err)
 }
 
 int base_files_store(RegistryClient *client, const RegistryRef *mirror, const TbDigest *base,
-        const ImageFiles *files, TbError **err)
+        const ImageFiles *files, AugmentPending *pending, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
-        _cleanup_free_ char *text = NULL, *manifest = NULL;
+        _cleanup_free_ char *text = NULL;
+        char *manifest;
         _cleanup_json_ json_t *j = NULL;
         TbDigest empty;
         size_t size;
         int r;
 
         if ((r = files_ref(mirror, base, &ref, err)) < 0 || (r = kept_text(files, &text, err)) < 0 ||
-                (r = registry_put_blob(client, mirror, "{}", 2, NULL, &empty, err)) < 0)
+                (r = tb_digest_of("{}", 2, &empty, err)) < 0)
                 return r;
         /* image-spec manifest.md, "Guidelines for Artifact Usage": an empty config, and no layer that anybody needs. */
         j = json_pack("{s:i, s:s, s:s, s:{s:s, s:s, s:i}, s:[], s:{s:s}}", "schemaVersion", 2, "mediaType",
@@ -305,11 +306,9 @@ int base_files_store(RegistryClient *client, const RegistryRef *mirror, const Tb
                 BASE_FILES_ANNOTATION, text);
         if (!j)
                 return tb_error_oom(err);
-        if ((r = tb_json_dump(j, false, &manifest, &size, err)) < 0 ||
-                (r = registry_put_manifest(
-                         client, ref, REGISTRY_TYPE_OCI_MANIFEST, manifest, size, NULL, err)) < 0) {
-                tb_error_prefix(err, "cannot keep what is known about the base");
+        r = tb_json_dump(j, false, &manifest, &size, err);
+        if (r < 0)
                 return r;
-        }
-        return 0;
+        return augment_pending_manifest(pending, client, ref, REGISTRY_TYPE_OCI_MANIFEST, manifest, size,
+                "cannot keep what is known about the base", err);
 }

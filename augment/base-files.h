@@ -3,6 +3,7 @@
 
 #include "augment/config.h"
 #include "augment/image-files.h"
+#include "augment/pending.h"
 #include "common/error.h"
 #include "registry-client/registry.h"
 
@@ -37,5 +38,6 @@ TB_DEFINE_CLEANUP(BaseFiles *, base_files_free)
 /* 1 = kept, *ret is set; 0 = not, or of another version. `mirror`: any reference to the repository. */
 int base_files_load(RegistryClient *client, const RegistryRef *mirror, const TbDigest *base,
         ImageFiles **ret, TbError **err) _warn_unused_;
+/* Begins to write them. The repository must have the blob "{}" (image-spec's empty descriptor). */
 int base_files_store(RegistryClient *client, const RegistryRef *mirror, const TbDigest *base,
-        const ImageFiles *files, TbError **err) _warn_unused_;
+        const ImageFiles *files, AugmentPending *pending, TbError **err) _warn_unused_;

@@ -3,6 +3,7 @@
 
 #include "augment/cache.h"
 #include "augment/config.h"
+#include "augment/pending.h"
 #include "augment/recipe.h"
 #include "common/error.h"
 #include "registry-client/registry.h"
@@ -51,12 +52,13 @@ typedef struct NativePush {
         const char *config;   /* the new configuration; NULL with recipe NULL */
         size_t config_size;
         const char *key_tag;
-        AugmentBytes *bytes; /* added to */
+        AugmentBytes *bytes;    /* added to */
+        AugmentPending *before; /* what has to be there before the names are; or NULL */
 } NativePush;
 
 /*
  * Mounts the layers into the target repository, uploads the configuration (and, once per registry, the payload layer),
- * then the manifest: under the key tag, at last under the moving tag. Blocks.
+ * then, when all that is there, the manifest under the key tag and the moving tag. Blocks.
  * *ret_size: of the manifest, in bytes.
  * -ESTALE: the mirror lacks a blob of the base; mirror it again.
  */

@@ -75,129 +75,179 @@ int native_publish_payload(
         return registry_put_manifest(client, ref, REGISTRY_TYPE_OCI_MANIFEST, manifest, size, NULL, err);
 }
 
-static int mount_payload(const NativePush *p, const RegistryRef *target, PayloadLayer *layer, TbError **err)
+/* ---- Mounts ---- */
+
+/* Blobs of one repository on their way into the target's. */
+typedef struct Mounts {
+        RegistryDescriptor *blobs; /* borrowed contents */
+        RegistryMountResult *results;
+        size_t n;
+        RegistryOp *op;
+} Mounts;
+
+static void mounts_done(Mounts *m)
 {
-        RegistryMountResult result = REGISTRY_MOUNT_NEEDS_UPLOAD;
-        _cleanup_registry_descriptor_ RegistryDescriptor d = {.digest = layer->digest, .size = layer->size};
+        registry_op_free(m->op);
+        free(m->blobs);
+        free(m->results);
+}
+
+static int mounts_alloc(Mounts *m, size_t max, TbError **err)
+{
+        m->blobs = calloc(max ? max : 1, sizeof(*m->blobs));
+        m->results = calloc(max ? max : 1, sizeof(*m->results));
+        return m->blobs && m->results ? 0 : tb_error_oom(err);
+}
+
+/* The base's blobs: its layers, and its configuration when the image is taken as it is. */
+static int mount_base_start(const NativePush *p, const RegistryRef *target, Mounts *m, TbError **err)
+{
         int r;
 
-        d.media_type = strdup(REGISTRY_TYPE_OCI_LAYER);
-        if (!d.media_type)
-                return tb_error_oom(err);
-        for (unsigned attempt = 0; attempt < 2; attempt++) {
-                r = registry_mount_blobs(p->client, target, AUGMENT_PAYLOAD_REPOSITORY, &d, 1, &result, err);
-                if (r < 0)
-                        return r;
-                if (result != REGISTRY_MOUNT_NEEDS_UPLOAD) {
-                        p->bytes->mounted += layer->size;
-                        return 0;
-                }
-                if (attempt == 0) {
-                        r = native_publish_payload(p->client, p->names->registry_host, layer, p->bytes, err);
-                        if (r < 0) {
-                                tb_error_prefix(err, "cannot upload the payload layer");
-                                return r;
-                        }
-                }
+        r = mounts_alloc(m, p->base->n_layers + 1, err);
+        if (r < 0)
+                return r;
+        if (!tb_streq(p->names->mirror_repository, p->names->target_repository)) {
+                for (size_t i = 0; i < p->base->n_layers; i++)
+                        m->blobs[m->n++] = p->base->layers[i];
+                if (!p->recipe)
+                        m->blobs[m->n++] = p->base->config;
         }
+        return registry_mount_blobs_start(p->client, target, p->names->mirror_repository, m->blobs, m->n,
+                m->results, NULL, NULL, &m->op, err);
+}
+
+static int mount_base_end(const NativePush *p, const Mounts *m, TbError **err)
+{
+        for (size_t i = 0; i < m->n; i++) {
+                if (m->results[i] == REGISTRY_MOUNT_NEEDS_UPLOAD)
+                        return tb_error_set(err, TB_ERROR_REMOTE, -ESTALE,
+                                "blob %s of the base image can't be mounted from %s: it is not there",
+                                m->blobs[i].digest.text, p->names->mirror_repository);
+                p->bytes->mounted += m->blobs[i].size;
+        }
+        return 0;
+}
+
+static int mount_payload_start(const NativePush *p, const RegistryRef *target, Mounts *m, TbError **err)
+{
+        size_t n = p->recipe ? p->recipe->n_steps : 0;
+        int r;
+
+        r = mounts_alloc(m, n, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                if (p->recipe->steps[i].op == RECIPE_ADD)
+                        m->blobs[m->n++] = (RegistryDescriptor){
+                                .digest = p->recipe->steps[i].layer->digest,
+                                .size = p->recipe->steps[i].layer->size,
+                        };
+        return registry_mount_blobs_start(p->client, target, AUGMENT_PAYLOAD_REPOSITORY, m->blobs, m->n,
+                m->results, NULL, NULL, &m->op, err);
+}
+
+/* The first image on this registry: the payload isn't there yet. */
+static int publish_and_mount(const NativePush *p, const RegistryRef *target, PayloadLayer *layer,
+        const RegistryDescriptor *blob, TbError **err)
+{
+        RegistryMountResult result = REGISTRY_MOUNT_NEEDS_UPLOAD;
+        int r;
+
+        r = native_publish_payload(p->client, p->names->registry_host, layer, p->bytes, err);
+        if (r < 0) {
+                tb_error_prefix(err, "cannot upload the payload layer");
+                return r;
+        }
+        r = registry_mount_blobs(p->client, target, AUGMENT_PAYLOAD_REPOSITORY, blob, 1, &result, err);
+        if (r < 0 || result != REGISTRY_MOUNT_NEEDS_UPLOAD)
+                return r;
         return tb_error_set(err, TB_ERROR_REMOTE, -EREMOTEIO,
                 "registry %s has the payload layer in " AUGMENT_PAYLOAD_REPOSITORY
                 " but does not let it be mounted; a pull-through cache can't hold augmented images",
                 p->names->registry_host);
 }
 
-/* The base's blobs: its layers, and its configuration when the image is taken as it is. */
-static int mount_base(const NativePush *p, const RegistryRef *target, TbError **err)
+static int mount_payload_end(const NativePush *p, const RegistryRef *target, const Mounts *m, TbError **err)
 {
-        size_t n = p->base->n_layers + (p->recipe ? 0 : 1);
-        _cleanup_free_ RegistryMountResult *results = NULL;
-        _cleanup_free_ RegistryDescriptor *blobs = NULL; /* borrowed contents */
-        int r;
+        for (size_t i = 0, k = 0; k < m->n; i++) {
+                int r;
 
-        if (tb_streq(p->names->mirror_repository, p->names->target_repository) || n == 0)
-                return 0;
-        results = calloc(n, sizeof(*results));
-        blobs = calloc(n, sizeof(*blobs));
-        if (!results || !blobs)
-                return tb_error_oom(err);
-        for (size_t i = 0; i < p->base->n_layers; i++)
-                blobs[i] = p->base->layers[i];
-        if (!p->recipe)
-                blobs[n - 1] = p->base->config;
-        r = registry_mount_blobs(p->client, target, p->names->mirror_repository, blobs, n, results, err);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < n; i++) {
-                if (results[i] == REGISTRY_MOUNT_NEEDS_UPLOAD)
-                        return tb_error_set(err, TB_ERROR_REMOTE, -ESTALE,
-                                "blob %s of the base image can't be mounted from %s: it is not there",
-                                blobs[i].digest.text, p->names->mirror_repository);
-                p->bytes->mounted += blobs[i].size;
+                if (p->recipe->steps[i].op != RECIPE_ADD)
+                        continue;
+                if (m->results[k] == REGISTRY_MOUNT_NEEDS_UPLOAD) {
+                        r = publish_and_mount(p, target, p->recipe->steps[i].layer, &m->blobs[k], err);
+                        if (r < 0)
+                                return r;
+                }
+                p->bytes->mounted += m->blobs[k++].size;
         }
         return 0;
 }
 
-/* The key tag first, the moving one last. */
+/* ---- Blobs, then names ---- */
+
+/* None of them needs another: the configuration goes up while the layers are mounted. */
+static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *ret_config, TbError **err)
+{
+        _cleanup_(mounts_done) Mounts base = {}, payload = {};
+        _cleanup_augment_pending_ AugmentPending pending = {};
+        RegistryOp *upload;
+        TbDigest digest = {};
+        int r, uploaded;
+
+        if (p->recipe) {
+                if ((r = tb_digest_of(p->config, p->config_size, &digest, err)) < 0 ||
+                        (r = registry_put_blob_start(p->client, target, p->config, p->config_size, &digest,
+                                 NULL, NULL, &upload, err)) < 0 ||
+                        (r = augment_pending_add(
+                                 &pending, upload, NULL, "cannot upload the configuration", err)) < 0)
+                        return r;
+        }
+        r = mount_base_start(p, target, &base, err);
+        if (r >= 0)
+                r = mount_payload_start(p, target, &payload, err);
+        if (r >= 0)
+                r = registry_op_wait(base.op, err);
+        if (r >= 0)
+                r = mount_base_end(p, &base, err);
+        if (r >= 0)
+                r = registry_op_wait(payload.op, err);
+        if (r >= 0)
+                r = mount_payload_end(p, target, &payload, err);
+        /* In any case: no open session stays behind. */
+        uploaded = augment_pending_wait(&pending, r < 0 ? NULL : err);
+        if (r < 0 || uploaded < 0)
+                return r < 0 ? r : uploaded;
+        p->bytes->uploaded += p->config_size;
+        *ret_config = digest;
+        return 0;
+}
+
+/* Both names at once: each is that of a complete image, whichever is there first, and a lookup asks for the key tag. */
 static int put_tags(const NativePush *p, const char *media_type, const char *manifest, size_t size,
         TbDigest *ret_digest, TbError **err)
 {
         const char *tags[] = {p->key_tag, p->names->target_tag};
-        TbDigest digest = {};
+        _cleanup_augment_pending_ AugmentPending pending = {};
         int r;
 
         for (size_t i = 0; i < ELEMENTSOF(tags); i++) {
                 _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+                RegistryOp *op;
 
                 if (!tags[i])
                         continue;
                 if ((r = new_ref(p->names->registry_host, p->names->target_repository, tags[i], &ref, err)) <
                                 0 ||
-                        (r = registry_put_manifest(
-                                 p->client, ref, media_type, manifest, size, &digest, err)) < 0)
+                        (r = registry_put_manifest_start(
+                                 p->client, ref, media_type, manifest, size, NULL, NULL, &op, err)) < 0 ||
+                        (r = augment_pending_add(&pending, op, NULL, "cannot name the image", err)) < 0)
                         return r;
                 p->bytes->uploaded += size;
         }
-        *ret_digest = digest;
-        return 0;
-}
-
-static int mount_layers(const NativePush *p, const RegistryRef *target, TbError **err)
-{
-        int r;
-
-        r = mount_base(p, target, err);
-        for (size_t i = 0; r >= 0 && p->recipe && i < p->recipe->n_steps; i++)
-                if (p->recipe->steps[i].op == RECIPE_ADD)
-                        r = mount_payload(p, target, p->recipe->steps[i].layer, err);
-        return r;
-}
-
-/* The configuration goes up while the layers are mounted: neither needs the other, and each takes several exchanges. */
-static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *ret_config, TbError **err)
-{
-        _cleanup_(registry_op_freep) RegistryOp *upload = NULL;
-        _cleanup_error_ TbError *upload_error = NULL;
-        TbDigest digest = {};
-        int r, uploaded;
-
-        if (!p->recipe)
-                return mount_layers(p, target, err);
-        r = tb_digest_of(p->config, p->config_size, &digest, err);
-        if (r < 0)
-                return r;
-        r = registry_put_blob_start(
-                p->client, target, p->config, p->config_size, &digest, NULL, NULL, &upload, err);
-        if (r < 0)
-                return r;
-        r = mount_layers(p, target, err);
-        uploaded = registry_op_wait(upload, &upload_error); /* in any case: no open session stays behind */
-        if (r < 0)
-                return r;
-        if (uploaded < 0)
-                return tb_error_move(err, &upload_error);
-        p->bytes->uploaded += p->config_size;
-        *ret_config = digest;
-        return 0;
+        r = tb_digest_of(manifest, size, ret_digest, err);
+        return r < 0 ? r : augment_pending_wait(&pending, err);
 }
 
 int native_push(const NativePush *push, TbDigest *ret_digest, uint64_t *ret_size, TbError **err)
@@ -213,6 +263,8 @@ int native_push(const NativePush *push, TbDigest *ret_digest, uint64_t *ret_size
         if (r < 0)
                 return r;
         r = push_blobs(push, target, &config, err);
+        if (r >= 0 && push->before)
+                r = augment_pending_wait(push->before, err);
         if (r < 0)
                 return r;
         if (!push->recipe) {

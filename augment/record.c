@@ -83,20 +83,16 @@ int base_record_parse(const RegistryManifest *m, BaseRecord *ret)
 }
 
 int base_record_store(RegistryClient *client, const AugmentNames *names, const RegistryRef *source,
-        const BaseRecord *record, TbError **err)
+        const BaseRecord *record, AugmentPending *pending, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
-        _cleanup_free_ char *text = NULL;
+        char *text;
         size_t size;
         int r;
 
         if ((r = base_record_ref(names, source, &ref, err)) < 0 ||
-                (r = base_record_render(source, record, &text, &size, err)) < 0 ||
-                (r = registry_put_blob(client, ref, "{}", 2, NULL, NULL, err)) < 0 ||
-                (r = registry_put_manifest(client, ref, REGISTRY_TYPE_OCI_MANIFEST, text, size, NULL, err)) <
-                        0) {
-                tb_error_prefix(err, "cannot note what the base's tag is");
+                (r = base_record_render(source, record, &text, &size, err)) < 0)
                 return r;
-        }
-        return 0;
+        return augment_pending_manifest(pending, client, ref, REGISTRY_TYPE_OCI_MANIFEST, text, size,
+                "cannot note what the base's tag is", err);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "augment/cache.h"
+#include "augment/pending.h"
 #include "registry-client/registry.h"
 
 /*
@@ -32,6 +33,6 @@ int base_record_render(const RegistryRef *source, const BaseRecord *record, char
         TbError **err) _warn_unused_;
 /* 1 = *ret is set, 0 = whatever lies there is not a record. */
 int base_record_parse(const RegistryManifest *m, BaseRecord *ret);
-/* Blocks. */
+/* Begins to write it. The mirror's repository must have the blob "{}" (image-spec's empty descriptor). */
 int base_record_store(RegistryClient *client, const AugmentNames *names, const RegistryRef *source,
-        const BaseRecord *record, TbError **err) _warn_unused_;
+        const BaseRecord *record, AugmentPending *pending, TbError **err) _warn_unused_;

@@ -177,7 +177,9 @@ static int mirror_index(Run *run, NativeIndexEntry *entries, TbError **err)
                 return r;
         run->result.bytes.uploaded += size;
         r = run_follow_tag(run, media_type, text, size, &digest, err);
-        return r >= 0 && run->names.mirror_tag ? run_note(run, err) : r;
+        if (r >= 0 && run->names.mirror_tag)
+                r = run_note(run, err);
+        return r < 0 ? r : augment_pending_wait(&run->pending, err);
 }
 
 /* name, value, ...: what the images say about themselves in labels, said of all of them. */

@@ -6,6 +6,7 @@
 #include "augment/base-files.h"
 #include "augment/cache.h"
 #include "augment/facts.h"
+#include "augment/pending.h"
 #include "augment/platforms.h"
 #include "augment/recipe.h"
 #include "augment/run.h"
@@ -29,6 +30,8 @@ typedef struct Run {
         bool mirrored;          /* the base was found in the testbed's registry */
         ImageConfig *config;
         ImageFacts *facts;
+        AugmentPending pending;     /* written beside the image */
+        bool has_empty;             /* the mirror's repository has the blob "{}" */
         BaseFiles *scan;            /* the layers, while the base is mirrored; NULL = not yet, or no more */
         Recipe *recipe;             /* NULL = use the image as it is */
         AugmentPlatforms platforms; /* for all; else empty */
@@ -55,7 +58,7 @@ int run_mirror_ref(const Run *run, const char *platform, RegistryRef **ret, TbEr
 /* The mirror's moving tag follows the source's. 1 = it was something else. */
 int run_follow_tag(const Run *run, const char *media_type, const char *manifest, size_t size,
         const TbDigest *digest, TbError **err) _warn_unused_;
-/* Beside the mirror: what the tag is now (augment/record.h). */
-int run_note(const Run *run, TbError **err) _warn_unused_;
+/* Beside the mirror: what the tag is now (augment/record.h). Goes on in `pending`. */
+int run_note(Run *run, TbError **err) _warn_unused_;
 /* Frees what belongs to one platform. */
 void run_platform_done(Run *run);

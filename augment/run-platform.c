@@ -131,6 +131,14 @@ static int files_ref(const Run *run, RegistryRef **ret, TbError **err)
                 ret, err);
 }
 
+/* What the artifacts beside an image name as their configuration. */
+static int put_empty(const Run *run, const RegistryRef *repository, TbError **err)
+{
+        if (run->has_empty && tb_streq(repository->repository, run->names.mirror_repository))
+                return 0;
+        return registry_put_blob(run->client, repository, "{}", 2, NULL, NULL, err);
+}
+
 /*
  * What the files say: from beside the mirror, else from the layers, which have streamed by or are read now. A recipe with
  * packages needs it; of what comes from elsewhere it is known as well that nothing is in our way.
@@ -168,7 +176,10 @@ static int collect_files(Run *run, TbError **err)
         run->scan = base_files_free(run->scan);
         if (only_text)
                 return 0;
-        return base_files_store(run->client, kept, &run->base->digest, run->facts->files, err);
+        r = put_empty(run, kept, err);
+        return r < 0 ? r
+                     : base_files_store(
+                               run->client, kept, &run->base->digest, run->facts->files, &run->pending, err);
 }
 
 /*
@@ -294,15 +305,39 @@ int run_follow_tag(const Run *run, const char *media_type, const char *manifest,
         return r < 0 ? r : 1;
 }
 
-int run_note(const Run *run, TbError **err)
+/* The same for one that was just copied, while the job goes on. */
+static int follow_tag_start(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *moving = NULL;
+        RegistryOp *op;
+        int r;
+
+        if (!run->names.mirror_tag)
+                return 0;
+        if ((r = registry_ref_new(run->names.registry_host, run->names.mirror_repository,
+                     run->names.mirror_tag, NULL, &moving, err)) < 0 ||
+                (r = registry_put_manifest_start(run->client, moving,
+                         registry_manifest_kind_to_media_type(run->base->kind), run->base->data,
+                         run->base->size, NULL, NULL, &op, err)) < 0)
+                return r;
+        return augment_pending_add(&run->pending, op, NULL, "cannot name the mirror", err);
+}
+
+int run_note(Run *run, TbError **err)
 {
         const BaseRecord record = {
                 .digest = run->result.source_digest,
                 .kind = run->kind,
                 .private = run->request->private,
         };
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
 
-        return base_record_store(run->client, &run->names, run->source, &record, err);
+        if ((r = run_mirror_ref(run, run->request->platform, &ref, err)) < 0 ||
+                (r = put_empty(run, ref, err)) < 0)
+                return r;
+        run->has_empty = true;
+        return base_record_store(run->client, &run->names, run->source, &record, &run->pending, err);
 }
 
 static int copy_base(Run *run, TbError **err)
@@ -315,6 +350,7 @@ static int copy_base(Run *run, TbError **err)
                 .progress = on_copy_progress,
                 .progress_userdata = run,
         };
+        RegistryOp *empty;
         int r;
 
         r = base_files_new(run->base, run->config, &run->scan, err);
@@ -323,8 +359,14 @@ static int copy_base(Run *run, TbError **err)
         options.tap = base_files_tap(run->scan);
         if ((r = registry_ref_with(run->source, NULL, &run->base->digest, &source, err)) < 0 ||
                 (r = mirror_ref(run, &target, err)) < 0 ||
-                (r = registry_copy(run->client, source, target, &options, &copied, err)) < 0)
+                (r = registry_put_blob_start(run->client, target, "{}", 2, NULL, NULL, NULL, &empty, err)) <
+                        0 ||
+                (r = augment_pending_add(
+                         &run->pending, empty, NULL, "cannot write beside the mirror", err)) < 0 ||
+                (r = registry_copy(run->client, source, target, &options, &copied, err)) < 0 ||
+                (r = augment_pending_wait(&run->pending, err)) < 0)
                 return r;
+        run->has_empty = true;
         run->result.bytes.downloaded += copied.bytes_downloaded;
         run->result.bytes.uploaded += copied.bytes_uploaded;
         run->result.bytes.mounted += copied.bytes_mounted;
@@ -343,8 +385,9 @@ static int mirror(Run *run, TbError **err)
 
                 if (copied && (r = copy_base(run, err)) < 0)
                         return r;
-                r = run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
-                        run->base->data, run->base->size, &run->base->digest, err);
+                r = copied ? follow_tag_start(run, err)
+                           : run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
+                                     run->base->data, run->base->size, &run->base->digest, err);
                 if (r >= 0 && (r > 0 || copied) && run->names.mirror_tag)
                         r = run_note(run, err);
                 if (r < 0)
@@ -369,6 +412,7 @@ static int push(Run *run, TbError **err)
                 .recipe = run->recipe,
                 .key_tag = run->result.key_tag,
                 .bytes = &run->result.bytes,
+                .before = &run->pending,
         };
         uint64_t started = tb_now_us();
         int r;
@@ -417,13 +461,15 @@ static int run_base(Run *run, TbError **err)
         if ((r = collect_files(run, err)) < 0 || (r = lower_level(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
         run->result.timings.facts += tb_now_us() - started;
-        if (run->op == AUGMENT_OP_DOCKERFILE || (run->op == AUGMENT_OP_MIRROR && !run->result.as_is))
-                return 0;
-        return push(run, err);
+        if (run->op != AUGMENT_OP_DOCKERFILE && (run->op != AUGMENT_OP_MIRROR || run->result.as_is) &&
+                (r = push(run, err)) < 0)
+                return r;
+        return augment_pending_wait(&run->pending, err);
 }
 
 void run_platform_done(Run *run)
 {
+        augment_pending_done(&run->pending);
         run->recipe = recipe_free(run->recipe);
         run->scan = base_files_free(run->scan);
         run->facts = image_facts_free(run->facts);

@@ -27,7 +27,7 @@ typedef struct MountSlot {
 
 struct MountOp {
         RegistryOp op;
-        const RegistryRef *target; /* these four are the caller's: sync only */
+        const RegistryRef *target; /* these four are the caller's */
         const char *source;
         const RegistryDescriptor *blobs;
         RegistryMountResult *results;
@@ -143,11 +143,12 @@ static int slot_fill(MountSlot *slot, TbError **err)
         return r;
 }
 
-int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const char *source_repository,
-        const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, TbError **err)
+int registry_mount_blobs_start(RegistryClient *c, const RegistryRef *target, const char *source_repository,
+        const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err)
 {
         _cleanup_(registry_op_freep) RegistryOp *op =
-                registry_op_new(c, sizeof(MountOp), mount_destroy, NULL, NULL, err);
+                registry_op_new(c, sizeof(MountOp), mount_destroy, done, userdata, err);
         MountOp *o = (MountOp *) op;
         int r;
 
@@ -165,6 +166,18 @@ int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const cha
                         return r;
         }
         if (o->active == 0)
-                return 0;
-        return registry_op_wait(op, err);
+                op->done = true;
+        *ret = TAKE_PTR(op);
+        return 0;
+}
+
+int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const char *source_repository,
+        const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = NULL;
+        int r;
+
+        r = registry_mount_blobs_start(
+                c, target, source_repository, blobs, n, results, NULL, NULL, &op, err);
+        return r < 0 ? r : registry_op_wait(op, err);
 }

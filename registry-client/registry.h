@@ -513,8 +513,12 @@ const char *registry_mount_result_to_string(RegistryMountResult r);
 /*
  * Mounts n blobs from another repository of the SAME registry into `target`, in parallel on few connections,
  * one POST each. source_repository NULL: no mount, only look (HEAD). Fills results[n]. Foreign layers are
- * skipped (EXISTS).
+ * skipped (EXISTS). The start form keeps all these arguments, which must live until the operation is over or freed; with
+ * nothing to ask for, it is over at once, and `done` is not called.
  */
+int registry_mount_blobs_start(RegistryClient *c, const RegistryRef *target, const char *source_repository,
+        const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
 int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const char *source_repository,
         const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, TbError **err)
         _warn_unused_;
