@@ -32,6 +32,7 @@
 #include "netctl/observe.h"
 #include "netctl/state.h"
 
+#define LOOPBACK 1             /* in every namespace */
 #define PROBE_TIMEOUT_MS 30000 /* an emulated machine has been seen to need more than 10 s */
 
 static const struct {
@@ -426,6 +427,17 @@ static _Noreturn void child(int fd)
         }
         /* Smaller than PIPE_BUF: written at once or not at all. */
         _exit(write(fd, &answer, sizeof(answer)) == (ssize_t) sizeof(answer) ? 0 : 1);
+}
+
+bool capability_has_netem(Rtnl *r)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        const struct tcmsg m = {.tcm_ifindex = LOOPBACK, .tcm_parent = TC_H_ROOT};
+
+        nlw_begin(&w, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE | NLM_F_EXCL, &m, sizeof(m));
+        nlw_put_string(&w, TCA_KIND, "netem");
+        nlw_end(&w);
+        return try_message(r, &w) == -EINVAL;
 }
 
 int capabilities_probe(Capabilities *ret, TbError **err)

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "common/error.h"
+#include "netctl/rtnl.h"
 
 /* What the kernel of this host can do, found out by doing it inside a throw-away network namespace of a
  * forked child: the host's own namespace is never touched (modules may get loaded, as by any tc or iptables
@@ -58,3 +59,8 @@ const char *capability_advice(Capability c);
 /* Forks, unshares, tries, reports through a pipe; takes some ms, at most 10 s (then TB_ERROR_SYSTEM
  * -ETIMEDOUT). TB_ERROR_ENVIRONMENT -EPERM: not allowed to make a network namespace. */
 int capabilities_probe(Capabilities *ret, TbError **err) _warn_unused_;
+
+/* CAPABILITY_NETEM alone, in this namespace, with one message and without a trace: a netem without parameters is asked for at the
+ * loopback device's root. A kernel without netem doesn't know the kind; netem itself refuses (netem_init() wants its
+ * options), and a qdisc is made before it takes anything's place. Loads the module, as using it would. */
+bool capability_has_netem(Rtnl *r);

@@ -9,9 +9,6 @@
 #include "common/strv.h"
 #include "netctl/observe.h"
 
-/* uapi linux/rtnetlink.h; leaves out the counters, two thirds of the answer. */
-#define EXT_SKIP_STATS (1U << 3)
-
 void links_done(Links *l)
 {
         free(l->v);
@@ -121,7 +118,7 @@ int links_dump(Rtnl *r, Links *ret, TbError **err)
                 struct ifinfomsg m = {.ifi_family = AF_UNSPEC};
 
                 nlw_begin(&w, RTM_GETLINK, 0, &m, sizeof(m));
-                nlw_put_u32(&w, IFLA_EXT_MASK, EXT_SKIP_STATS);
+                nlw_put_u32(&w, IFLA_EXT_MASK, LINKS_SKIP_STATS);
                 nlw_end(&w);
                 int k = rtnl_dump(r, &w, take_link, &l, &e);
                 if (k == -EINTR && i + 1 < TRIES)

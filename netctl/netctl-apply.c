@@ -242,13 +242,8 @@ int netctl_apply(Netctl *n, const NetctlNode *nodes, size_t n_nodes, NetctlRepor
                 return r;
         report.observe_ns = lap(&mark);
 
-        if (needs_leaf_choice(&w)) {
-                const Capabilities *caps;
-                r = netctl_capabilities(n, &caps, err);
-                if (r < 0)
-                        return r;
-                have_netem = caps->has[CAPABILITY_NETEM];
-        }
+        if (needs_leaf_choice(&w))
+                have_netem = netctl_has_netem(n);
         for (size_t i = 0; i < n_nodes; i++)
                 if (!w.errors[i] && plan_node(&w, i, have_netem, w.errors + i) == -ENOMEM)
                         return tb_error_move(err, w.errors + i);

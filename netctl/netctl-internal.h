@@ -24,6 +24,7 @@ struct Netctl {
         bool looked;
         bool have_caps;
         Capabilities caps;
+        bool asked_netem, has_netem;
         const FwBackend *backend; /* NULL: not chosen yet */
 };
 
@@ -68,6 +69,8 @@ void work_done(Work *w);
 #define _cleanup_work_ _cleanup_(work_done)
 
 bool netctl_may_write(Netctl *n);
+/* Asked of the kernel once, with one message. */
+bool netctl_has_netem(Netctl *n);
 int node_check_id(const char *id, TbError **err) _warn_unused_;
 
 /* Checks ids, dumps the host's links, enters each container and finds its veths, reads the kernel into before[]. Trouble
@@ -104,8 +107,9 @@ int firewall_read(Netctl *n, const Links *links, const FwNode *nodes, size_t cou
 int firewall_leave_other(Netctl *n, const FwNode *nodes, size_t count, bool sweep, char *const *keep,
         FwOutcome *outcome, TbError **err) _warn_unused_;
 
-/* How many segments the frames of a node may have: netctl-offload.c. `inside` is a socket of its namespace. */
-int work_apply_offload(Work *w, size_t node, Rtnl *inside, TbError **err) _warn_unused_;
+/* How many segments the frames of a node may have: netctl-offload.c. `inside` is a socket of its namespace, or NULL: one is
+ * opened if there is anything to write. */
+int work_apply_offload(Netctl *n, Work *w, size_t node, Rtnl *inside, TbError **err) _warn_unused_;
 /* Puts back what work_apply_offload() changed for nodes that have an error. */
 void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts);
 /* Gives interfaces that have our mark the kernel's default. */

@@ -112,7 +112,27 @@ static int write_segments(
         return 0;
 }
 
-int work_apply_offload(Work *w, size_t node, Rtnl *inside, TbError **err)
+/* For the interfaces first .. last - 1 of a node; `inside` NULL: no socket of its namespace is open (any more). */
+static int write_node(
+        Netctl *n, Work *w, size_t first, size_t last, Rtnl *inside, ApplyCounts *counts, TbError **err)
+{
+        _cleanup_rtnl_ Rtnl *opened = NULL;
+        bool any = false;
+
+        for (size_t i = first; i < last; i++)
+                any |= w->ifaces[i].segments_wanted != w->ifaces[i].inside.link.gso_max_segs;
+        if (!any)
+                return 0;
+        if (!inside) {
+                int r = rtnl_new_in(
+                        w->nodes[w->ifaces[first].node].netns_fd, n->host_fd, false, &opened, err);
+                if (r < 0)
+                        return r;
+        }
+        return write_segments(inside ?: opened, w, first, last, counts, err);
+}
+
+int work_apply_offload(Netctl *n, Work *w, size_t node, Rtnl *inside, TbError **err)
 {
         if (w->nodes[node].parts == NETCTL_FIREWALL)
                 return 0;
@@ -121,21 +141,7 @@ int work_apply_offload(Work *w, size_t node, Rtnl *inside, TbError **err)
                 x->segments_before = x->inside.link.gso_max_segs;
                 x->segments_wanted = desired_segments(x->want, x->segments_before);
         }
-        return write_segments(inside, w, w->first[node], w->n_ifaces, w->offload_counts, err);
-}
-
-/* For a node whose socket is closed again. */
-static int write_node(Netctl *n, Work *w, size_t node, ApplyCounts *counts, TbError **err)
-{
-        _cleanup_rtnl_ Rtnl *inside = NULL;
-        bool any = false;
-
-        for (size_t i = w->first[node]; i < w->first[node + 1]; i++)
-                any |= w->ifaces[i].segments_wanted != w->ifaces[i].inside.link.gso_max_segs;
-        if (!any)
-                return 0;
-        int r = rtnl_new_in(w->nodes[node].netns_fd, n->host_fd, true, &inside, err);
-        return r < 0 ? r : write_segments(inside, w, w->first[node], w->first[node + 1], counts, err);
+        return write_node(n, w, w->first[node], w->n_ifaces, inside, w->offload_counts, err);
 }
 
 void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts)
@@ -149,7 +155,7 @@ void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts)
                         x->segments_wanted =
                                 x->segments_before > 0 ? x->segments_before : x->inside.link.gso_max_segs;
                 }
-                if (write_node(n, w, i, counts, &ignored) < 0)
+                if (write_node(n, w, w->first[i], w->first[i + 1], NULL, counts, &ignored) < 0)
                         log_debug("cannot put segmentation back: %s", tb_error_message(ignored));
         }
 }
@@ -165,7 +171,7 @@ int work_remove_offload(Netctl *n, Work *w, ApplyCounts *counts, TbError **err)
                         uint32_t now = x->inside.link.gso_max_segs;
                         x->segments_wanted = now == SEGMENTS_OURS ? SEGMENTS_DEFAULT : now;
                 }
-                int r = write_node(n, w, i, counts, &e);
+                int r = write_node(n, w, w->first[i], w->first[i + 1], NULL, counts, &e);
                 if (r < 0 && first == 0)
                         first = tb_error_move(err, &e);
         }

@@ -64,6 +64,17 @@ int netctl_capabilities(Netctl *n, const Capabilities **ret, TbError **err)
         return 0;
 }
 
+bool netctl_has_netem(Netctl *n)
+{
+        if (n->have_caps)
+                return n->caps.has[CAPABILITY_NETEM];
+        if (!n->asked_netem) {
+                n->has_netem = capability_has_netem(n->rtnl);
+                n->asked_netem = true;
+        }
+        return n->has_netem;
+}
+
 int node_check_id(const char *id, TbError **err)
 {
         size_t n = id ? strlen(id) : 0;

@@ -207,15 +207,17 @@ static int take_filter(const struct nlmsghdr *h, void *userdata)
         return 0;
 }
 
-static int dump_device(Rtnl *r, uint16_t type, uint32_t ifindex, uint32_t parent, RtnlMessageFn fn,
-        void *userdata, TbError **err)
+typedef int (*DumpFn)(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err);
+
+static int dump_device(Rtnl *r, DumpFn dump, uint16_t type, uint32_t ifindex, uint32_t parent,
+        RtnlMessageFn fn, void *userdata, TbError **err)
 {
         _cleanup_nlw_ NlWriter w = {};
         struct tcmsg m = {.tcm_family = AF_UNSPEC, .tcm_ifindex = (int) ifindex, .tcm_parent = parent};
 
         nlw_begin(&w, type, 0, &m, sizeof(m));
         nlw_end(&w);
-        return rtnl_dump(r, &w, fn, userdata, err);
+        return dump(r, &w, fn, userdata, err);
 }
 
 /* An ingress qdisc is ours when our filter is its only one; or when it has none and our ifb for this veth is there (we
@@ -228,39 +230,99 @@ static void judge_ingress(IfaceState *s)
                 s->ingress.owner = TC_OURS;
 }
 
-static int observe_tree(Rtnl *r, Observation *o, uint32_t device, TcTree *t, TbError **err)
+/*
+ * The default class of every tree. The kernel lists classes device by device, which takes three times as long as asking for the
+ * one class that most devices have, many at a time. NLM_F_ECHO: without it only those who listen to changes get the answer. They
+ * get it, too: route-watch.h leaves out what we asked for.
+ */
+static int take_default_class(size_t message, const struct nlmsghdr *h, void *userdata)
 {
-        if (t->owner != TC_OURS)
+        const Observation *o = userdata;
+        uint32_t ifindex, handle;
+        HtbClass c;
+
+        if (!class_decode(h, &ifindex, &handle, &c) || handle != TC_HANDLE_CLASS)
+                return 0;
+        Device *d = find_device(o, ifindex);
+        if (d) {
+                TcTree *t = d->is_ifb ? &d->iface->up : &d->iface->down;
+                t->has_class = true;
+                t->htb_class = c;
+        }
+        return 0;
+}
+
+static int observe_default_classes(Rtnl *r, const Observation *o, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+
+        for (size_t i = 0; i < o->n; i++) {
+                const Device *d = o->devices + i;
+                const struct tcmsg m = {.tcm_family = AF_UNSPEC,
+                        .tcm_ifindex = (int) d->ifindex,
+                        .tcm_parent = TC_HANDLE_ROOT,
+                        .tcm_handle = TC_HANDLE_CLASS};
+                if ((d->is_ifb ? &d->iface->up : &d->iface->down)->owner != TC_OURS)
+                        continue;
+                nlw_begin(&w, RTM_GETTCLASS, NLM_F_ECHO, &m, sizeof(m));
+                nlw_end(&w);
+        }
+        return rtnl_get_many(r, &w, take_default_class, (void *) o, err);
+}
+
+/* Classes of rules and their programs, where there are any: seen by a leaf, or declared (somebody may have deleted the leaf). */
+static int observe_tree(Rtnl *r, Observation *o, uint32_t device, bool declared, TcTree *t, TbError **err)
+{
+        if (t->owner != TC_OURS || (t->has_class && t->n_rules == 0 && !declared))
                 return 0;
         o->tree = t;
-        int k = dump_device(r, RTM_GETTCLASS, device, 0, take_class, o, err);
+        /* Of our root: what else has classes on this device is a leaf of somebody's, and its own business. */
+        int k = dump_device(r, rtnl_dump_small, RTM_GETTCLASS, device, TC_HANDLE_ROOT, take_class, o, err);
         if (k < 0 || t->n_rules == 0)
                 return k;
-        k = dump_device(r, RTM_GETTFILTER, device, TC_HANDLE_ROOT, take_program, o, err);
+        k = dump_device(r, rtnl_dump, RTM_GETTFILTER, device, TC_HANDLE_ROOT, take_program, o, err);
         if (k < 0)
                 return k;
         return tree_name_rules(t, o->arena) < 0 ? tb_error_oom(err) : 0;
 }
 
+static int observe_ingress(Rtnl *r, IfaceState *s, TbError **err)
+{
+        static const uint32_t parent = TC_H_MAKE(TC_H_INGRESS, 0);
+        const IngressState unfiltered = s->ingress;
+        _cleanup_error_ TbError *e = NULL;
+
+        if (s->ingress.owner == TC_NONE)
+                return 0;
+        int k = dump_device(
+                r, rtnl_dump_small, RTM_GETTFILTER, s->veth, parent, take_filter, &s->ingress, &e);
+        if (k == -EMSGSIZE) { /* somebody's filter is longer than any of ours */
+                s->ingress = unfiltered;
+                k = dump_device(
+                        r, rtnl_dump, RTM_GETTFILTER, s->veth, parent, take_filter, &s->ingress, err);
+        } else if (k < 0)
+                (void) tb_error_move(err, &e);
+        if (k >= 0)
+                judge_ingress(s);
+        return k;
+}
+
 static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
 {
-        int k = dump_device(r, RTM_GETQDISC, 0, 0, take_qdisc, o, err);
+        int k = dump_device(r, rtnl_dump, RTM_GETQDISC, 0, 0, take_qdisc, o, err);
+        if (k >= 0)
+                k = observe_default_classes(r, o, err);
         if (k < 0)
                 return k;
         for (size_t i = 0; i < n; i++) {
                 IfaceState *s = states + i;
-                k = observe_tree(r, o, s->veth, &s->down, err);
+                k = observe_tree(r, o, s->veth, s->ruled, &s->down, err);
                 if (k >= 0 && s->ifb.present)
-                        k = observe_tree(r, o, s->ifb.ifindex, &s->up, err);
+                        k = observe_tree(r, o, s->ifb.ifindex, s->ruled, &s->up, err);
+                if (k >= 0)
+                        k = observe_ingress(r, s, err);
                 if (k < 0)
                         return k;
-                if (s->ingress.owner != TC_NONE) {
-                        k = dump_device(r, RTM_GETTFILTER, s->veth, TC_H_MAKE(TC_H_INGRESS, 0), take_filter,
-                                &s->ingress, err);
-                        if (k < 0)
-                                return k;
-                        judge_ingress(s);
-                }
         }
         return 0;
 }
@@ -325,7 +387,7 @@ static void observe_links(const Links *links, Named *named, IfaceState *states, 
                 const Named *hit =
                         count > 0 ? bsearch(&key, named, count, sizeof(*named), compare_named) : NULL;
                 const Link *by_name = hit ? hit->link : NULL;
-                states[i] = (IfaceState){.veth = states[i].veth};
+                states[i] = (IfaceState){.veth = states[i].veth, .ruled = states[i].ruled};
                 observe_ifb(links, &by_name, states[i].veth, &states[i].ifb);
         }
 }

@@ -30,6 +30,8 @@ void links_done(Links *l);
 #define _cleanup_links_ _cleanup_(links_done)
 
 #define LINKS_MAX 65536
+/* In IFLA_EXT_MASK; uapi linux/rtnetlink.h: leaves out the counters, two thirds of the answer. */
+#define LINKS_SKIP_STATS (1U << 3)
 
 int links_dump(Rtnl *r, Links *ret, TbError **err) _warn_unused_;
 const Link *links_find(const Links *l, uint32_t ifindex);
@@ -50,8 +52,9 @@ bool class_decode(const struct nlmsghdr *h, uint32_t *ret_ifindex, uint32_t *ret
 
 /*
  * Fills states[].down, .ingress, .ifb and .up from the kernel for the veths named in states[].veth (sorted or not, each
- * once). `links` is a dump of this moment. One dump of all qdiscs; classes and filters (which the kernel only lists per
- * device) only where our root or an ingress qdisc was found, programs only where a root has classes of rules. Repeats itself
+ * once; .ruled says where classes of rules are looked for even when no leaf of one is there). `links` is a dump of this moment.
+ * One dump of all qdiscs; filters (which the kernel only lists per device) only where an ingress qdisc was found; of our roots
+ * the default class, and all classes and programs where there are rules. Repeats itself
  * when the tables changed meanwhile. Rules and programs lie in the arena.
  */
 int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)

@@ -20,12 +20,13 @@ struct RouteWatch {
         uint8_t buffer[RECEIVE_SIZE];
 };
 
-/* Drops what this port asked for. A packet filter reads numbers in network order, netlink writes them in the host's. */
-static int ignore_port(int fd, uint32_t port)
+/* Drops what these ports asked for. A packet filter reads numbers in network order, netlink writes them in the host's. */
+static int ignore_ports(int fd, const uint32_t ports[static RTNL_PORTS])
 {
         struct sock_filter code[] = {
                 BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_pid)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(port), 0, 1),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(ports[0]), 1, 0),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(ports[1]), 0, 1),
                 BPF_STMT(BPF_RET | BPF_K, 0),
                 BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
         };
@@ -44,9 +45,11 @@ int route_watch_new(const Netctl *n, RouteWatch **ret, TbError **err)
         _cleanup_(route_watch_freep) RouteWatch *w = calloc(1, sizeof(*w));
         struct sockaddr_nl address = {.nl_family = AF_NETLINK};
         int size = RECEIVE_BUFFER, r = 0;
+        uint32_t ports[RTNL_PORTS];
 
         if (!w)
                 return tb_error_oom(err);
+        rtnl_ports(n->rtnl, ports);
         w->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
         if (w->fd < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot open an rtnetlink socket");
@@ -55,7 +58,7 @@ int route_watch_new(const Netctl *n, RouteWatch **ret, TbError **err)
         if (bind(w->fd, (struct sockaddr *) &address, sizeof(address)) < 0)
                 r = -errno;
         if (r >= 0)
-                r = ignore_port(w->fd, rtnl_port(n->rtnl));
+                r = ignore_ports(w->fd, ports);
         if (r >= 0)
                 r = join(w->fd, RTNLGRP_TC);
         if (r >= 0)

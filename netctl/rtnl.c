@@ -12,6 +12,11 @@
 
 /* The kernel answers a dump in pieces of at most 32 kB when the reader's buffer allows it. */
 #define RECEIVE_SIZE (64 * 1024)
+/* ... and takes memory of the size that the reader had in mind at his largest read, also where an answer has 300 bytes. So what is
+ * asked for a thousand times has a socket of its own, which reads little, but several datagrams with one call: the answer
+ * and the end of the dump, or the answers to many questions. */
+#define SMALL_SIZE (8 * 1024)
+#define SMALL_SLOTS 32
 /* Messages and bytes per sendmsg: the send buffer must hold the request, the receive buffer an answer for each message. */
 #define CHUNK_MESSAGES 2048
 #define CHUNK_BYTES (512 * 1024)
@@ -20,13 +25,20 @@
 struct Rtnl {
         int fd;
         uint32_t seq;
-        uint8_t *buffer;
+        uint8_t *buffer; /* `slots` of them, `slot_size` bytes each */
+        size_t slot_size;
+        unsigned slots;
+        size_t received
+                [SMALL_SLOTS]; /* bytes in the slots at .. filled - 1, which nobody has looked at yet */
+        unsigned at, filled;
+        Rtnl *small;
 };
 
 Rtnl *rtnl_free(Rtnl *r)
 {
         if (!r)
                 return NULL;
+        rtnl_free(r->small);
         tb_close(r->fd);
         free(r->buffer);
         free(r);
@@ -45,7 +57,9 @@ static int open_socket(bool batches, Rtnl **ret, TbError **err)
         if (!r)
                 return tb_error_oom(err);
         r->fd = -EBADF;
-        r->buffer = malloc(RECEIVE_SIZE);
+        r->slot_size = batches ? RECEIVE_SIZE : SMALL_SIZE;
+        r->slots = batches ? 1 : SMALL_SLOTS;
+        r->buffer = malloc(r->slot_size * r->slots);
         if (!r->buffer)
                 return tb_error_oom(err);
 
@@ -69,6 +83,11 @@ static int open_socket(bool batches, Rtnl **ret, TbError **err)
                 .tv_sec = NETCTL_TIMEOUT_MS / 1000, .tv_usec = NETCTL_TIMEOUT_MS % 1000 * 1000};
         if (setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot bound waiting for rtnetlink");
+        if (batches) {
+                int k = open_socket(false, &r->small, err);
+                if (k < 0)
+                        return k;
+        }
 
         *ret = TAKE_PTR(r);
         return 0;
@@ -79,7 +98,7 @@ int rtnl_new(Rtnl **ret, TbError **err)
         return open_socket(true, ret, err);
 }
 
-uint32_t rtnl_port(const Rtnl *r)
+static uint32_t port_of(const Rtnl *r)
 {
         struct sockaddr_nl a = {.nl_family = AF_NETLINK};
         socklen_t size = sizeof(a);
@@ -93,6 +112,12 @@ uint32_t rtnl_port(const Rtnl *r)
                         getsockname(r->fd, (struct sockaddr *) &a, &size) < 0))
                 return 0;
         return a.nl_pid;
+}
+
+void rtnl_ports(const Rtnl *r, uint32_t ret[static RTNL_PORTS])
+{
+        ret[0] = port_of(r);
+        ret[1] = r->small ? port_of(r->small) : ret[0];
 }
 
 int rtnl_in_netns(
@@ -149,31 +174,60 @@ static int rtnl_send(Rtnl *r, const void *data, size_t size, TbError **err)
         return 0;
 }
 
-/* One datagram from the kernel into r->buffer. */
-static int rtnl_receive(Rtnl *r, size_t *ret_size, TbError **err)
+/* Waits for one datagram and takes with it what else is there, as far as there are slots. */
+static int fill_slots(Rtnl *r, unsigned slots, TbError **err)
 {
-        for (;;) {
-                struct sockaddr_nl from = {};
-                struct iovec iov = {.iov_base = r->buffer, .iov_len = RECEIVE_SIZE};
-                struct msghdr m = {
-                        .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1};
+        struct sockaddr_nl from[SMALL_SLOTS];
+        struct iovec iov[SMALL_SLOTS];
+        struct mmsghdr m[SMALL_SLOTS];
+        int n;
 
-                ssize_t n = recvmsg(r->fd, &m, 0);
-                if (n < 0) {
-                        if (errno == EINTR)
-                                continue;
-                        int code = errno == EAGAIN ? ETIMEDOUT : errno;
-                        (void) tb_error_set_errno(err, TB_ERROR_SYSTEM, code, "no answer from rtnetlink");
-                        tb_error_set_retryable(err);
-                        return -code;
-                }
-                if (m.msg_flags & MSG_TRUNC)
+        for (unsigned i = 0; i < slots; i++) {
+                from[i].nl_pid = 0;
+                iov[i] = (struct iovec){.iov_base = r->buffer + i * r->slot_size, .iov_len = r->slot_size};
+                m[i] = (struct mmsghdr){.msg_hdr = {.msg_name = from + i,
+                                                .msg_namelen = sizeof(from[i]),
+                                                .msg_iov = iov + i,
+                                                .msg_iovlen = 1}};
+        }
+        do
+                n = recvmmsg(r->fd, m, slots, MSG_WAITFORONE, NULL);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) {
+                int code = errno == EAGAIN ? ETIMEDOUT : errno;
+                (void) tb_error_set_errno(err, TB_ERROR_SYSTEM, code, "no answer from rtnetlink");
+                tb_error_set_retryable(err);
+                return -code;
+        }
+        r->at = 0;
+        r->filled = (unsigned) n;
+        for (int i = 0; i < n; i++) {
+                r->received[i] =
+                        from[i].nl_pid == 0 ? m[i].msg_len : 0; /* else: another process, not the kernel */
+                if (m[i].msg_hdr.msg_flags & MSG_TRUNC) {
+                        r->filled = 0;
                         return tb_error_set(
                                 err, TB_ERROR_SYSTEM, -EMSGSIZE, "an answer from rtnetlink is too long");
-                if (from.nl_pid != 0) /* another process, not the kernel */
-                        continue;
-                *ret_size = (size_t) n;
-                return 0;
+                }
+        }
+        return 0;
+}
+
+/* One datagram from the kernel; it stays where it is until the next call. `expected`: so many may be there. */
+static int rtnl_receive(Rtnl *r, unsigned expected, const uint8_t **ret, size_t *ret_size, TbError **err)
+{
+        for (;;) {
+                while (r->at < r->filled) {
+                        unsigned i = r->at++;
+                        if (r->received[i] == 0)
+                                continue;
+                        *ret = r->buffer + i * r->slot_size;
+                        *ret_size = r->received[i];
+                        return 0;
+                }
+                int k = fill_slots(r, MIN2(expected, r->slots), err);
+                if (k < 0)
+                        return k;
         }
 }
 
@@ -247,11 +301,11 @@ static int batch_chunk(Rtnl *r, NlWriter *w, size_t first, size_t last, RtnlResu
                 return k;
 
         for (;;) {
+                const uint8_t *p;
                 size_t left;
-                k = rtnl_receive(r, &left, err);
+                k = rtnl_receive(r, 1, &p, &left, err);
                 if (k < 0)
                         return k;
-                const uint8_t *p = r->buffer;
                 for (const struct nlmsghdr *h; (h = message_next(&p, &left));) {
                         uint32_t index = h->nlmsg_seq - base;
                         if (h->nlmsg_type != NLMSG_ERROR || index >= last - first)
@@ -303,11 +357,11 @@ static int exchange(Rtnl *r, NlWriter *w, bool dump, RtnlMessageFn fn, void *use
 
         int failed = 0;
         for (;;) {
+                const uint8_t *p;
                 size_t left;
-                k = rtnl_receive(r, &left, err);
+                k = rtnl_receive(r, dump ? 2 : 1, &p, &left, err);
                 if (k < 0)
                         return k;
-                const uint8_t *p = r->buffer;
                 for (const struct nlmsghdr *h; (h = message_next(&p, &left));) {
                         if (h->nlmsg_seq != seq)
                                 continue;
@@ -343,6 +397,53 @@ static int exchange(Rtnl *r, NlWriter *w, bool dump, RtnlMessageFn fn, void *use
 int rtnl_dump(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err)
 {
         return exchange(r, w, true, fn, userdata, err);
+}
+
+int rtnl_dump_small(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err)
+{
+        return exchange(r->small ?: r, w, true, fn, userdata, err);
+}
+
+/* The answers to messages first .. last - 1. */
+static int get_chunk(
+        Rtnl *r, NlWriter *w, size_t first, size_t last, RtnlAnswerFn fn, void *userdata, TbError **err)
+{
+        uint32_t base = r->seq + 1;
+        size_t end = last < w->n_messages ? w->offsets[last] : w->size;
+
+        for (size_t i = first; i < last; i++)
+                stamp(w, i, base + (uint32_t) (i - first), i + 1 == last ? NLM_F_ACK : 0);
+        r->seq += (uint32_t) (last - first);
+        int k = rtnl_send(r, w->data + w->offsets[first], end - w->offsets[first], err);
+        for (bool more = true; k >= 0 && more;) {
+                const uint8_t *p;
+                size_t left;
+                k = rtnl_receive(r, SMALL_SLOTS, &p, &left, err);
+                for (const struct nlmsghdr *h; k >= 0 && (h = message_next(&p, &left));) {
+                        uint32_t index = h->nlmsg_seq - base;
+                        if (index >= last - first)
+                                continue;
+                        if (h->nlmsg_type != NLMSG_ERROR)
+                                k = fn(first + index, h, userdata);
+                        else if (index + 1 == last - first)
+                                more = false;
+                }
+                if (k == -ENOMEM && err && !*err)
+                        (void) tb_error_oom(err);
+        }
+        return k;
+}
+
+int rtnl_get_many(Rtnl *r, NlWriter *w, RtnlAnswerFn fn, void *userdata, TbError **err)
+{
+        Rtnl *s = r->small ?: r;
+
+        int k = nlw_finish(w, err);
+        for (size_t first = 0, last; k >= 0 && first < w->n_messages; first = last) {
+                last = MIN2(first + SMALL_SLOTS - 1, w->n_messages);
+                k = get_chunk(s, w, first, last, fn, userdata, err);
+        }
+        return k;
 }
 
 int rtnl_get(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err)

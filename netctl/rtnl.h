@@ -14,8 +14,9 @@ Rtnl *rtnl_free(Rtnl *r);
 TB_DEFINE_CLEANUP(Rtnl *, rtnl_free)
 #define _cleanup_rtnl_ _cleanup_(rtnl_freep)
 
-/* By this number the kernel tells others who asked for a change. 0: it has none (never seen). */
-uint32_t rtnl_port(const Rtnl *r);
+/* By one of these numbers the kernel tells others who asked for a change. 0: it has none (never seen). */
+#define RTNL_PORTS 2
+void rtnl_ports(const Rtnl *r, uint32_t ret[static RTNL_PORTS]);
 
 /* Runs fn(userdata) inside the namespace. Same contract about coming home. */
 int rtnl_in_netns(int netns_fd, int home_fd, int (*fn)(void *userdata, TbError **err), void *userdata,
@@ -40,6 +41,15 @@ typedef int (*RtnlMessageFn)(const struct nlmsghdr *h, void *userdata);
 /* Sends the one message in `w` as a dump and calls fn for every answer. Returns -EINTR (retryable) when the tables
  * changed while the kernel walked them: what was collected must be thrown away and the dump repeated. */
 int rtnl_dump(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err) _warn_unused_;
+
+/* The same for answers of a few kB that are asked for of many devices, one by one: an eighth of the cost. -EMSGSIZE when one
+ * object has more than 8 kB: rtnl_dump() takes it. */
+int rtnl_dump_small(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err) _warn_unused_;
+
+/* Sends all messages of `w`, none of which is a dump, some thirty at a time, and calls fn with the number of the message for each that
+ * has an answer of at most 8 kB; what the kernel has none for (no such object) is left out. fn returns < 0 to give up. */
+typedef int (*RtnlAnswerFn)(size_t message, const struct nlmsghdr *h, void *userdata);
+int rtnl_get_many(Rtnl *r, NlWriter *w, RtnlAnswerFn fn, void *userdata, TbError **err) _warn_unused_;
 
 /* Sends the one message in `w` and calls fn for its one answer. Kernel errors come back as TB_ERROR_SYSTEM. */
 int rtnl_get(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err) _warn_unused_;

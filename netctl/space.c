@@ -166,6 +166,11 @@ const Links *work_links(const Work *w, size_t i)
         return &w->spaces[w->ifaces[i].space].links;
 }
 
+static IfaceState to_observe(const Iface *x)
+{
+        return (IfaceState){.veth = x->host.ifindex, .ruled = x->want->n_rules > 0};
+}
+
 /* Those of the interfaces that are in one space, read together. */
 static int observe_space(Work *w, size_t space, IfaceState *states, IfaceState *some, TbError **err)
 {
@@ -173,7 +178,7 @@ static int observe_space(Work *w, size_t space, IfaceState *states, IfaceState *
 
         for (size_t i = 0; i < w->n_ifaces; i++)
                 if (w->ifaces[i].space == space)
-                        some[n++] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
+                        some[n++] = to_observe(w->ifaces + i);
         int r = observe(w->spaces[space].rtnl, &w->spaces[space].links, some, n, &w->arena, err);
         n = 0;
         for (size_t i = 0; i < w->n_ifaces && r >= 0; i++)
@@ -186,7 +191,7 @@ int work_observe(Work *w, IfaceState *states, TbError **err)
 {
         if (w->n_spaces == 1) {
                 for (size_t i = 0; i < w->n_ifaces; i++)
-                        states[i] = (IfaceState){.veth = w->ifaces[i].host.ifindex};
+                        states[i] = to_observe(w->ifaces + i);
                 return observe(w->spaces[0].rtnl, &w->spaces[0].links, states, w->n_ifaces, &w->arena, err);
         }
         _cleanup_free_ IfaceState *some = calloc(w->n_ifaces + 1, sizeof(*some));

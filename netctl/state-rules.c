@@ -139,8 +139,52 @@ static void fill_rules(const ShapeRule *rules, const ClassifyRule *targets, size
                 qsort(tree->rules, n, sizeof(*tree->rules), compare_minor);
 }
 
-static int assign(
-        const ShapeRule *rules, size_t n, const TcTree *actual, ClassifyRule *targets, TbError **err)
+/* Does a class do exactly what the shape asks for? */
+static bool does_the_same(
+        const Shape *s, const HtbClass *class, uint32_t mtu, bool have_netem, const TcRule *there)
+{
+        const LeafVtable *v = leaf_vtable(there->leaf.kind);
+        Leaf leaf;
+
+        if (!v || !htb_class_equal(class, &there->htb_class))
+                return false;
+        leaf_from_shape(s, mtu, &there->leaf, have_netem, there->minor, &leaf);
+        return leaf.kind == there->leaf.kind && leaf.major == there->leaf.major &&
+                v->equal(&leaf, &there->leaf);
+}
+
+/*
+ * Somebody has deleted or damaged the programs, and with them the note of whose which class is. A class that nobody is
+ * known to have and that does what a rule wants is as good as the one it had, and most often it is that one: both lists are in
+ * the order in which they were made. So the queues stay as they are, and only the programs are written again.
+ */
+static void adopt(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, const TcTree *actual,
+        bool have_netem, Slots *slots, ClassifyRule *targets)
+{
+        size_t from = 0;
+
+        for (size_t i = 0; i < n && actual->n_rules > 0; i++) {
+                const Shape *s = up ? &rules[i].up : &rules[i].down;
+                HtbClass class;
+                if (targets[i].minor != 0)
+                        continue;
+                htb_class_for_shape(s, mtu, &class);
+                for (size_t k = 0; k < actual->n_rules; k++) {
+                        const TcRule *there = actual->rules + (from + k) % actual->n_rules;
+                        bool *kept = slots->kept + there->minor - TC_CLASS_RULES;
+                        if (there->match || !there->has_class || *kept ||
+                                !does_the_same(s, &class, mtu, have_netem, there))
+                                continue;
+                        targets[i].minor = there->minor;
+                        *kept = true;
+                        from += k + 1;
+                        break;
+                }
+        }
+}
+
+static int assign(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, const TcTree *actual,
+        bool have_netem, ClassifyRule *targets, TbError **err)
 {
         static const TcTree nothing;
         _cleanup_free_ const TcRule **list = NULL;
@@ -163,6 +207,8 @@ static int assign(
                         slots->kept[there->minor - TC_CLASS_RULES] = true;
                 }
         }
+        if (actual)
+                adopt(rules, n, up, mtu, actual, have_netem, slots, targets);
         for (size_t i = 0; i < n; i++)
                 if (targets[i].minor == 0)
                         targets[i].minor = slots_take(slots);
@@ -192,7 +238,7 @@ int tree_add_rules(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, cons
         tree->rules = arena_alloc(arena, count, sizeof(*tree->rules));
         if (!targets || !tree->rules)
                 return tb_error_oom(err);
-        int r = assign(mine, count, there, targets, err);
+        int r = assign(mine, count, up, mtu, there, have_netem, targets, err);
         if (r < 0)
                 return r;
         r = classify_compile(targets, count, !up, TC_MAJOR_ROOT, arena, &programs, err);

@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/log.h"
 #include "common/strv.h"
+#include "netctl/inside.h"
 #include "netctl/netctl-internal.h"
 #include "netctl/netem-dist.h"
 #include "netctl/netns.h"
@@ -103,29 +105,59 @@ static int resolve_interface(Netctl *n, Work *w, const NetctlNode *node, const C
         return container_verify(*ret_inside, &w->spaces[space].links, known, nsid, ret_host, err);
 }
 
-/* The interfaces of one node, appended to w->ifaces. With `optional` those that are not there are left out. */
-static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError **err)
+/* The same veth twice in one node: its host side can have one shape. */
+static int add_interface(Work *w, size_t index, const Iface *x, TbError **err)
+{
+        for (size_t k = w->first[index]; k < w->n_ifaces; k++)
+                if (w->ifaces[k].host.ifindex == x->host.ifindex && w->ifaces[k].space == x->space)
+                        return tb_error_set(err, TB_ERROR_BUG, -ENOTUNIQ,
+                                "two interfaces of the node are the same veth (%s)", x->host.name);
+        w->ifaces[w->n_ifaces++] = *x;
+        return 0;
+}
+
+/* Those of a node whose interfaces are all known from outside. 0: not this one. */
+static int resolve_from_outside(Work *w, size_t index, const Insides *insides, TbError **err)
 {
         const NetctlNode *node = w->nodes + index;
-        _cleanup_container_ Container c = {};
 
-        if (node->n_interfaces == 0)
-                return 0;
+        for (size_t i = 0; i < node->n_interfaces; i++)
+                if (node->interfaces[i].ipv4.s_addr == INADDR_ANY ||
+                        !insides_find(insides, index, node->interfaces[i].mac))
+                        return 0;
+        for (size_t i = 0; i < node->n_interfaces; i++) {
+                const InsideLink *found = insides_find(insides, index, node->interfaces[i].mac);
+                int r = add_interface(w, index,
+                        &(Iface){.node = index,
+                                .want = node->interfaces + i,
+                                .inside.link = found->link,
+                                .host = *found->host},
+                        err);
+                if (r < 0)
+                        return r;
+        }
+        return 1;
+}
+
+/* The interfaces of one node, appended to w->ifaces. With `optional` those that are not there are left out. */
+static int resolve_inside(Netctl *n, Work *w, size_t index, bool optional, Container *c, TbError **err)
+{
+        const NetctlNode *node = w->nodes + index;
         bool addresses = false;
+
         for (size_t i = 0; i < node->n_interfaces; i++)
                 addresses |= node->interfaces[i].ipv4.s_addr == INADDR_ANY;
         int r = container_read(
-                n->rtnl, n->host_fd, node->netns_fd, addresses, n->options.netns_directories, &c, err);
+                n->rtnl, n->host_fd, node->netns_fd, addresses, n->options.netns_directories, c, err);
         if (r < 0)
                 return r;
-        size_t start = w->n_ifaces;
         for (size_t i = 0; i < node->n_interfaces; i++) {
                 const NetctlInterface *want = node->interfaces + i;
                 const ContainerInterface *inside = NULL;
                 const Link *host = NULL;
                 size_t space = 0;
 
-                r = resolve_interface(n, w, node, &c, want, &inside, &host, &space, optional ? NULL : err);
+                r = resolve_interface(n, w, node, c, want, &inside, &host, &space, optional ? NULL : err);
                 if (r < 0 && optional)
                         continue;
                 if (r < 0) {
@@ -133,14 +165,42 @@ static int resolve_node(Netctl *n, Work *w, size_t index, bool optional, TbError
                                 tb_error_prefix(err, "network %s", want->network);
                         return r;
                 }
-                for (size_t k = start; k < w->n_ifaces; k++)
-                        if (w->ifaces[k].host.ifindex == host->ifindex && w->ifaces[k].space == space)
-                                return tb_error_set(err, TB_ERROR_BUG, -ENOTUNIQ,
-                                        "two interfaces of the node are the same veth (%s)", host->name);
-                w->ifaces[w->n_ifaces++] = (Iface){
-                        .node = index, .space = space, .want = want, .inside = *inside, .host = *host};
+                r = add_interface(w, index,
+                        &(Iface){.node = index,
+                                .space = space,
+                                .want = want,
+                                .inside = *inside,
+                                .host = *host},
+                        err);
+                if (r < 0)
+                        return r;
         }
-        return w->offload_counts ? work_apply_offload(w, index, c.inside, err) : 0;
+        return 0;
+}
+
+static int resolve_node(
+        Netctl *n, Work *w, size_t index, bool optional, const Insides *insides, TbError **err)
+{
+        _cleanup_container_ Container c = {};
+
+        if (w->nodes[index].n_interfaces == 0)
+                return 0;
+        int r = resolve_from_outside(w, index, insides, err);
+        if (r == 0)
+                r = resolve_inside(n, w, index, optional, &c, err);
+        return r >= 0 && w->offload_counts ? work_apply_offload(n, w, index, c.inside, err) : MIN2(r, 0);
+}
+
+/* See inside.h; without it every container is entered, and what is wrong is said there. */
+static void look_from_outside(Netctl *n, Work *w, Insides *insides)
+{
+        _cleanup_error_ TbError *e = NULL;
+        _cleanup_free_ int *fds = reallocarray(NULL, w->n_nodes + 1, sizeof(*fds));
+
+        for (size_t i = 0; fds && i < w->n_nodes; i++)
+                fds[i] = w->nodes[i].n_interfaces > 0 ? w->nodes[i].netns_fd : -EBADF;
+        if (fds && insides_read(n->rtnl, &w->spaces[0].links, fds, w->n_nodes, insides, &e) < 0)
+                log_debug("containers are entered one by one: %s", tb_error_message(e));
 }
 
 static int work_allocate(Work *w, const NetctlNode *nodes, size_t n_nodes, TbError **err)
@@ -195,6 +255,8 @@ static int check_unique(const NetctlNode *nodes, size_t n, TbError **err)
 
 int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bool optional, TbError **err)
 {
+        _cleanup_insides_ Insides insides = {};
+
         int r = work_allocate(w, nodes, n_nodes, err);
         if (r < 0)
                 return r;
@@ -205,12 +267,13 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
         r = spaces_begin(n, w, err);
         if (r < 0)
                 return r;
+        look_from_outside(n, w, &insides);
 
         for (size_t i = 0; i < n_nodes; i++) {
                 w->first[i] = w->n_ifaces;
                 r = check_node(n, nodes + i, optional, w->errors + i);
                 if (r >= 0 && nodes[i].netns_fd >= 0) {
-                        r = resolve_node(n, w, i, optional, w->errors + i);
+                        r = resolve_node(n, w, i, optional, &insides, w->errors + i);
                         /* Not back in our own namespace: nothing more may be done by this thread. */
                         if (r < 0 && w->errors[i]->kind == TB_ERROR_BUG && r != -ENOTUNIQ)
                                 return tb_error_move(err, w->errors + i);

@@ -39,6 +39,9 @@ class Rules(netlab.Lab):
         after = self.counters(node, direction)
         return {match for match in after if after[match] > before[match]}
 
+    def classes(self, device):
+        return sorted(line.split()[2] for line in run('tc', 'class', 'show', 'dev', device).stdout.splitlines())
+
     def udp(self, node, address, port, sport=0, n=1):
         family = 'AF_INET6' if ':' in address else 'AF_INET'
         node.run(sys.executable, '-c', f'import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM); '
@@ -116,16 +119,19 @@ class Rules(netlab.Lab):
         self.assertEqual(snapshot(), before)
 
     def test_other_queues_are_not_touched(self):
-        """50 packets wait in the slow rule's queue while other rules come, change and go: all of them arrive."""
+        """60 packets wait in the slow rule's queue while other rules come, change and go, and while somebody deletes the filters
+        by hand: all of them arrive."""
         a, b = self.world(['10.9.0.3/24', '10.9.0.4/24'])
         slow = 'rate 100mbit; to 10.9.0.2 udp rate 100kbit limit 100'
-        self.shape(a, slow)
+        ifb = self.shape(a, slow)['nodes'][0]['interfaces'][0]['up']['device']
         counter = b.start(sys.executable, netlab.TRAFFIC, 'count', 2)
         self.assertEqual(counter.stdout.readline(), 'ready\n')
         sender = a.start(sys.executable, netlab.TRAFFIC, 'stream', '10.9.0.2', 5000, 60)
         changes = 0
         while sender.poll() is None or changes < 30:
             other = ('to 10.9.0.3 rate 1mbit', 'to 10.9.0.3 rate 2mbit; to 10.9.0.4 pass', 'to 10.9.0.4 rate 3mbit', '')[changes % 4]
+            if changes % 3 == 2:
+                run('tc', 'filter', 'del', 'dev', ifb, 'parent', '7462:')
             self.shape(a, f'{slow}; {other}' if other else slow)
             changes += 1
         self.assertEqual(json.loads(counter.stdout.readline())['received'], 60, f'{changes} changes')
@@ -152,13 +158,16 @@ class Rules(netlab.Lab):
         text = 'rate 100mbit; to 10.9.0.2 rate 1mbit; to 10.9.0.3 rate 2mbit'
         for damage in ('tc filter del dev {host} parent 7462:', 'tc class change dev {host} classid {down} htb rate 7mbit',
                        'tc filter del dev {host} parent 7462: pref {pref} handle 1 bpf',
-                       'tc class del dev {ifb} classid {up}', 'tc qdisc del dev {host} root', 'ip link del {ifb}'):
+                       'tc qdisc del dev {host} parent {down}', 'tc class del dev {ifb} classid {up}', 'tc qdisc del dev {host} root', 'ip link del {ifb}'):
             r = self.shape(a, text)['nodes'][0]['interfaces'][0]
             classes = {d: f'7462:{x["class"]:x}' for d in ('up', 'down') for x in r[d]['rules'] if x['match'] == 'to 10.9.0.3'}
             filters = run('tc', 'filter', 'show', 'dev', a.host).stdout.split()
             values = {'host': a.host, 'ifb': r['up']['device'], 'pref': filters[filters.index('pref') + 1], **classes}
+            ids = self.classes(a.host)
             run(*damage.format(**values).split())
             self.assertGreater(self.shape(a, text)['netlink_writes'], 0, damage)
+            if 'filter' in damage:
+                self.assertEqual(self.classes(a.host), ids, 'only the programs are written again')
             self.assertEqual(self.shape(a, text)['netlink_writes'], 0, damage)
             self.assertIn('to 10.9.0.3', self.hits(a, lambda: a.run('ping', '-c1', '-W5', '10.9.0.3')))
 

@@ -131,14 +131,14 @@ class Objects(netlab.Lab):
         self.tool('--replace-foreign', '--id', a.id, 'shape', str(a.pid), 'eth0', 'rate 3mbit')
         self.assertEqual(class_rate(a.host), '3Mbit')
 
-    def test_drift_is_repaired(self):
-        a, _ = self.pair()
-        nodes = [self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}])]
+    def drift(self, nodes, a):
         r = self.apply(nodes)
         ifb = r['nodes'][0]['interfaces'][0]['up']['device']
         for damage in (('tc', 'qdisc', 'del', 'dev', a.host, 'root'), ('tc', 'qdisc', 'del', 'dev', a.host, 'ingress'),
                        ('ip', 'link', 'del', ifb), ('ip', 'link', 'set', ifb, 'down'),
                        ('tc', 'class', 'change', 'dev', ifb, 'classid', '7462:1', 'htb', 'rate', '1mbit'),
+                       ('tc', 'class', 'change', 'dev', a.host, 'classid', '7462:1', 'htb', 'rate', '10mbit', 'burst', '9999'),
+                       ('tc', 'class', 'del', 'dev', a.host, 'classid', '7462:1'),
                        ('tc', 'filter', 'del', 'dev', a.host, 'parent', 'ffff:'),
                        ('tc', 'qdisc', 'replace', 'dev', a.host, 'parent', '7462:1', 'handle', '9:', 'pfifo', 'limit', '3')):
             run(*damage)
@@ -147,6 +147,24 @@ class Objects(netlab.Lab):
             r = self.apply(nodes)
             self.assertEqual((r['nodes'][0]['change'], r['netlink_writes']), ('unchanged', 0), damage)
         self.assertEqual((class_rate(a.host), class_rate(ifb)), ('10Mbit', '10Mbit'))
+        run('tc', 'filter', 'add', 'dev', a.host, 'parent', 'ffff:', 'pref', '1', 'u32', 'match', 'u32', '0', '0', 'flowid', '1:1')
+        r = self.apply(nodes, status=1)
+        self.assertIn('somebody else', r['nodes'][0]['error']['message'])
+        run('tc', 'filter', 'del', 'dev', a.host, 'parent', 'ffff:', 'pref', '1')
+
+    def test_drift_is_repaired(self):
+        a, _ = self.pair()
+        self.drift([self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}])], a)
+
+    def test_drift_is_repaired_from_outside(self):
+        """With the address given the container's namespace is not entered."""
+        a, b = self.pair()
+        nodes = [self.declare(n, [{'mac': n.mac(), 'shape': 'rate 10mbit', 'ipv4': ip}]) for n, ip in ((a, '10.9.0.1'), (b, '10.9.0.2'))]
+        self.drift(nodes, a)
+        self.assertEqual([n['interfaces'][0]['host_ifname'] for n in self.apply(nodes)['nodes']], [a.host, b.host])
+        b.run('ip', 'link', 'set', 'eth0', 'address', a.mac())  # each still has its own
+        nodes[1]['interfaces'][0]['mac'] = a.mac()
+        self.assertEqual([n['interfaces'][0]['host_ifname'] for n in self.apply(nodes)['nodes']], [a.host, b.host])
 
     def test_netem_or_a_clear_error(self):
         a, b = self.pair()

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "netctl/veth.h"
+
+/*
+ * The container's sides of the host's veths, looked at from the host.
+ *
+ * The host's list of links says of each veth which interface of which namespace is its other end (IFLA_LINK,
+ * IFLA_LINK_NETNSID). So the interfaces of a thousand containers are read with a few calls, without entering one of
+ * them: RTM_GETNSID says which number the host has for a container's namespace, and RTM_GETLINK with
+ * IFLA_TARGET_NETNSID (Linux 4.16) shows an interface there. A pair counts when both ends name each other, as in veth.h.
+ *
+ * It is a short cut. Whatever it does not find (a namespace without a number, a veth of an overlay network, an interface
+ * that is no veth, a kernel that can't) is looked for by container_read(), which also has the words for what is wrong.
+ */
+
+typedef struct InsideLink {
+        int32_t nsid;
+        Link link;        /* in the container */
+        const Link *host; /* borrowed from the host's links */
+} InsideLink;
+
+typedef struct Insides {
+        InsideLink *v; /* sorted by nsid */
+        size_t n;
+        int32_t *nsids; /* per namespace asked for; < 0: the host has no number for it */
+} Insides;
+void insides_done(Insides *x);
+#define _cleanup_insides_ _cleanup_(insides_done)
+
+/* `fds`: namespaces, < 0 where nothing is asked for. `links`: the host's, which must outlive *ret. */
+int insides_read(Rtnl *host, const Links *links, const int *fds, size_t n, Insides *ret, TbError **err)
+        _warn_unused_;
+
+/* The one veth in namespace number `i` that has this MAC; NULL: there is none, or several. */
+const InsideLink *insides_find(const Insides *x, size_t i, const uint8_t mac[static 6]);
