@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""fidelity [--quick] [--part host|vm]: does a link do what was declared, and the same link made by hand with tc?
+"""fidelity [--quick] [--section PART/NAME]... [--merge FILE...] [--table FILE]: does a link do what was declared, and the same link made by hand with tc?
 
 Two network namespaces with a bridge between them, as Docker makes it. A row is one declared property of one direction: once made
 by tbnode-netctl, once by hand with `tc` (htb, netem, an ifb for the way from the node), measured with the same train of packets,
@@ -17,6 +17,10 @@ one after the other in the same run. Rates are of layer 2 frames. Bounds:
 Part `host` runs under this kernel (rates: exact, but no netem here on many machines), part `vm` under Debian's kernel in an emulated
 machine, which has netem but computes some 15 times slower: what it could not offer in time is reported with the verdict "too slow",
 and counts neither way. `ours` and `tc_by_hand` are errors as a part of the bound: below 1 is good.
+
+The whole takes most of an hour on a machine that does nothing else. `--section` runs a part of it (host/rates, vm/delay, ...: what
+--help lists); `--merge` puts the answers of such runs together, the last one of a row counts; `--table` writes all rows as
+Markdown (docs/shaping-fidelity.md).
 """
 
 import argparse
@@ -43,6 +47,7 @@ from tbvm import lab  # noqa: E402
 FULL, SMALL = 1514, 98
 PACKETS_PER_SECOND = 300000
 TOO_SLOW = "too slow"
+ROUNDS = 2  # of a delay
 
 
 def say(text):
@@ -226,7 +231,7 @@ class Bench:
             flows[name].append({d: self.probe(d, **words) for d in ("up", "down")})
         # An emulated machine on a busy host adds milliseconds now and then and takes none away: the best of some rounds,
         # and the bare tree (by hand, without delay) in each of them.
-        for _ in range(1 if self.quick else 4):
+        for _ in range(1 if self.quick else ROUNDS):
             self.hand.make({"mbit": 0}, {"mbit": 0})
             measure("base")
             self.hand.clear()
@@ -319,55 +324,95 @@ class Bench:
                    changes={s: r[2] for s, r in result.items()})
 
 
-def part_host(bench):
-    if bench.quick:
-        bench.rate(10, 10, FULL, 2)
-        bench.rate(2, 20, FULL, 2)
-        return
-    for mbit in (0.1, 1, 10, 100, 1000):
+def host_rates(bench, rates):
+    for mbit in rates:
         for size in (FULL, SMALL):
             bench.rate(mbit, mbit, size, 14 if mbit < 1 else 11)
+
+
+def host_asymmetric(bench):
     bench.rate(1, 10, FULL, 11)
     bench.rate(100, 10, FULL, 11)
+
+
+def host_tcp(bench):
     for mbit in (1, 10, 100, 1000):
         for direction in ("up", "down"):
             bench.tcp(mbit, direction, 10)
-    bench.live(1000, [{"mbit": 20}, {"mbit": 50}])
 
 
-def part_vm(bench):
-    if bench.quick:
-        bench.delay(0.4, 5, SMALL, 50)
-        bench.loss("down", 1, 5000, 2000)
-        return
-    for ms in (0, 0.1, 0.4, 1, 5, 20, 100, 500):
+def vm_delay(bench, delays):
+    for ms in delays:
         for size in (SMALL, FULL):
-            bench.delay(ms, ms, size, 200)
+            bench.delay(ms, ms, size, 200 if ms < 500 else 100)
+
+
+def vm_delay_asymmetric(bench):
     bench.delay(1, 20, SMALL, 200)
     bench.delay(100, 0.4, SMALL, 200)
-    for percent in (0, 0.01, 0.1, 1, 10):
+
+
+def vm_loss(bench, percents):
+    for percent in percents:
         for direction in ("up", "down"):
             bench.loss(direction, percent, 1000000 if percent == 0.01 else 100000, 10000)
+
+
+def vm_lossless(bench):
     for mbit, ms in ((1, 100), (10, 20), (10, 500), (100, 5), (100, 100), (1000, 100)):
         bench.lossless(mbit, ms, 6)
+
+
+def vm_rates(bench):
     for mbit in (0.1, 1, 10, 100):
         bench.rate(mbit, mbit, FULL, 11)
     bench.rate(1, 10, FULL, 11)
-    bench.live(1000, [{"mbit": 20, "delay_ms": 5}, {"mbit": 50, "delay_ms": 20}])
 
 
-def inside(part, quick, out):
-    bench = Bench("vm" if part == "vm" else "host", quick)
+# Each some minutes at most.
+SECTIONS = {
+    "host/rates-low": lambda b: host_rates(b, (0.1, 1)),
+    "host/rates": lambda b: host_rates(b, (10, 100, 1000)),
+    "host/asymmetric": host_asymmetric,
+    "host/tcp": host_tcp,
+    "host/live": lambda b: b.live(1000, [{"mbit": 20}, {"mbit": 50}]),
+    "vm/delay-short": lambda b: vm_delay(b, (0, 0.1, 0.4, 1)),
+    "vm/delay-long": lambda b: vm_delay(b, (5, 20, 100, 500)),
+    "vm/delay-asymmetric": vm_delay_asymmetric,
+    "vm/loss": lambda b: vm_loss(b, (0, 0.1, 1, 10)),
+    "vm/loss-rare": lambda b: vm_loss(b, (0.01,)),
+    "vm/lossless": vm_lossless,
+    "vm/rates": vm_rates,
+    "vm/live": lambda b: b.live(1000, [{"mbit": 20, "delay_ms": 5}, {"mbit": 50, "delay_ms": 20}]),
+}
+
+
+def quick(bench):
+    if bench.where == "host":
+        bench.rate(10, 10, FULL, 2)
+        bench.rate(2, 20, FULL, 2)
+    else:
+        bench.delay(0.4, 5, SMALL, 50)
+        bench.loss("down", 1, 5000, 2000)
+
+
+def inside(part, sections, out):
+    bench = Bench(part, not sections)
     begin = time.monotonic()
-    (part_vm if part == "vm" else part_host)(bench)
+    for name in sections:
+        SECTIONS[name](bench)
+    if not sections:
+        quick(bench)
     bench.net.close()
     with open(out, "w", encoding="utf-8") as f:
         json.dump({"rows": bench.rows, "kernel": platform.release(), "seconds": round(time.monotonic() - begin)}, f)
 
 
-def run_part(part, quick, folder):
+def run_part(part, sections, folder):
+    """sections: those of this part; none: the quick rows."""
     out = f"{folder}/{part}.json"
-    words = [sys.executable, os.path.abspath(__file__), "--inside", part, "--out", out, *(["--quick"] if quick else [])]
+    words = [sys.executable, os.path.abspath(__file__), "--inside", part, "--out", out,
+             *(w for s in sections for w in ("--section", s))]
     if part == "vm":
         # The guest sees the host's files; what it writes reaches us only through the shared folder.
         command = [sys.executable, str(SOURCE / "tests/vm/run"), "--timeout", "5400", "--share", folder, "--", *words]
@@ -388,43 +433,90 @@ def spread(values):
     return {"median": round(statistics.median(values), 5), "min": round(min(values), 5), "max": round(max(values), 5)}
 
 
+def merge(answers):
+    """Rows of later answers take the place of the same rows of earlier ones."""
+    rows, kernels, seconds = {}, {}, {}
+    for a in answers:
+        for r in a["rows"]:
+            rows[r["where"], r["what"], r["declared"], r["side"]] = r
+        kernels.update(a["kernels"])
+        for part, s in a["seconds"].items():
+            seconds[part] = seconds.get(part, 0) + s
+    return list(rows.values()), kernels, seconds
+
+
+def table(rows, kernels):
+    """All rows as Markdown: ours beside the hand-made link."""
+    sides = {}
+    for r in rows:
+        sides.setdefault((r["where"], r["what"], r["declared"]), {})[r["side"]] = r
+    lines = ["| where | what | declared | bound | ours: measured | off by | | tc by hand: measured | off by | |", "|" + "---|" * 10]
+    for (where, what, declared), both in sides.items():
+        cells = [where, what, declared, f"{both['ours']['bound']:g} {both['ours']['unit']}"]
+        for side in ("ours", "tc_by_hand"):
+            r = both[side]
+            cells += [f"{r['measured']:g}", f"{r['error']:g}", r["verdict"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*(f"`{part}`: Linux {kernel}" for part, kernel in sorted(kernels.items())), "", *lines]) + "\n"
+
+
+def answer(rows, kernels, seconds, args):
+    def used(side):
+        """Error as a part of the bound; a bound of 0 packets is met wholly or not at all."""
+        return [max(min(abs(r["error"]) / r["bound"] if r["bound"] else math.inf if r["error"] else 0, 1000), 1e-6)
+                for r in rows if r["side"] == side and r["verdict"] != TOO_SLOW] or [0]
+    ours, hand = used("ours"), used("tc_by_hand")
+    verdicts = {side: {v: sum(1 for r in rows if r["side"] == side and r["verdict"] == v)
+                       for v in ("ok", "missed", "early", TOO_SLOW)} for side in ("ours", "tc_by_hand")}
+    return {
+        "bench": "fidelity", "args": args,
+        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "engine": None},
+        "runs": len(ours), "unit": "part of the allowed error", "ours": spread(ours),
+        "others": {"tc_by_hand": spread(hand)},
+        "ratios": {"tc_by_hand": round(statistics.median(hand) / max(statistics.median(ours), 1e-6), 3)},
+        "verdicts": verdicts, "kernels": kernels, "seconds": seconds, "rows": rows}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few rows only, half a minute each part")
     parser.add_argument("--part", choices=("host", "vm"), action="append", help="only this part; may be repeated")
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="only this section; may be repeated")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="answers of earlier runs; nothing is measured")
+    parser.add_argument("--table", metavar="FILE", help="write all rows as Markdown there")
     parser.add_argument("--inside", choices=("host", "vm"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
-        inside(args.inside, args.quick, args.out)
+        inside(args.inside, args.section or [], args.out)
         return 0
-    if os.geteuid() != 0:
-        print("SKIP: needs root", file=sys.stderr)
-        return 77
-    if not os.access(NETCTL, os.X_OK):
-        sys.exit(f"{NETCTL} is missing: build first")
-    with tempfile.TemporaryDirectory(prefix="tbnode-bench-") as folder:
-        parts = {p: run_part(p, args.quick, folder) for p in args.part or ("host", "vm")}
-    parts = {p: v for p, v in parts.items() if v}
-    if not parts:
-        return 77
-    rows = [r for v in parts.values() for r in v["rows"]]
-
-    def used(side):
-        """Error as a part of the bound; a bound of 0 packets is met wholly or not at all."""
-        return [max(min(abs(r["error"]) / r["bound"] if r["bound"] else math.inf if r["error"] else 0, 1000), 1e-6)
-                for r in rows if r["side"] == side and r["verdict"] != TOO_SLOW]
-    ours, hand = used("ours"), used("tc_by_hand")
-    verdicts = {side: {v: sum(1 for r in rows if r["side"] == side and r["verdict"] == v)
-                       for v in ("ok", "missed", "early", TOO_SLOW)} for side in ("ours", "tc_by_hand")}
-    print(json.dumps({
-        "bench": "fidelity", "args": {"quick": args.quick, "part": sorted(parts)},
-        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "engine": None},
-        "runs": len(ours), "unit": "part of the allowed error", "ours": spread(ours),
-        "others": {"tc_by_hand": spread(hand)},
-        "ratios": {"tc_by_hand": round(statistics.median(hand) / statistics.median(ours), 3)},
-        "verdicts": verdicts, "kernels": {p: v["kernel"] for p, v in parts.items()},
-        "seconds": {p: v["seconds"] for p, v in parts.items()}, "rows": rows}))
+    if args.merge:
+        answers = []
+        for path in args.merge:
+            with open(path, encoding="utf-8") as f:
+                answers.append(json.load(f))
+        rows, kernels, seconds = merge(answers)
+    else:
+        if os.geteuid() != 0:
+            print("SKIP: needs root", file=sys.stderr)
+            return 77
+        if not os.access(NETCTL, os.X_OK):
+            sys.exit(f"{NETCTL} is missing: build first")
+        sections = args.section or ([] if args.quick else list(SECTIONS))
+        chosen = {p: [s for s in sections if s.startswith(p + "/")] for p in args.part or ("host", "vm")}
+        with tempfile.TemporaryDirectory(prefix="tbnode-bench-") as folder:
+            parts = {p: run_part(p, s, folder) for p, s in chosen.items() if s or args.quick}
+        parts = {p: v for p, v in parts.items() if v}
+        if not parts:
+            return 77
+        rows = [r for v in parts.values() for r in v["rows"]]
+        kernels = {p: v["kernel"] for p, v in parts.items()}
+        seconds = {p: v["seconds"] for p, v in parts.items()}
+    if args.table:
+        with open(args.table, "w", encoding="utf-8") as f:
+            f.write(table(rows, kernels))
+    print(json.dumps(answer(rows, kernels, seconds,
+                            {"quick": args.quick, "part": sorted(kernels), "section": args.section})))
     return 0
 
 
