@@ -101,14 +101,14 @@ static int change(Node *n, const char *text, TbError **err)
                 n->firewall_override = TAKE_PTR(before);
                 return r;
         }
-        r = reconcile_now(n->manager, n, err);
+        r = reconcile_now(n->manager, n, false, err);
         if (r >= 0)
                 r = state_file_save(n->manager, err);
         if (r >= 0)
                 return 0;
         free(n->firewall_override);
         n->firewall_override = TAKE_PTR(before);
-        if (reconcile_now(n->manager, n, NULL) < 0)
+        if (reconcile_now(n->manager, n, false, NULL) < 0)
                 node_event(n, NODE_EVENT_CHANGED, NULL);
         return r;
 }

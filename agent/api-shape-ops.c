@@ -58,21 +58,22 @@ static int find_network(const Node *n, const char *interface, const char **ret, 
 }
 
 /* Sets the override, writes it to the kernel and to the state file; on failure everything is as before. */
-static int change_shape(Node *n, const char *network, const ShapeChange *change, TbError **err)
+static int change_shape(
+        Node *n, const char *network, const ShapeChange *change, bool replace_foreign, TbError **err)
 {
         _cleanup_shape_override_ ShapeOverride before = {};
 
         int r = node_override_change(n, network, change, &before, err);
         if (r < 0)
                 return r;
-        r = reconcile_now(n->manager, n, err);
+        r = reconcile_now(n->manager, n, replace_foreign, err);
         if (r >= 0)
                 r = state_file_save(n->manager, err);
         if (r >= 0)
                 return 0;
         node_override_undo(n, network, &before);
         /* When it was the state file that failed, the kernel is one step ahead. */
-        if (reconcile_now(n->manager, n, NULL) < 0)
+        if (reconcile_now(n->manager, n, false, NULL) < 0)
                 node_event(n, NODE_EVENT_CHANGED, NULL);
         return r;
 }
@@ -87,10 +88,11 @@ void api_reply_changed(ApiRequest *r, Node *n, const char *what, const char *net
 
 void op_shape_set(ApiRequest *r)
 {
-        static const char *const members[] = {"spec", "rules", "for", "flap", NULL};
+        static const char *const members[] = {"spec", "rules", "for", "flap", "replace_foreign", NULL};
         const json_t *body = api_request_body(r);
         _cleanup_error_ TbError *err = NULL;
         ShapeChange change = {};
+        bool replace_foreign = false;
         const char *network;
         Node *n;
 
@@ -101,7 +103,9 @@ void op_shape_set(ApiRequest *r)
                 api_blame_caller(tb_json_get_string(body, "spec", &change.spec, &err), &err) < 0 ||
                 api_blame_caller(tb_json_get_string(body, "rules", &change.rules, &err), &err) < 0 ||
                 api_blame_caller(tb_json_get_string(body, "for", &change.for_time, &err), &err) < 0 ||
-                api_blame_caller(tb_json_get_string(body, "flap", &change.flap, &err), &err) < 0) {
+                api_blame_caller(tb_json_get_string(body, "flap", &change.flap, &err), &err) < 0 ||
+                api_blame_caller(tb_json_get_bool(body, "replace_foreign", &replace_foreign, &err), &err) <
+                        0) {
                 api_reply_error(r, err);
                 return;
         }
@@ -109,7 +113,7 @@ void op_shape_set(ApiRequest *r)
                 change.spec = "";
         if (change.spec && change.rules)
                 (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL, "give \"spec\" or \"rules\", not both");
-        if (err || change_shape(n, network, &change, &err) < 0) {
+        if (err || change_shape(n, network, &change, replace_foreign, &err) < 0) {
                 api_reply_error(r, err);
                 return;
         }
@@ -127,7 +131,7 @@ void op_shape_clear(ApiRequest *r)
                 return;
         if (api_check_changeable(n, &err) < 0 ||
                 find_network(n, api_request_argument(r, 1), &network, &err) < 0 ||
-                change_shape(n, network, &change, &err) < 0) {
+                change_shape(n, network, &change, false, &err) < 0) {
                 api_reply_error(r, err);
                 return;
         }

@@ -152,7 +152,8 @@ static char *rules_from_lines(char *text)
         return text;
 }
 
-static int set_rules(Cli *c, const char *node, const char *suffix, const char *file, const char *for_time)
+static int set_rules(Cli *c, const char *node, const char *suffix, const char *file, const char *for_time,
+        bool replace_foreign)
 {
         _cleanup_json_ json_t *body = NULL;
         _cleanup_free_ char *text = NULL;
@@ -166,12 +167,15 @@ static int set_rules(Cli *c, const char *node, const char *suffix, const char *f
         body = json_pack("{s:s, s:s*}", "rules", rules_from_lines(text), "for", for_time);
         if (!body)
                 return cli_usage(c, "the file of rules is not valid UTF-8 text");
+        if (replace_foreign && json_object_set_new(body, "replace_foreign", json_true()) < 0)
+                return CLI_FAILED;
         return cli_node_change(c, "PUT", node, suffix, body);
 }
 
 static const char shape_usage[] =
         "show [NODE], set NODE IFACE SPEC|--rules FILE [for TIME], down|up NODE IFACE [for TIME], "
-        "flap NODE IFACE DOWN UP [COUNT] [for TIME] or clear NODE IFACE is expected";
+        "flap NODE IFACE DOWN UP [COUNT] [for TIME], each with --replace-foreign if need be, or clear NODE "
+        "IFACE is expected";
 
 /* Takes "for TIME" off the end of a text. Returns TIME, or NULL. */
 static char *cut_for_time(char *text)
@@ -215,8 +219,10 @@ int cli_shape(Cli *c, int argc, char **argv)
 {
         _cleanup_free_ char *iface = NULL, *suffix = NULL;
         _cleanup_json_ json_t *body = NULL;
-        static const struct option options[] = {CLI_OPTIONS, {"rules", required_argument, NULL, 'r'}, {}};
+        static const struct option options[] = {CLI_OPTIONS, {"rules", required_argument, NULL, 'r'},
+                {"replace-foreign", no_argument, NULL, 'f'}, {}};
         const char *rules = NULL;
+        bool replace_foreign = false;
         int n, opt;
 
         if (argc > 1 && tb_streq(argv[1], "check"))
@@ -226,6 +232,8 @@ int cli_shape(Cli *c, int argc, char **argv)
                         c->json = true;
                 else if (opt == 'r')
                         rules = optarg;
+                else if (opt == 'f')
+                        replace_foreign = true;
                 else
                         return cli_getopt_other(c, opt);
         argv += optind;
@@ -241,9 +249,13 @@ int cli_shape(Cli *c, int argc, char **argv)
         if (n == 3 && tb_streq(argv[0], "clear"))
                 return cli_node_change(c, "DELETE", argv[1], suffix, NULL);
         if (rules && tb_streq(argv[0], "set") && (n == 3 || (n == 5 && tb_streq(argv[3], "for"))))
-                return set_rules(c, argv[1], suffix, rules, n == 5 ? argv[4] : NULL);
+                return set_rules(c, argv[1], suffix, rules, n == 5 ? argv[4] : NULL, replace_foreign);
         if (rules)
                 return cli_usage(c, "--rules FILE takes the place of SPEC in 'set'");
         body = change_body(argv[0], argv + 3);
-        return body ? cli_node_change(c, "PUT", argv[1], suffix, body) : cli_usage(c, shape_usage);
+        if (!body)
+                return cli_usage(c, shape_usage);
+        if (replace_foreign && json_object_set_new(body, "replace_foreign", json_true()) < 0)
+                return CLI_FAILED;
+        return cli_node_change(c, "PUT", argv[1], suffix, body);
 }

@@ -79,6 +79,7 @@ const CliVerb cli_verbs[] = {
                 "flap "
                 "is down\n"
                 "  for DOWN, up for UP, and so on. The interface itself stays as it is.\n"
+                "  --replace-foreign  delete what somebody else put where the shape belongs, this once\n"
                 "  check measures what links really do and shows it beside what is declared; --no-rate does "
                 "not "
                 "fill them.\n",

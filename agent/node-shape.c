@@ -49,6 +49,44 @@ static void take_link_down(LinkShape *l)
         l->base = (ShapePair){.up = up_out, .down = down_out};
 }
 
+void parsed_shapes_done(ParsedShape *parsed, size_t n)
+{
+        for (size_t i = 0; i < n; i++) {
+                free(parsed[i].spec);
+                link_shape_done(&parsed[i].shape);
+        }
+        free(parsed);
+}
+
+/* Every batch asks for the shapes of all nodes (segmentation.h); a label has up to 16 kB and is parsed once. */
+static int parse_label(Node *n, const char *spec, LinkShape *ret, TbError **err)
+{
+        _cleanup_link_shape_ LinkShape shape = {};
+
+        for (size_t i = 0; i < n->n_parsed; i++)
+                if (tb_streq(n->parsed[i].spec, spec))
+                        return link_shape_copy(&n->parsed[i].shape, ret, err);
+        int r = link_shape_parse_complete(spec, &shape, err);
+        if (r >= 0)
+                r = link_shape_copy(&shape, ret, err);
+        if (r < 0)
+                return r;
+        if (n->n_parsed == NODE_OVERRIDES_MAX) {
+                parsed_shapes_done(n->parsed, n->n_parsed);
+                n->parsed = NULL;
+                n->n_parsed = 0;
+        }
+        char *text = strdup(spec);
+        ParsedShape *grown = text ? reallocarray(n->parsed, n->n_parsed + 1, sizeof(*grown)) : NULL;
+        if (grown) {
+                n->parsed = grown;
+                n->parsed[n->n_parsed++] = (ParsedShape){.spec = text, .shape = shape};
+                shape = (LinkShape){};
+        } else
+                free(text); /* it is parsed again, then */
+        return 0;
+}
+
 /* Without the state of a flap: what changes are made to. */
 static int declared_shape(const Node *n, const char *network, uint64_t now, LinkShape *ret, TbError **err)
 {
@@ -58,7 +96,7 @@ static int declared_shape(const Node *n, const char *network, uint64_t now, Link
                 return link_shape_copy(is_over(o, now) ? &o->before : &o->shape, ret, err);
         const char *spec = node_labels_shape(&n->labels, network);
         if (spec)
-                return link_shape_parse_complete(spec, ret, err);
+                return parse_label((Node *) n, spec, ret, err);
         *ret = (LinkShape){};
         return 0;
 }
@@ -349,26 +387,48 @@ static bool node_due(Node *n, uint64_t since, uint64_t now, bool *ret_reverted)
         return due;
 }
 
+/* Writes all that are due, with one batch. */
+static void follow_schedule(Manager *m, Node *const *nodes, size_t n)
+{
+        _cleanup_free_ TbError **errors = calloc(n + 1, sizeof(*errors));
+        _cleanup_error_ TbError *err = NULL;
+
+        int r = errors ? reconcile_now_many(m, nodes, n, false, errors, &err) : tb_error_oom(&err);
+        for (size_t i = 0; i < n; i++) {
+                const TbError *e = r < 0 ? err : errors[i];
+                if (e) {
+                        log_node(nodes[i], LOG_ERR,
+                                "cannot follow the schedule of its shape, trying again: %s",
+                                tb_error_message(e));
+                        node_event(nodes[i], NODE_EVENT_CHANGED, NULL);
+                }
+                if (errors)
+                        tb_error_free(errors[i]);
+        }
+}
+
 static int on_shape_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
         Manager *m = userdata;
+        _cleanup_free_ Node **due = calloc(m->n_nodes + 1, sizeof(*due));
         uint64_t now = shape_now_us(), since = m->shape_seen_us;
         bool reverted = false;
+        size_t n_due = 0;
 
         (void) s;
         (void) usec;
         m->shape_seen_us = now;
         for (size_t i = 0; i < m->n_nodes; i++) {
-                _cleanup_error_ TbError *err = NULL;
                 Node *n = m->nodes[i];
                 if (!node_due(n, since, now, &reverted) || n->state != NODE_CONFIGURED)
                         continue; /* one that is about to be configured will be so as of then */
-                if (reconcile_now(m, n, &err) < 0) {
-                        log_node(n, LOG_ERR, "cannot follow the schedule of its shape, trying again: %s",
-                                tb_error_message(err));
+                if (due)
+                        due[n_due++] = n;
+                else
                         node_event(n, NODE_EVENT_CHANGED, NULL);
-                }
         }
+        if (n_due > 0)
+                follow_schedule(m, due, n_due);
         if (reverted) {
                 _cleanup_error_ TbError *err = NULL;
                 if (state_file_save(m, &err) < 0) /* what is over stays over: the instant is in the file */

@@ -28,6 +28,13 @@ typedef struct ShapeOverride {
 void shape_override_done(ShapeOverride *o);
 #define _cleanup_shape_override_ _cleanup_(shape_override_done)
 
+/* A label's text as it was parsed; the text is the key, so nothing has to be told when labels change. */
+typedef struct ParsedShape {
+        char *spec;
+        LinkShape shape;
+} ParsedShape;
+void parsed_shapes_done(ParsedShape *parsed, size_t n);
+
 const ShapeOverride *node_override(const Node *n, const char *network);
 
 /* The shape in force for a network at this moment (override, else labels; "link down" when it flaps). */

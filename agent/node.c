@@ -103,6 +103,7 @@ Node *node_free(Node *n)
         for (size_t i = 0; i < n->n_overrides; i++)
                 shape_override_done(&n->overrides[i]);
         free(n->overrides);
+        parsed_shapes_done(n->parsed, n->n_parsed);
         free(n->firewall_override);
         free(n->name);
         free(n->key);

@@ -45,6 +45,8 @@ typedef struct Node {
         TbError *label_error; /* the labels are bad: the node can only be FAILED */
         ShapeOverride *overrides;
         size_t n_overrides;
+        ParsedShape *parsed; /* node-shape.c */
+        size_t n_parsed;
         char *firewall_override; /* "STYLE; RULES"; NULL = none */
         uint16_t ssh_port;       /* host port for its ssh; 0 = none */
 

@@ -310,29 +310,53 @@ void reconcile_schedule(Manager *m)
                 log_error("cannot schedule a batch: %s", strerror(-r));
 }
 
-int reconcile_now(Manager *m, Node *n, TbError **err)
+static void take_written(Manager *m, Node *n, NetctlNodeStatus *s, TbError **ret_error)
 {
-        _cleanup_node_declaration_ NodeDeclaration d = {};
-        _cleanup_netctl_report_ NetctlReport report = {};
-        int r;
+        if (s->error) {
+                *ret_error = TAKE_PTR(s->error);
+                return;
+        }
+        node_status_done(&n->status);
+        n->status = *s;
+        n->has_status = true;
+        *s = (NetctlNodeStatus){};
+        link_watch_stale(m);
+        reconcile_schedule(m); /* its neighbours may have to follow: segmentation.h */
+}
 
-        r = node_declare(n, m->config.control_network, &d, err);
-        if (r < 0)
-                return r;
-        d.node.replace_foreign = m->config.replace_foreign;
-        r = netctl_apply(m->netctl, &d.node, 1, &report, err);
+int reconcile_now_many(
+        Manager *m, Node *const *nodes, size_t n, bool replace_foreign, TbError **errors, TbError **err)
+{
+        _cleanup_batch_ Batch b = {};
+        _cleanup_free_ TbError ***where = calloc(n + 1, sizeof(*where));
+        _cleanup_netctl_report_ NetctlReport report = {};
+
+        int r = where ? batch_alloc(&b, n, err) : tb_error_oom(err);
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                if (node_declare(nodes[i], m->config.control_network, &b.declarations[b.n], errors + i) < 0)
+                        continue;
+                b.nodes[b.n] = nodes[i];
+                where[b.n] = errors + i;
+                b.netctl[b.n] = b.declarations[b.n].node;
+                b.netctl[b.n].replace_foreign = replace_foreign || m->config.replace_foreign;
+                b.n++;
+        }
+        if (r >= 0 && b.n > 0)
+                r = netctl_apply(m->netctl, b.netctl, b.n, &report, err);
         if (r < 0)
                 return r;
         m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
-        if (report.nodes[0].error)
-                return tb_error_move(err, &report.nodes[0].error);
-        node_status_done(&n->status);
-        n->status = report.nodes[0];
-        n->has_status = true;
-        report.nodes[0] = (NetctlNodeStatus){};
-        link_watch_stale(m);
-        reconcile_schedule(m); /* its neighbours may have to follow: segmentation.h */
+        for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
+                take_written(m, b.nodes[i], report.nodes + i, where[i]);
         return 0;
+}
+
+int reconcile_now(Manager *m, Node *n, bool replace_foreign, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        int r = reconcile_now_many(m, &n, 1, replace_foreign, &e, err);
+        return r >= 0 && e ? tb_error_move(err, &e) : r;
 }
 
 static void take_shown(Node *n, NetctlNodeStatus *s)

@@ -16,8 +16,11 @@ void reconcile_schedule(Manager *m);
 void reconcile_before_sync(Manager *m, Node *n);
 
 /* Writes one running node right now and reads it back, for the API: on failure the kernel has what it had before, and
- * the node's state is unchanged. */
-int reconcile_now(Manager *m, Node *n, TbError **err) _warn_unused_;
+ * the node's state is unchanged. `replace_foreign`: as the configuration key, for this once. */
+int reconcile_now(Manager *m, Node *n, bool replace_foreign, TbError **err) _warn_unused_;
+/* The same for many, with one batch; what went wrong for a node is in its errors[], which the caller frees. */
+int reconcile_now_many(Manager *m, Node *const *nodes, size_t n, bool replace_foreign, TbError **errors,
+        TbError **err) _warn_unused_;
 
 /* Reads the firewall of nodes with one look at the kernel; `ret` has one entry per node. */
 int reconcile_firewall_show(Manager *m, Node *const *nodes, size_t n, FwReadback *ret, TbError **err)

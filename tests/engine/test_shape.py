@@ -211,6 +211,29 @@ class Show(Base):
         L.docker("rm", "-f", "bb")
         lab.wait_for(lambda: shown()["segmentation"] == "on", 10, "aa to be alone")
 
+    def test_a_queue_of_somebody_else_is_replaced_when_the_user_says_so(self):
+        start("tbnode.firewall=none")
+        host = shown()["host_ifname"]
+        L.run(["tc", "qdisc", "add", "dev", host, "root", "handle", "9:", "pfifo", "limit", "7"])
+        refused = shape("set", "rate", "1mbit")
+        self.assertNotEqual(0, refused.rc)
+        self.assertIn("of somebody else", refused.err)
+        self.assertEqual(["pfifo"], kinds(host))
+        self.ok(shape("set", "--replace-foreign", "rate", "1mbit"))
+        self.assertEqual(1000000, rate(host))
+        self.ok(shape("clear"))
+
+    def test_a_schedule_of_many_links_is_followed_together(self):
+        names = ["aa", "bb", "cc"]
+        for name in names:
+            start("tbnode.shape=rate 10mbit", name=name)
+        hosts = [shown(name)["down"]["device"] for name in names]
+        for name in names:
+            self.ok(shape("set", "rate", "1mbit", "for", "4s", name=name))
+        self.assertEqual([1000000] * 3, [rate(h) for h in hosts])
+        lab.wait_for(lambda: [rate(h) for h in hosts] == [10000000] * 3, 20, "all rates to come back")
+        self.assertEqual([None] * 3, [shown(name)["temporary"] for name in names])
+
     def test_what_the_kernel_cannot_do_fails_the_node(self):
         """With the module and the package that has it; the others go on."""
         if L.run(["modprobe", "-n", "sch_red"], check=False).rc == 0:
