@@ -13,6 +13,7 @@ a hundred lies outside, a second one decides (one in 10,000).
 
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -191,6 +192,27 @@ class Loss(NetemTest):
                 self.assertEqual(flow.lost, 0)
                 return flow.received - flow.sent
             self.assert_count(doubled, LOSS_PACKETS, 0.20)
+
+    def test_what_is_corrupted_is_noticed(self):
+        """Packets cross a veth with unfinished checksums; they are finished before a bit is turned, so that no damaged packet is
+        taken for a good one."""
+        def bad_checksums():
+            lines = [line.split() for line in self.one.run('cat', '/proc/net/snmp').stdout.splitlines() if line.startswith('Udp:')]
+            return int(dict(zip(*lines))['InCsumErrors'])
+
+        payload, before = bytes(range(250)) * 4, bad_checksums()
+        Product.shape(self.one, 'down corrupt 100%')
+        with self.one.socket(receive=True) as receiver, self.two.socket() as sender:
+            for _ in range(200):
+                sender.sendto(payload, (self.one.ipv4, lab.PORT))
+            Product.clear(self.one)
+            sender.sendto(b'end', (self.one.ipv4, lab.PORT))
+            seen = []
+            while seen[-1:] != [b'end']:
+                self.assertTrue(select.select([receiver], [], [], 30)[0], 'the last packet did not arrive')
+                seen.append(receiver.recv(2000))
+        self.assertEqual([p for p in seen[:-1] if p != payload], [])
+        self.assertGreater(bad_checksums() - before, 100)
 
     def test_full_loss_holds_for_arp(self):
         """Nothing passes, whatever its ethertype."""
