@@ -166,9 +166,15 @@ const Links *work_links(const Work *w, size_t i)
         return &w->spaces[w->ifaces[i].space].links;
 }
 
-static IfaceState to_observe(const Iface *x)
+/* Where somebody is known to have changed something it may be a class that nobody declared. */
+static IfaceState to_observe(const Work *w, size_t i)
 {
-        return (IfaceState){.veth = x->host.ifindex, .ruled = x->want->n_rules > 0};
+        const Iface *x = w->ifaces + i;
+
+        return (IfaceState){
+                .veth = x->host.ifindex,
+                .ruled = x->want->n_rules > 0 || w->nodes[x->node].repair,
+        };
 }
 
 /* Those of the interfaces that are in one space, read together. */
@@ -178,7 +184,7 @@ static int observe_space(Work *w, size_t space, IfaceState *states, IfaceState *
 
         for (size_t i = 0; i < w->n_ifaces; i++)
                 if (w->ifaces[i].space == space)
-                        some[n++] = to_observe(w->ifaces + i);
+                        some[n++] = to_observe(w, i);
         int r = observe(w->spaces[space].rtnl, &w->spaces[space].links, some, n, &w->arena, err);
         n = 0;
         for (size_t i = 0; i < w->n_ifaces && r >= 0; i++)
@@ -191,7 +197,7 @@ int work_observe(Work *w, IfaceState *states, TbError **err)
 {
         if (w->n_spaces == 1) {
                 for (size_t i = 0; i < w->n_ifaces; i++)
-                        states[i] = to_observe(w->ifaces + i);
+                        states[i] = to_observe(w, i);
                 return observe(w->spaces[0].rtnl, &w->spaces[0].links, states, w->n_ifaces, &w->arena, err);
         }
         _cleanup_free_ IfaceState *some = calloc(w->n_ifaces + 1, sizeof(*some));

@@ -180,7 +180,7 @@ typedef struct IfbState {
 
 typedef struct IfaceState {
         uint32_t veth; /* ifindex of the host side */
-        bool ruled;    /* (given to observe()) rules are declared here: look for their classes in any case */
+        bool ruled;    /* (given to observe()) look for classes of rules in any case */
         TcTree down;   /* on veth */
         IngressState ingress;
         IfbState ifb;
