@@ -18,7 +18,7 @@ Part `host` runs under this kernel (rates: exact, but no netem here on many mach
 machine, which has netem but computes some 15 times slower: what it could not offer in time is reported with the verdict "too slow",
 and counts neither way. `ours` and `tc_by_hand` are errors as a part of the bound: below 1 is good.
 
-The whole takes most of an hour on a machine that does nothing else. `--section` runs a part of it (host/rates, vm/delay, ...: what
+The whole takes most of an hour on a machine that does nothing else. `--section` runs a part of it (host/rates-10, vm/delay-5, ...: what
 --help lists); `--merge` puts the answers of such runs together, the last one of a row counts; `--table` writes all rows as
 Markdown (docs/shaping-fidelity.md).
 """
@@ -324,65 +324,43 @@ class Bench:
                    changes={s: r[2] for s, r in result.items()})
 
 
-def host_rates(bench, rates):
-    for mbit in rates:
-        for size in (FULL, SMALL):
-            bench.rate(mbit, mbit, size, 14 if mbit < 1 else 11)
+def host_rates(bench, mbit):
+    for size in (FULL, SMALL):
+        bench.rate(mbit, mbit, size, 14 if mbit < 1 else 11)
 
 
-def host_asymmetric(bench):
-    bench.rate(1, 10, FULL, 11)
-    bench.rate(100, 10, FULL, 11)
+def host_tcp(bench, mbit):
+    for direction in ("up", "down"):
+        bench.tcp(mbit, direction, 10)
 
 
-def host_tcp(bench):
-    for mbit in (1, 10, 100, 1000):
-        for direction in ("up", "down"):
-            bench.tcp(mbit, direction, 10)
+def vm_delay(bench, ms):
+    for size in (SMALL, FULL):
+        bench.delay(ms, ms, size, 200 if ms < 500 else 100)
 
 
-def vm_delay(bench, delays):
-    for ms in delays:
-        for size in (SMALL, FULL):
-            bench.delay(ms, ms, size, 200 if ms < 500 else 100)
+def vm_loss(bench, percent):
+    for direction in ("up", "down"):
+        bench.loss(direction, percent, 1000000 if percent == 0.01 else 100000, 10000)
 
 
-def vm_delay_asymmetric(bench):
-    bench.delay(1, 20, SMALL, 200)
-    bench.delay(100, 0.4, SMALL, 200)
+def with_value(row, *values):
+    return lambda b: row(b, *values)
 
 
-def vm_loss(bench, percents):
-    for percent in percents:
-        for direction in ("up", "down"):
-            bench.loss(direction, percent, 1000000 if percent == 0.01 else 100000, 10000)
-
-
-def vm_lossless(bench):
-    for mbit, ms in ((1, 100), (10, 20), (10, 500), (100, 5), (100, 100), (1000, 100)):
-        bench.lossless(mbit, ms, 6)
-
-
-def vm_rates(bench):
-    for mbit in (0.1, 1, 10, 100):
-        bench.rate(mbit, mbit, FULL, 11)
-    bench.rate(1, 10, FULL, 11)
-
-
-# Each some minutes at most.
+# A minute or two each.
 SECTIONS = {
-    "host/rates-low": lambda b: host_rates(b, (0.1, 1)),
-    "host/rates": lambda b: host_rates(b, (10, 100, 1000)),
-    "host/asymmetric": host_asymmetric,
-    "host/tcp": host_tcp,
+    **{f"host/rates-{mbit}": with_value(host_rates, mbit) for mbit in (0.1, 1, 10, 100, 1000)},
+    "host/asymmetric": lambda b: (b.rate(1, 10, FULL, 11), b.rate(100, 10, FULL, 11)),
+    **{f"host/tcp-{mbit}": with_value(host_tcp, mbit) for mbit in (1, 10, 100, 1000)},
     "host/live": lambda b: b.live(1000, [{"mbit": 20}, {"mbit": 50}]),
-    "vm/delay-short": lambda b: vm_delay(b, (0, 0.1, 0.4, 1)),
-    "vm/delay-long": lambda b: vm_delay(b, (5, 20, 100, 500)),
-    "vm/delay-asymmetric": vm_delay_asymmetric,
-    "vm/loss": lambda b: vm_loss(b, (0, 0.1, 1, 10)),
-    "vm/loss-rare": lambda b: vm_loss(b, (0.01,)),
-    "vm/lossless": vm_lossless,
-    "vm/rates": vm_rates,
+    **{f"vm/delay-{ms}": with_value(vm_delay, ms) for ms in (0, 0.1, 0.4, 1, 5, 20, 100, 500)},
+    "vm/delay-asymmetric": lambda b: (b.delay(1, 20, SMALL, 200), b.delay(100, 0.4, SMALL, 200)),
+    **{f"vm/loss-{percent}": with_value(vm_loss, percent) for percent in (0, 0.01, 0.1, 1, 10)},
+    **{f"vm/lossless-{mbit}x{ms}": with_value(Bench.lossless, mbit, ms, 6)
+       for mbit, ms in ((1, 100), (10, 20), (10, 500), (100, 5), (100, 100), (1000, 100))},
+    **{f"vm/rates-{mbit}": with_value(Bench.rate, mbit, mbit, FULL, 11) for mbit in (0.1, 1, 10, 100)},
+    "vm/asymmetric": lambda b: b.rate(1, 10, FULL, 11),
     "vm/live": lambda b: b.live(1000, [{"mbit": 20, "delay_ms": 5}, {"mbit": 50, "delay_ms": 20}]),
 }
 
