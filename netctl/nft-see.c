@@ -288,6 +288,40 @@ static int take_table(const struct nlmsghdr *h, void *userdata)
         return 0;
 }
 
+/* By what it is about; anything else is not looked at. */
+static int take(const struct nlmsghdr *h, void *userdata)
+{
+        switch (h->nlmsg_type) {
+        case NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN:
+                return take_chain(h, userdata);
+        case NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE:
+                return take_rule(h, userdata);
+        case NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSET:
+                return take_set(h, userdata);
+        case NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM:
+                return take_elements(h, userdata);
+        default:
+                return 0;
+        }
+}
+
+int nft_seen_take(NftSeen *s, const NftTable *table, size_t set, const struct nlmsghdr *h)
+{
+        Reader r = {.table = table, .seen = s, .set = set};
+
+        if (!s->has_set)
+                s->has_set = calloc(table->n_sets + 1, sizeof(bool));
+        return s->has_set ? take(h, &r) : -ENOMEM;
+}
+
+void nft_seen_sort(NftSeen *s)
+{
+        if (s->n_chains > 0)
+                qsort(s->chains, s->n_chains, sizeof(*s->chains), compare_chains);
+        if (s->n_elements > 0)
+                qsort(s->elements, s->n_elements, sizeof(*s->elements), nft_element_compare);
+}
+
 static int see_rules(Nft *nft, Reader *r, const char *chain, TbError **err)
 {
         _cleanup_nlw_ NlWriter w = {};
@@ -297,7 +331,7 @@ static int see_rules(Nft *nft, Reader *r, const char *chain, TbError **err)
         if (chain)
                 nlw_put_string(&w, NFTA_RULE_CHAIN, chain);
         nlw_end(&w);
-        return nft_dump(nft, &w, take_rule, r, err);
+        return nft_dump(nft, &w, take, r, err);
 }
 
 /* More chains than this are read with the whole table. */
@@ -319,11 +353,10 @@ static int see_chains(Nft *nft, Reader *r, const NftScope *scope, TbError **err)
 
         nft_begin(&w, NFT_MSG_GETCHAIN, 0, r->table->family);
         nlw_end(&w);
-        int code = nft_dump(nft, &w, take_chain, r, err);
+        int code = nft_dump(nft, &w, take, r, err);
         if (code < 0)
                 return code;
-        if (s->n_chains > 0)
-                qsort(s->chains, s->n_chains, sizeof(*s->chains), compare_chains);
+        nft_seen_sort(s);
         for (size_t i = 0; i < s->n_chains; i++)
                 wanted += chain_in_scope(scope, s->chains[i].name);
         for (size_t i = 0; i < s->n_chains && wanted <= CHAINS_ONE_BY_ONE; i++) {
@@ -352,7 +385,7 @@ static int see_sets(Nft *nft, Reader *r, TbError **err)
         nft_begin(&sets, NFT_MSG_GETSET, 0, r->table->family);
         nlw_put_string(&sets, NFTA_SET_TABLE, r->table->name);
         nlw_end(&sets);
-        int code = nft_dump(nft, &sets, take_set, r, err);
+        int code = nft_dump(nft, &sets, take, r, err);
         for (r->set = 0; code >= 0 && r->set < r->table->n_sets; r->set++) {
                 _cleanup_nlw_ NlWriter w = {};
                 if (!s->has_set[r->set])
@@ -361,10 +394,9 @@ static int see_sets(Nft *nft, Reader *r, TbError **err)
                 nlw_put_string(&w, NFTA_SET_ELEM_LIST_TABLE, r->table->name);
                 nlw_put_string(&w, NFTA_SET_ELEM_LIST_SET, r->table->sets[r->set].name);
                 nlw_end(&w);
-                code = nft_dump(nft, &w, take_elements, r, err);
+                code = nft_dump(nft, &w, take, r, err);
         }
-        if (s->n_elements > 0)
-                qsort(s->elements, s->n_elements, sizeof(*s->elements), nft_element_compare);
+        nft_seen_sort(s);
         return code;
 }
 

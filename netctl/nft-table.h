@@ -137,6 +137,11 @@ typedef struct NftSeen {
 } NftSeen;
 void nft_seen_done(NftSeen *s);
 #define _cleanup_nft_seen_ _cleanup_(nft_seen_done)
+/* One message of the kernel into it: chains, then (sorted) their rules, the sets, and the elements of set number `set`. Negative only when
+ * out of memory. */
+int nft_seen_take(NftSeen *s, const NftTable *table, size_t set, const struct nlmsghdr *h) _warn_unused_;
+/* Chains by name, elements by set and key, as those who search want them. */
+void nft_seen_sort(NftSeen *s);
 /* Reads what of `table` concerns the scope. */
 int nft_see(Nft *nft, const NftTable *table, const NftScope *scope, NftSeen *ret, TbError **err)
         _warn_unused_;

@@ -62,7 +62,7 @@ int nft_watch_fd(const NftWatch *w)
 
 /* The first attribute of all messages about tables, chains, rules, sets and elements is the table's name; that of a
  * transaction's end is its number. */
-static bool take(NftWatch *w, const struct nlmsghdr *h)
+bool nft_watch_take(bool *touched, const struct nlmsghdr *h)
 {
         NlIter i = nl_message_attributes(h, sizeof(struct nfgenmsg));
         bool end = (h->nlmsg_type & 0xff) == NFT_MSG_NEWGEN, foreign = false;
@@ -73,14 +73,14 @@ static bool take(NftWatch *w, const struct nlmsghdr *h)
                 return false;
         while (nl_iter_next(&i, &a)) {
                 if (end && a.type == NFTA_GEN_ID)
-                        foreign = w->touched && !nft_generation_is_ours(nft_get_be32(&a));
+                        foreign = *touched && !nft_generation_is_ours(nft_get_be32(&a));
                 else if (!end && a.type == NFTA_TABLE_NAME) {
                         nl_attr_string(&a, name, sizeof(name));
-                        w->touched |= tb_startswith(name, OUR_PREFIX) != NULL;
+                        *touched |= tb_startswith(name, OUR_PREFIX) != NULL;
                 }
         }
         if (end)
-                w->touched = false;
+                *touched = false;
         return foreign;
 }
 
@@ -89,7 +89,9 @@ bool nft_watch_read(NftWatch *w)
         bool foreign = false;
 
         for (;;) {
-                ssize_t n = recv(w->fd, w->buffer, RECEIVE_SIZE, 0);
+                struct sockaddr_nl from = {};
+                socklen_t size = sizeof(from);
+                ssize_t n = recvfrom(w->fd, w->buffer, RECEIVE_SIZE, 0, (struct sockaddr *) &from, &size);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0 && errno == ENOBUFS) {
@@ -99,8 +101,11 @@ bool nft_watch_read(NftWatch *w)
                 }
                 if (n <= 0)
                         return foreign;
-                const struct nlmsghdr *h = (const void *) w->buffer;
-                for (size_t left = (size_t) n; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
-                        foreign |= take(w, h);
+                if (from.nl_pid != 0) /* another process, not the kernel */
+                        continue;
+                NlIter messages = nl_iter(w->buffer, (size_t) n);
+                const struct nlmsghdr *h;
+                while ((h = nl_next_message(&messages)))
+                        foreign |= nft_watch_take(&w->touched, h);
         }
 }

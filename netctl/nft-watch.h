@@ -21,3 +21,8 @@ int nft_watch_fd(const NftWatch *w);
 /* Takes all that has come. True: our tables may be other than we left them. (True also when the kernel had more to tell than
  * fits its queue: then nobody knows.) */
 bool nft_watch_read(NftWatch *w);
+
+struct nlmsghdr;
+/* One message of what is told. *touched, at first false: a table of ours was in the transaction whose messages are coming; its end
+ * takes that back, and is where somebody else's change of ours is answered with true. */
+bool nft_watch_take(bool *touched, const struct nlmsghdr *h);

@@ -180,9 +180,10 @@ typedef struct Answers {
 
 static int take_answers(Nft *n, size_t size, Answers *a)
 {
-        const struct nlmsghdr *h = (const void *) n->buffer;
+        NlIter messages = nl_iter(n->buffer, size);
+        const struct nlmsghdr *h;
 
-        for (size_t left = size; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+        while ((h = nl_next_message(&messages))) {
                 if (h->nlmsg_seq != n->sequence)
                         continue;
                 a->interrupted |= (h->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
@@ -229,8 +230,9 @@ static int ask(Nft *n, NlWriter *w, uint16_t flags, Answers *a, TbError **err)
                 if (failed < 0) {
                         /* The rest of the dump is read and thrown away. */
                         Answers rest = {.fn = NULL, .dump = true};
-                        const struct nlmsghdr *h = (const void *) n->buffer;
-                        for (size_t left = size; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
+                        NlIter messages = nl_iter(n->buffer, size);
+                        const struct nlmsghdr *h;
+                        while ((h = nl_next_message(&messages)))
                                 rest.done |= h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR;
                         a->done = rest.done;
                 }
@@ -368,8 +370,9 @@ static int collect(Nft *n, uint32_t first, uint32_t last, const NlWriter *w, TbE
                 int r = nft_receive(n, &size, err);
                 if (r < 0)
                         return r;
-                const struct nlmsghdr *h = (const void *) n->buffer;
-                for (size_t left = size; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+                NlIter answers = nl_iter(n->buffer, size);
+                const struct nlmsghdr *h;
+                while ((h = nl_next_message(&answers))) {
                         char words[128];
                         if (h->nlmsg_type != NLMSG_ERROR || h->nlmsg_seq < first || h->nlmsg_seq > last)
                                 continue;

@@ -160,6 +160,22 @@ bool nl_iter_next(NlIter *i, NlAttr *ret)
         return true;
 }
 
+const struct nlmsghdr *nl_next_message(NlIter *i)
+{
+        const struct nlmsghdr *h = (const void *) i->p;
+
+        if (i->left < sizeof(*h) || h->nlmsg_len < sizeof(*h) || h->nlmsg_len > i->left) {
+                i->left = 0;
+                return NULL;
+        }
+        size_t step = NLMSG_ALIGN((size_t) h->nlmsg_len);
+        if (step > i->left)
+                step = i->left;
+        i->p += step;
+        i->left -= step;
+        return h;
+}
+
 const void *nl_message_header(const struct nlmsghdr *h, size_t header_size)
 {
         return h->nlmsg_len >= NLMSG_HDRLEN + header_size ? (const uint8_t *) h + NLMSG_HDRLEN : NULL;

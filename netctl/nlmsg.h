@@ -65,6 +65,10 @@ static inline NlIter nl_iter_nested(const NlAttr *a)
 /* False at the end or at the first malformed attribute: what is behind it is not looked at. */
 bool nl_iter_next(NlIter *i, NlAttr *ret);
 
+/* The next message of a datagram (aligned to 4), or NULL at its end and at the first that does not lie inside it. To be used in place of
+ * NLMSG_NEXT(), which takes more away than is left when the last message's length is no multiple of 4. */
+const struct nlmsghdr *nl_next_message(NlIter *i);
+
 /* Attributes behind a family header of `header_size`; empty when the message is too short for the header. */
 NlIter nl_message_attributes(const struct nlmsghdr *h, size_t header_size);
 /* The family header, or NULL when the message is too short. */

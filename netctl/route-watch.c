@@ -145,8 +145,9 @@ bool route_watch_read(RouteWatch *w, RouteEventFn fn, void *userdata)
                         break;
                 if (from.nl_pid != 0) /* another process, not the kernel */
                         continue;
-                const struct nlmsghdr *h = (const void *) w->buffer;
-                for (size_t left = (size_t) n; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left))
+                NlIter messages = nl_iter(w->buffer, (size_t) n);
+                const struct nlmsghdr *h;
+                while ((h = nl_next_message(&messages)))
                         if (decode(h, &e))
                                 fn(&e, userdata);
         }
