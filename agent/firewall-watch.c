@@ -13,15 +13,19 @@
 #include "common/units.h"
 #include "netctl/xtables-lock.h"
 
-#define LOOK_INTERVAL_USEC UINT64_C(1000000)
+/* After legacy tables were changed: whoever reloads them calls iptables(8) many times, and `-X` fails when somebody fills chains in
+ * between. A transaction of nf_tables is all that its writer wanted, so there is nothing to wait for. */
 #define LOOK_DELAY_USEC UINT64_C(20000)
+/* Looking costs at most one part in so many of the time, when somebody writes again and again. */
+#define LOOK_SHARE UINT64_C(20)
+#define LOOK_INTERVAL_MAX_USEC UINT64_C(1000000)
 
 struct FirewallWatch {
         Manager *manager;
         sd_event_source *lock;  /* inotify; NULL: the file is not there */
         sd_event_source *soon;  /* a look that is due */
         sd_event_source *timer; /* firewall-check */
-        uint64_t looked_us;     /* CLOCK_MONOTONIC */
+        uint64_t again_us;      /* CLOCK_MONOTONIC: not before */
 };
 
 static bool anybody_has_one(const Manager *m)
@@ -49,12 +53,14 @@ static void look(FirewallWatch *w)
 {
         _cleanup_error_ TbError *err = NULL;
 
-        w->looked_us = tb_now_us();
         watch_lock(w);
         if (!anybody_has_one(w->manager))
                 return;
+        uint64_t begin = tb_now_us();
         if (reconcile_firewall_repair(w->manager, &err) < 0)
                 log_error("cannot check or repair the firewall: %s", tb_error_message(err));
+        uint64_t end = tb_now_us();
+        w->again_us = end + MIN2((end - begin) * LOOK_SHARE, LOOK_INTERVAL_MAX_USEC);
 }
 
 static int on_soon(sd_event_source *s, uint64_t usec, void *userdata)
@@ -66,14 +72,14 @@ static int on_soon(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
-static void look_soon(FirewallWatch *w)
+static void look_soon(FirewallWatch *w, uint64_t delay)
 {
-        uint64_t now = tb_now_us(), delay = LOOK_DELAY_USEC;
+        uint64_t now = tb_now_us();
 
         if (w->soon)
                 return;
-        if (w->looked_us + LOOK_INTERVAL_USEC > now + delay)
-                delay = w->looked_us + LOOK_INTERVAL_USEC - now;
+        if (w->again_us > now + delay)
+                delay = w->again_us - now;
         if (sd_event_add_time_relative(w->manager->event, &w->soon, CLOCK_MONOTONIC, delay, 0, on_soon, w) <
                 0)
                 log_error("cannot set a timer: the firewall is looked at with the next change");
@@ -85,7 +91,7 @@ static int on_lock(sd_event_source *s, const struct inotify_event *e, void *user
 
         if (e->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT))
                 w->lock = sd_event_source_disable_unref(w->lock);
-        look_soon(w);
+        look_soon(w, LOOK_DELAY_USEC);
         return 0;
 }
 
@@ -138,5 +144,5 @@ FirewallWatch *firewall_watch_free(FirewallWatch *w)
 void firewall_watch_poke(Manager *m)
 {
         if (m->firewall_watch)
-                look_soon(m->firewall_watch);
+                look_soon(m->firewall_watch, 0);
 }

@@ -308,7 +308,7 @@ class Nftables(Base):
             self.listen("aa", port)
         good = self.ours()
         for damage in ("delete table inet tbnode", "delete table bridge tbnode-guard", "flush chain inet tbnode forward",
-                       "insert rule inet tbnode forward accept"):
+                       "insert rule inet tbnode forward accept", "flush ruleset"):
             before = len(events("firewall-repaired"))
             L.run(["nft", damage])
             lab.wait_for(lambda n=before: len(events("firewall-repaired")) > n, 5, f"{damage}: the repair")
