@@ -257,6 +257,34 @@ class Tables:
         self.tool('remove', b.id)
         self.assertEqual(netlab.ours(), [])
 
+    def test_others_at_any_instant(self):
+        """Somebody flushes everything and loads their own again, all the time, while nodes change: no call of ours fails, and when
+        it is over, one call makes everything right, theirs and ours."""
+        a, b = self.pair()
+        self.listen(a, 80)
+        self.listen(a, 81)
+        theirs = os.path.join(self.directory.name, 'theirs')
+        with open(theirs, 'w', encoding='utf-8') as f:
+            f.write(self.THEIRS)
+        loop = netlab.subprocess.Popen(['bash', '-c', 'while :; do ' + self.LOAD.format(theirs) +
+                                        '; sleep 0.0$((RANDOM % 10)); done'], stderr=netlab.subprocess.DEVNULL)
+        try:
+            for i in range(15):
+                self.apply([self.node_json(a, ('open', 'closed')[i % 2], group=1), self.node_json(b, 'open', group=1)])
+                self.tool('remove', b.id)
+        finally:
+            loop.kill()
+            loop.wait()
+        run('bash', '-c', self.LOAD.format(theirs))
+        nodes = [self.node_json(a, 'closed; allow tcp to port 80', group=1), self.node_json(b, 'open', group=1)]
+        self.apply(nodes)
+        self.assertTrue(all(n['intact'] for n in self.read(nodes)))
+        self.assertEqual(self.apply(nodes)['firewall_commits'], 0)
+        self.assertIn('192.0.2.77', run('bash', '-c', self.SAVE).stdout)
+        self.expect([self.connection(b, '10.9.0.1', 80)], [self.connection(b, '10.9.0.1', 81)])
+        self.nothing_left()
+        self.assertIn('192.0.2.77', run('bash', '-c', self.SAVE).stdout)
+
     def test_log(self):
         """Who was denied what is in the kernel's log with the node's name; a flood is not."""
         a, b = self.pair()
@@ -325,6 +353,10 @@ class Tables:
 
 class Iptables(Tables, netlab.Lab):
     backend = 'iptables'
+    THEIRS = '*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 192.0.2.77 -j DROP\nCOMMIT\n'
+    LOAD = ('iptables-legacy -w -F; ip6tables-legacy -w -F; iptables-legacy -w -t nat -F; iptables-legacy -w -X; '
+            'iptables-legacy-restore -w < {}')
+    SAVE = 'iptables-legacy-save'
 
     def damage(self, a, nodes):
         run('iptables-legacy', '-I', f'TBNODE-{a.id[:12]}-I', '-p', 'udp', '--dport', '9', '-j', 'RETURN')
@@ -389,8 +421,73 @@ class Iptables(Tables, netlab.Lab):
         self.assertEqual(save(), before)
 
 
+# What Docker 29 makes with firewall-backend=nftables, for one bridge with a published port.
+DOCKER = '''
+table ip docker-bridges {
+    map filter-forward-in-jumps { type ifname : verdict; elements = { "br0" : jump filter-forward-in__br0 } }
+    map filter-forward-out-jumps { type ifname : verdict; elements = { "br0" : jump filter-forward-out__br0 } }
+    map nat-postrouting-out-jumps { type ifname : verdict; elements = { "br0" : jump nat-postrouting-out__br0 } }
+    chain filter-FORWARD {
+        type filter hook forward priority filter; policy accept;
+        oifname vmap @filter-forward-in-jumps
+        iifname vmap @filter-forward-out-jumps
+    }
+    chain filter-forward-in__br0 {
+        ct state established,related counter accept
+        iifname "br0" counter accept comment "ICC"
+        ip daddr 10.9.0.2 tcp dport 80 counter accept
+        counter drop comment "UNPUBLISHED PORT DROP"
+    }
+    chain filter-forward-out__br0 {
+        ct state established,related counter accept
+        counter accept comment "OUTGOING"
+    }
+    chain nat-POSTROUTING {
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname vmap @nat-postrouting-out-jumps
+        oifname != "br0" ip saddr 10.9.0.0/24 counter masquerade comment "MASQUERADE"
+    }
+    chain nat-postrouting-out__br0 {
+    }
+    chain raw-PREROUTING {
+        type filter hook prerouting priority raw; policy accept;
+        iifname != "br0" ip daddr 10.9.0.99 counter drop comment "DROP DIRECT ACCESS"
+    }
+}
+'''
+
+
 class Nftables(Tables, netlab.Lab):
     backend = 'nftables'
+    THEIRS = 'table ip mine { chain forward { type filter hook forward priority 0; ip saddr 192.0.2.77 drop; }; }\n'
+    LOAD = 'nft flush ruleset; nft -f {}'
+    SAVE = 'nft list ruleset'
+
+    def test_beside_docker_and_firewalls(self):
+        """Docker's tables and a firewall with policies DROP: what they drop stays dropped, what ours drop they don't accept, and their
+        reloads are none of our business."""
+        a, b, c = self.routed()
+        for n in (a, b):
+            self.listen(n, 80)
+            self.listen(n, 81)
+        run('nft', '-f', '-', stdin=DOCKER)
+        nodes = [self.node_json(a, 'closed; allow tcp from 10.9.0.0/24 to port 80'), self.node_json(b, 'open')]
+        self.apply(nodes)
+        theirs = run('nft', '-s', 'list', 'table', 'ip', 'docker-bridges').stdout
+        self.expect([self.connection(b, '10.9.0.1', 80), self.connection(c, '10.9.0.2', 80)],
+                    [self.connection(b, '10.9.0.1', 81), self.connection(c, '10.9.0.2', 81), self.connection(c, '10.9.0.1', 80)])
+        self.assertEqual(self.seen_as(c, '10.9.0.2', 80), '10.8.0.1')
+        for policy in ('drop', 'accept'):
+            run('nft', '-f', '-', stdin='add table inet firewalld; delete table inet firewalld; table inet firewalld { '
+                f'chain f {{ type filter hook forward priority 10; policy {policy}; ct state established,related accept; '
+                'tcp dport 81 accept; }; }')
+            run('nft', '-f', '-', stdin='delete table ip docker-bridges\n' + DOCKER)
+            self.assertEqual(self.apply(nodes)['firewall_commits'], 0)
+            dropped = [self.connection(b, '10.9.0.1', 81), self.connection(c, '10.9.0.2', 81)]
+            way = [self.connection(b, '10.9.0.1', 80)]
+            self.expect([] if policy == 'drop' else way, dropped + (way if policy == 'drop' else []), about=policy)
+        self.nothing_left()
+        self.assertEqual(run('nft', '-s', 'list', 'table', 'ip', 'docker-bridges').stdout, theirs)
 
     def damage(self, a, nodes):
         run('nft', 'insert', 'rule', 'inet', 'tbnode', f'n{a.id[:12]}-in', 'udp dport 9 return')
