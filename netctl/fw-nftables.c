@@ -38,6 +38,7 @@
 #define PORT_SSH 22
 #define KEY4 (IFNAMSIZ + 4)
 #define KEY6 (IFNAMSIZ + 16)
+#define KEY_MAC (IFNAMSIZ + 8) /* each part of a key fills registers of 4 bytes */
 
 static const char *const suffix_table[_FW_DIRECTION_MAX] = {"in", "out", "host"};
 
@@ -193,8 +194,12 @@ static bool add_node(NftTable *t, const FwNode *node, const FwPolicy *p)
                 add_address(t, node, x, p, &local, 16);
                 for (size_t k = 0; k < x->n_ipv6; k++)
                         add_address(t, node, x, p, x->ipv6 + k, 16);
-                if (!x->bridge && (x->filtered || x->pinned))
+                if (!x->bridge) {
+                        uint8_t key[KEY6];
+                        (void) make_key(x, x->mac, sizeof(x->mac), key);
                         nft_add_element(t, "direct", node->id, x->ifname, IFNAMSIZ, NULL, 0, NULL);
+                        nft_add_element(t, "macs", node->id, key, KEY_MAC, NULL, 0, NULL);
+                }
         }
         if (node->ssh_port && address.s_addr) {
                 uint16_t port = htons(node->ssh_port);
@@ -223,6 +228,20 @@ static void add_dispatch(NftTable *t, uint32_t interface, sa_family_t family, bo
 }
 
 /* A veth that is no bridge port: the guard does not see it, its name is the key. */
+static void add_direct_mac(NftTable *t)
+{
+        NlWriter *w = nft_rule(t);
+
+        nfe_meta(w, NFT_META_IIFNAME, NFT_REG_1);
+        nfe_lookup(w, "direct", NFT_REG_1, false);
+        nfe_meta(w, NFT_META_IIFNAME, NFT_REG32_00);
+        nfe_payload(w, NFT_PAYLOAD_LL_HEADER, 6, 6, NFT_REG32_04);
+        nfe_lookup(w, "macs", NFT_REG32_00, true);
+        nfe_counter(w);
+        nfe_verdict(w, NF_DROP, NULL);
+        nft_rule_end(t, "another's MAC");
+}
+
 static void add_direct(NftTable *t, sa_family_t family, const char *set)
 {
         NlWriter *w = nft_rule(t);
@@ -295,11 +314,13 @@ static void build_base(NftTable *t, const FwSite *site)
                 nft_add_set(t, names[i][1], key6, KEY6, NFT_DATA_VERDICT, 0);
         }
         nft_add_set(t, "direct", NFT_TYPE_IFNAME, IFNAMSIZ, 0, 0);
+        nft_add_set(t, "macs", NFT_TYPE_PAIR(NFT_TYPE_IFNAME, NFT_TYPE_ETHER), KEY_MAC, 0, 0);
         nft_add_set(t, "own4", key4, KEY4, 0, 0);
         nft_add_set(t, "own6", key6, KEY6, 0, 0);
         nft_add_set(t, "ssh", NFT_TYPE_PORT, 2, NFT_TYPE_IPV4, 4);
 
         nft_add_base_chain(t, "direct", "filter", NF_INET_PRE_ROUTING, PRIORITY_DIRECT);
+        add_direct_mac(t);
         add_direct(t, AF_INET, "own4");
         add_direct(t, AF_INET6, "own6");
         nft_add_base_chain(t, "forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER);

@@ -26,6 +26,7 @@
 /* Types of keys as nft(8) numbers them (datatype.h), for its listings; side by side: 6 bits each. */
 #define NFT_TYPE_IPV4 7U
 #define NFT_TYPE_IPV6 8U
+#define NFT_TYPE_ETHER 9U
 #define NFT_TYPE_PORT 13U
 #define NFT_TYPE_MARK 19U
 #define NFT_TYPE_IFINDEX 20U

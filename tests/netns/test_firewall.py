@@ -132,6 +132,10 @@ class Behaviour:
         self.protect(a, 'closed')
         self.assertTrue(self.connects(None, '10.7.0.1', 22))
         self.assertFalse(self.pings(a, '10.7.0.254'))
+        self.protect(a, 'open')
+        self.assertTrue(self.pings(a, '10.7.0.254'))
+        a.run('ip', 'link', 'set', 'eth0', 'address', '02:00:00:00:00:77')
+        self.assertFalse(self.pings(a, '10.7.0.254'), 'with another MAC')
 
     def test_two_nodes_both_sides_count(self):
         """What one node's chain allows must still pass the other's: "allowed" is not ACCEPT."""
