@@ -16,6 +16,7 @@
  */
 
 /* Before anything of linux/: the other way round they clash. */
+#include <net/if_arp.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
 
@@ -230,10 +231,14 @@ static void add_dispatch(NftTable *t, uint32_t interface, sa_family_t family, bo
 /* A veth that is no bridge port: the guard does not see it, its name is the key. */
 static void add_direct_mac(NftTable *t)
 {
+        static const uint16_t ethernet = ARPHRD_ETHER;
         NlWriter *w = nft_rule(t);
 
         nfe_meta(w, NFT_META_IIFNAME, NFT_REG_1);
         nfe_lookup(w, "direct", NFT_REG_1, false);
+        /* A veth is nothing else; but nft(8) can't write down what it can't read without being told. */
+        nfe_meta(w, NFT_META_IIFTYPE, NFT_REG_1);
+        nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, &ethernet, sizeof(ethernet));
         nfe_meta(w, NFT_META_IIFNAME, NFT_REG32_00);
         nfe_payload(w, NFT_PAYLOAD_LL_HEADER, 6, 6, NFT_REG32_04);
         nfe_lookup(w, "macs", NFT_REG32_00, true);

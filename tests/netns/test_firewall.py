@@ -328,6 +328,9 @@ class Nftables(Behaviour, netlab.Lab):
         """What `nft list ruleset` prints is what `nft -f` reads, also for ids that begin with a digit."""
         a, b = self.pair()
         nodes = [{**n, 'id': f'{k}f{n["id"]}'} for k, n in enumerate(self.both('basic'))]
+        c = self.node('c')
+        c.plug(None, '10.7.0.1')
+        nodes.append(self.declare(c, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'open'))
         self.apply(nodes)
         good = netlab.everything()
         saved = run('nft', 'list', 'ruleset').stdout
