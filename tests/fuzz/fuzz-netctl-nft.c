@@ -48,7 +48,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         fuzz_assert(rules == s.n_rules);
         for (size_t i = 0; i < s.n_elements; i++)
-                fuzz_assert(s.elements[i].key_size <= NFT_KEY_MAX && s.elements[i].data_size <= NFT_DATA_MAX);
+                fuzz_assert(
+                        s.elements[i].key_size <= NFT_KEY_MAX && s.elements[i].data_size <= NFT_DATA_MAX);
         (void) nft_owner_is_as(&t, &s, "");
         return 0;
 }

@@ -188,7 +188,8 @@ static bool told(bool *touched, uint16_t type, const char *table)
 static void test_watch(void **state)
 {
         bool touched = false;
-        struct nlmsghdr bare = {.nlmsg_len = sizeof(bare), .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELRULE};
+        struct nlmsghdr bare = {
+                .nlmsg_len = sizeof(bare), .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELRULE};
 
         assert_false(told(&touched, NFT_MSG_NEWRULE, "theirs"));
         assert_false(told(&touched, NFT_MSG_NEWGEN, NULL));
