@@ -29,8 +29,8 @@ import time
 import netctl
 from netctl import TOOL, run, spread
 
-PACKETS = 150000
-PAIRS = 3
+PACKETS = 100000
+PAIRS = 5
 
 
 class Host(netctl.Host):

@@ -24,6 +24,7 @@ IMAGE = "127.0.0.1:5000/t/busybox:1"
 PROGRAM = frames.__file__
 CONTROL = "tbnode-control"
 REPEAT = 5
+STARTS = 50 if os.environ.get("TBNODE_TEST_LONG") == "yes" else 4
 LAST = b"tbnode-at-end"  # as long as frames.MARK
 METADATA = "169.254.169.254"
 
@@ -188,6 +189,42 @@ class Campaign:
         finally:
             for x in listeners:
                 x.stop()
+
+    def test_floods(self):
+        """Thousands of frames for everybody: those of the experiment get them, nobody else."""
+        me = self.attacker.party
+        flood = [frames.ether(me.mac, frames.BROADCAST, 0x800, frames.ipv4(me.ip, "255.255.255.255")),
+                 frames.ether(me.mac, "01:00:5e:00:00:fb", 0x800, frames.ipv4(me.ip, "224.0.0.251")),
+                 frames.ether(me.mac, "33:33:00:00:00:fb", 0x86dd, frames.ipv6(me.ip6, "ff02::fb", 17, frames.udp(1, 5353))),
+                 frames.ether(me.mac, "02:00:00:00:00:fe", 0x800, frames.ipv4(me.ip, "10.201.99.98")),
+                 frames.ether(me.mac, frames.BROADCAST, 0x806, frames.arp(me.mac, me.ip, self.victim.party.ip))]
+        catchers = self.catchers()
+        self.attacker.send(flood * 1000)
+        time.sleep(0.3)
+        seen = {where: c.stop() for where, c in catchers.items()}
+        self.assertGreater(len(seen["neighbour"]), 1000, "the flood was sent")
+        self.report("floods", len(flood) * 1000, len(seen["victim"]) + len(seen["outside"]))
+
+    def test_traffic_from_the_first_instant(self):
+        """Containers that attack as soon as they run, and again each time that they are started."""
+        other = self.victim.party.ip
+        catcher = Catcher("eth0", self.victim)
+        allowed = Catcher("eth0", self.neighbour)
+        # The name of the file is in the packet: our marker.
+        script = (f"while :; do for x in {other} {self.neighbour.party.ip}; do tftp -g -l /dev/null -r tbnode-attack $x & "
+                  f"done; usleep 20000; kill %1 %2 2>/dev/null; done")
+        L.docker("create", "--runtime", "tbnode", "--name", "early", "--network", CONTROL, "--label", "tbnode.experiment=e1",
+                 "--label", "tbnode.firewall=open", IMAGE, "sh", "-c", script)
+        try:
+            for _ in range(STARTS):
+                L.docker("start", "early")
+                time.sleep(0.4)
+                L.docker("kill", "early")
+        finally:
+            L.docker("rm", "-f", "early", check=False)
+        sent = len(allowed.stop())
+        self.assertGreater(sent, STARTS, "it did send")
+        self.report(f"from the first instant, {STARTS} starts", sent, len(catcher.stop()))
 
     def test_metadata_address(self):
         """What a cloud answers to hosts is not for their nodes: nothing link-local is routed, whatever the style."""

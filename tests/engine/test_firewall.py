@@ -4,9 +4,11 @@
 takes rules away."""
 
 import json
+import random
 import re
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -18,6 +20,7 @@ LISTEN = ("import socket, sys\ns = socket.create_server(('', int(sys.argv[1])))\
 CONNECT = "import socket, sys\nprint(socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).recv(5).decode())"
 
 
+OURS = ("bridge", "tbnode-guard"), ("inet", "tbnode")
 # What most of these tests take away and look for is in the legacy tables.
 BACKEND = {"firewall": "iptables"}
 
@@ -50,6 +53,48 @@ def show(name=None):
 
 def events(kind):
     return [e for e in map(json.loads, L.tbnode("events", "--json").out.splitlines()) if e["event"] == kind]
+
+
+def listed(program):
+    """All of nf_tables that is not Docker's, a list of words: elements of sets have no order."""
+    return re.split(r"[\n,]\s*", "\n".join(L.run([program, "-s", "list", "table", *t], check=False).out for t in OURS))
+
+
+def at_any_instant(damage):
+    """Somebody takes away what is ours, again and again, while it is changed: when he ends, all is as declared, and said."""
+    a = start("aa", "tbnode.firewall=open")
+    start("bb", "tbnode.firewall=open")
+    before, stop, done = len(events("firewall-repaired")), threading.Event(), [0]
+
+    def loop():
+        while not stop.is_set():
+            L.run(damage, check=False)
+            done[0] += 1
+            stop.wait(random.random() / 5)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        for i in range(12):
+            r = L.tbnode("firewall", "set", "aa", *(("open",) if i % 2 else ("closed", "allow", "tcp", "to", "port", "80")))
+            if i == 10 and r.rc != 0:
+                raise AssertionError(r.err)
+    finally:
+        stop.set()
+        thread.join()
+    if L.tbnode("firewall", "set", "aa", "closed", "allow", "tcp", "to", "port", "80").rc != 0:
+        raise AssertionError("it cannot be set when all is quiet")
+    lab.wait_for(lambda: all(n["present"] and n["intact"] for n in show()), 5, "all is as declared again")
+    if done[0] < 3 or len(events("firewall-repaired")) == before:
+        raise AssertionError(f"{done[0]} times, and nothing was said of it")
+    for port, passes in ((80, True), (81, False)):
+        with subprocess.Popen(["nsenter", "-t", str(L.container_pid("aa")), "-n", "--", sys.executable, "-c", LISTEN, str(port)],
+                              stdout=subprocess.PIPE, text=True) as p:
+            p.stdout.readline()
+            r = L.nsrun(L.container_pid("bb"), sys.executable, "-c", CONNECT, a, str(port), check=False)
+            p.kill()
+        if (r.rc == 0) != passes:
+            raise AssertionError(f"port {port}: {r.out}{r.err}")
 
 
 class Base(unittest.TestCase):
@@ -279,6 +324,10 @@ class Others(Base):
             L.docker("rm", "-f", "ff")
         lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
 
+    def test_anybody_at_any_instant(self):
+        at_any_instant(["bash", "-c", "iptables-legacy -w -F; iptables-legacy -w -X; ip6tables-legacy -w -F; nft delete table bridge "
+                        "tbnode-guard"])
+
 
 class Nftables(Base):
     """The other back end, and from one to the other, as an operator does it."""
@@ -295,8 +344,7 @@ class Nftables(Base):
 
     def ours(self):
         """Our tables without counters; elements of sets have no order."""
-        tables = ("bridge", "tbnode-guard"), ("inet", "tbnode")
-        return [sorted(re.split(r"[\n,]\s*", L.run(["nft", "-s", "list", "table", *t], check=False).out)) for t in tables]
+        return sorted(listed("nft"))
 
     def writes(self):
         return L.tbnode("status", "--json").json()["counters"]["kernel_writes"]
@@ -322,6 +370,50 @@ class Nftables(Base):
         L.run(["nft", "delete table inet theirs"])
         time.sleep(1.5)
         self.assertEqual((before, writes), (len(events("firewall-repaired")), self.writes()))
+
+    def test_anybody_at_any_instant(self):
+        at_any_instant(["nft", "delete table inet tbnode; delete table bridge tbnode-guard"])
+
+    def test_docker_in_both_ways(self):
+        """Docker with iptables-legacy and with iptables-nft: `auto` goes where Docker is, Docker's restart takes nothing away, and what
+        Docker publishes is reached."""
+        try:
+            for way, backend in (("legacy", "iptables"), ("nft", "nftables")):
+                L.tbnoded.stop()
+                L.dockerd.stop()
+                for program in ("iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"):
+                    for table in ("filter", "nat"):
+                        for op in ("-F", "-X"):
+                            L.run([program, "-t", table, op], check=False)
+                    for chain in ("INPUT", "FORWARD"):
+                        L.run([program, "-P", chain, "ACCEPT"], check=False)
+                L.dockerd.start(iptables=way)
+                L.tbnoded.start(config={"firewall": "auto"})
+                self.assertRegex(L.tbnode("doctor", check=False).out, rf"firewall\s+{backend}:")
+                a = start("aa", "tbnode.firewall=closed; allow tcp to port 80")
+                start("bb", "tbnode.firewall=open")
+                for port in (80, 81):
+                    self.listen("aa", port)
+                # Looking at them makes the legacy tables; a start of the agent changes nothing.
+                L.run(["iptables-legacy-save"])
+                rules = self.ours(), L.iptables()
+                L.tbnoded.restart()
+                lab.wait_for(lambda: inspect("aa").get("state") == "configured", 15)
+                self.assertEqual(rules[0], self.ours())
+                self.assertEqual(0, self.writes())
+                self.assertEqual(backend == "iptables", any("TBNODE" in r for r in L.iptables()))
+                self.assertTrue(self.connects("bb", a, 80), way)
+                self.assertFalse(self.connects("bb", a, 81), way)
+                L.docker("rm", "-f", "aa", "bb")
+                lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
+        finally:
+            L.tbnoded.stop()
+            L.dockerd.stop()
+            for program in ("iptables-legacy", "ip6tables-legacy"):
+                for table in ("filter", "nat"):
+                    for op in ("-F", "-X"):
+                        L.run([program, "-t", table, op], check=False)
+            L.dockerd.start()
 
     def test_death_and_the_other_back_end(self):
         a = start("aa", "tbnode.firewall=closed; allow tcp to port 80")

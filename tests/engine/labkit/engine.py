@@ -34,8 +34,18 @@ class Engine(Service):
         super().__init__("dockerd", f"{lab.dir}/logs/dockerd.log")
         self.lab = lab
 
-    def start(self, *extra, config=None):
-        """extra: more dockerd options; config: more daemon.json keys. Ready when it says so (sd_notify)."""
+    def start(self, *extra, config=None, iptables=None):
+        """extra: more dockerd options; config: more daemon.json keys; iptables: "legacy" or "nft" instead of what the host has. Ready
+        when it says so (sd_notify)."""
+        env = {}
+        if iptables:
+            programs = f"{self.lab.dir}/docker/{iptables}"
+            os.makedirs(programs, exist_ok=True)
+            for name in ("iptables", "ip6tables"):
+                for tool in ("", "-save", "-restore"):
+                    if not os.path.lexists(f"{programs}/{name}{tool}"):
+                        os.symlink(f"/usr/sbin/{name}-{iptables}{tool}", f"{programs}/{name}{tool}")
+            env["PATH"] = f"{programs}:{os.environ['PATH']}"
         daemon = {"insecure-registries": ["127.0.0.1:5000"], "log-level": "warn",
                   "default-address-pools": [{"base": "10.201.0.0/16", "size": 24}]}
         daemon.update(config or {})
@@ -49,7 +59,7 @@ class Engine(Service):
         self.spawn(["/usr/sbin/dockerd", "--config-file", f"{self.lab.dir}/docker/daemon.json",
                     "--data-root", f"{self.lab.dir}/docker/data", "--exec-root", "/run/docker",
                     "--pidfile", "/run/docker.pid", "--host", f"unix://{SOCKET}", "--bip", "10.200.0.1/24",
-                    "--cgroup-parent", self.lab.id, *extra], notify=True, timeout=60)
+                    "--cgroup-parent", self.lab.id, *extra], env=env, notify=True, timeout=60)
         return self
 
     def ensure(self):
