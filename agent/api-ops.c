@@ -119,6 +119,9 @@ const ApiOperation api_operations[] = {
         {"POST", "/v1/nodes/{}/start", op_start, "Start a stopped node"},
         {"GET", "/v1/nodes/{}/logs", op_logs,
                 "Output of its container, or with source=syslog its system log (text; follow=1, tail=N)"},
+        {"POST", "/v1/nodes/{}/exec", op_exec,
+                "Run a program in a node, connected to the caller: {\"cmd\", \"tty\", \"stdin\", \"user\", "
+                "\"workdir\", \"env\", \"rows\", \"columns\"} (changes the protocol: tbnode-exec)"},
         {"GET", "/v1/shapes", op_shapes, "The shapes of all nodes, as the kernel has them"},
         {"GET", "/v1/nodes/{}/shape", op_shape_get, "The shapes of one node, as the kernel has them"},
         {"PUT", "/v1/nodes/{}/shape/{}", op_shape_set,

@@ -28,6 +28,8 @@ void op_remove(ApiRequest *r);
 void op_logs(ApiRequest *r);
 /* The part of op_logs for source=syslog: the last `lines` lines, then what comes. */
 void op_logs_syslog(ApiRequest *r, size_t lines, bool follows);
+/* api-exec-op.c */
+void op_exec(ApiRequest *r);
 /* api-firewall-ops.c */
 void op_firewalls(ApiRequest *r);
 void op_firewall_show(ApiRequest *r);

@@ -61,6 +61,10 @@ struct ApiRequest {
         void (*drained)(ApiRequest *r, void *userdata);
         void *drained_userdata;
 
+        ApiUpgradedFn upgraded_fn;
+        void *upgraded_userdata;
+        struct MHD_UpgradeResponseHandle *upgraded; /* the connection speaks another protocol */
+
         int watch_fd; /* of the connection, to notice a hang-up while it is suspended */
         sd_event_source *watch;
         void (*gone)(ApiRequest *r, void *userdata);
@@ -68,6 +72,7 @@ struct ApiRequest {
 };
 
 static void api_kick(Api *a);
+static void request_gone(ApiRequest *r);
 
 Manager *api_request_manager(const ApiRequest *r)
 {
@@ -219,6 +224,59 @@ void api_stream_end(ApiRequest *r)
         request_resume(r);
 }
 
+/* ---- Another protocol ---------------------------------------------------------------------------------------- */
+
+bool api_request_wants_upgrade(const ApiRequest *r, const char *protocol)
+{
+        return tb_streq(MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_UPGRADE),
+                protocol);
+}
+
+/* Called by MHD when 101 was sent. */
+static void on_upgraded(void *cls, struct MHD_Connection *c, void *con_cls, const char *early, size_t size,
+        MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+{
+        ApiRequest *r = cls;
+
+        /* A hang-up is seen by reading, now that somebody reads. */
+        r->watch = sd_event_source_disable_unref(r->watch);
+        r->watch_fd = tb_close(r->watch_fd);
+        r->upgraded = handle;
+        if (!r->upgraded_fn) /* gone meanwhile */
+                api_upgrade_end(r);
+        else
+                r->upgraded_fn(r, fd, early ?: "", size, r->upgraded_userdata);
+}
+
+void api_upgrade(ApiRequest *r, const char *protocol, ApiUpgradedFn fn, void *userdata)
+{
+        struct MHD_Response *response = MHD_create_response_for_upgrade(on_upgraded, r);
+        _cleanup_error_ TbError *err = NULL;
+
+        if (!response || MHD_add_response_header(response, MHD_HTTP_HEADER_UPGRADE, protocol) == MHD_NO) {
+                if (response)
+                        MHD_destroy_response(response);
+                (void) tb_error_oom(&err);
+                request_gone(r);
+                api_reply_error(r, err);
+                return;
+        }
+        r->upgraded_fn = fn;
+        r->upgraded_userdata = userdata;
+        r->status = MHD_HTTP_SWITCHING_PROTOCOLS;
+        r->response = response;
+        request_resume(r);
+}
+
+void api_upgrade_end(ApiRequest *r)
+{
+        r->gone = NULL;
+        if (!r->upgraded)
+                return;
+        (void) MHD_upgrade_action(TAKE_PTR(r->upgraded), MHD_UPGRADE_ACTION_CLOSE);
+        api_kick(r->api);
+}
+
 /* ---- Requests ---------------------------------------------------------------------------------------------- */
 
 static ApiRequest *request_free(ApiRequest *r)
@@ -250,6 +308,7 @@ static void request_gone(ApiRequest *r)
 
         r->gone = NULL;
         r->drained = NULL;
+        r->upgraded_fn = NULL;
         r->ended = true;
         if (fn)
                 fn(r, r->gone_userdata);
@@ -500,7 +559,8 @@ static int api_setup(Api *a, TbError **err)
         r = api_listen(a, err);
         if (r < 0)
                 return r;
-        a->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
+        a->daemon = MHD_start_daemon(
+                MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL,
                 NULL, on_access, a, MHD_OPTION_LISTEN_SOCKET, a->fd, MHD_OPTION_NOTIFY_COMPLETED,
                 on_completed, a, MHD_OPTION_CONNECTION_LIMIT, API_CONNECTIONS_MAX,
                 MHD_OPTION_CONNECTION_TIMEOUT, CLIENT_TIMEOUT_SEC, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape,
@@ -549,6 +609,7 @@ Api *api_free(Api *a)
         /* MHD demands that nothing is suspended when it stops. */
         for (ApiRequest *r = a->requests; r; r = r->next) {
                 request_gone(r);
+                api_upgrade_end(r);
                 if (r->suspended) {
                         r->suspended = false;
                         MHD_resume_connection(r->connection);

@@ -58,6 +58,19 @@ void api_stream_end(ApiRequest *r);
 /* Called when the reader has taken everything: time to give more. */
 void api_stream_on_drained(ApiRequest *r, void (*fn)(ApiRequest *r, void *userdata), void *userdata);
 
+/*
+ * Another protocol on the same connection (RFC 9110, 7.8): answers 101, then `fn` gets the socket (non-blocking, the
+ * server's; borrowed until api_upgrade_end()) and what came on it already. `gone` of api_request_on_gone() still tells of
+ * the agent's end; the client's is the callee's to notice from now on.
+ */
+typedef void (*ApiUpgradedFn)(ApiRequest *r, int fd, const void *early, size_t size, void *userdata);
+/* Did the client ask for it? If not, an operation that needs it answers 426. */
+bool api_request_wants_upgrade(const ApiRequest *r, const char *protocol);
+/* `protocol` is a literal. */
+void api_upgrade(ApiRequest *r, const char *protocol, ApiUpgradedFn fn, void *userdata);
+/* Closes the connection; ends the request. */
+void api_upgrade_end(ApiRequest *r);
+
 /* The client went away, or the agent stops, before the end: the operation must forget `r` now. */
 void api_request_on_gone(ApiRequest *r, void (*fn)(ApiRequest *r, void *userdata), void *userdata);
 

@@ -27,7 +27,7 @@ char *cli_node_path(const char *node, const char *suffix)
 }
 
 /* Nobody answers: why, and what to do. The socket knows more than curl does. */
-static int agent_error(const Cli *c, const TbError *cause, TbError **err)
+int cli_agent_error(const Cli *c, const TbError *cause, TbError **err)
 {
         struct stat st;
 
@@ -47,7 +47,7 @@ static int agent_error(const Cli *c, const TbError *cause, TbError **err)
 }
 
 /* {"error": {"kind", "message", ...}} as an error of ours. */
-static int answer_error(unsigned status, const json_t *answer, TbError **err)
+int cli_answer_error(unsigned status, const json_t *answer, TbError **err)
 {
         json_t *e = NULL;
         const char *kind = NULL, *message = NULL;
@@ -112,7 +112,7 @@ static int exchange_run(Exchange *x, TbHttpRequest **ret, TbError **err)
         /* Our own callbacks' errors are not about the connection. */
         if (cause && (cause->kind == TB_ERROR_REMOTE || cause->kind == TB_ERROR_ENVIRONMENT) &&
                 cause->code != -EBADMSG && cause->code != -EMSGSIZE)
-                (void) agent_error(x->cli, cause, err);
+                (void) cli_agent_error(x->cli, cause, err);
         else
                 return tb_error_move(err, &cause);
         tb_error_free(cause);
@@ -140,7 +140,7 @@ int cli_call(Cli *c, const char *method, const char *path, const json_t *body, j
                         return r;
         }
         if (tb_http_request_status(request) >= 400)
-                return answer_error(tb_http_request_status(request), answer, err);
+                return cli_answer_error(tb_http_request_status(request), answer, err);
         if (ret)
                 *ret = TAKE_PTR(answer);
         return 0;
@@ -192,7 +192,7 @@ static int stream_run(
         if (tb_json_parse(s->refused.data ?: "", s->refused.size, ANSWER_MAX, "answer of tbnoded", &answer,
                     NULL) < 0)
                 answer = NULL;
-        return answer_error(tb_http_request_status(request), answer, err);
+        return cli_answer_error(tb_http_request_status(request), answer, err);
 }
 
 int cli_stream(Cli *c, const char *method, const char *path, const json_t *body, CliLineFn line,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* tbnode ps | inspect | stop | start | rm | ssh | logs */
+/* tbnode ps | inspect | stop | start | rm | logs */
 
 #include <getopt.h>
 #include <stdio.h>
@@ -225,73 +225,6 @@ int cli_start(Cli *c, int argc, char **argv)
 int cli_rm(Cli *c, int argc, char **argv)
 {
         return for_each(c, argc, argv, "DELETE", "", "removed");
-}
-
-/*
- * The node is on a bridge of this host and the agent pins its address to its veth, so nobody stands between; and its
- * host key is made when it starts. Checking keys would only teach people to remove lines from known_hosts. Several
- * attempts, because the sshd of a node that was started this moment may still be making its key.
- */
-int cli_ssh(Cli *c, int argc, char **argv)
-{
-        static const struct option options[] = {
-                {"login", required_argument, NULL, 'l'},
-                {"identity", required_argument, NULL, 'i'},
-                CLI_OPTIONS,
-                {},
-        };
-        _cleanup_strv_ char **args = NULL;
-        _cleanup_json_ json_t *node = NULL;
-        const char *user = "root", *key = NULL, *ip;
-        _cleanup_free_ char *target = NULL;
-        TbError *err = NULL;
-        int opt, r;
-
-        while ((opt = getopt_long(argc, argv, "+l:i:h", options, NULL)) >= 0)
-                switch (opt) {
-                case 'l':
-                        user = optarg;
-                        break;
-                case 'i':
-                        key = optarg;
-                        break;
-                case 'j':
-                        break;
-                default:
-                        return cli_getopt_other(c, opt);
-                }
-        if (optind >= argc)
-                return cli_usage(c, "no node is given");
-        if (get_node(c, argv[optind], &node, &err) < 0)
-                return cli_fail(err);
-        ip = cli_text(node, "ip", NULL);
-        if (!ip) {
-                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EADDRNOTAVAIL,
-                        "node %s is %s and has no address", argv[optind], cli_text(node, "state", ""));
-                return cli_fail(err);
-        }
-        target = tb_asprintf("%s@%s", user, ip);
-        static const char *const fixed[] = {"ssh", "-o", "StrictHostKeyChecking=no", "-o",
-                "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10", "-o",
-                "ConnectionAttempts=5"};
-        r = target ? 0 : tb_error_oom(&err);
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(fixed); i++)
-                r = tb_strv_append(&args, fixed[i], &err);
-        if (r >= 0 && key) {
-                r = tb_strv_append(&args, "-i", &err);
-                if (r >= 0)
-                        r = tb_strv_append(&args, key, &err);
-        }
-        if (r >= 0)
-                r = tb_strv_append(&args, target, &err);
-        for (int i = optind + 1; r >= 0 && i < argc; i++)
-                r = tb_strv_append(&args, argv[i], &err);
-        if (r < 0)
-                return cli_fail(err);
-        (void) execvp("ssh", args);
-        (void) tb_error_set_errno(
-                &err, TB_ERROR_ENVIRONMENT, -errno, "cannot run ssh; install the package openssh-client");
-        return cli_fail(err);
 }
 
 int cli_logs(Cli *c, int argc, char **argv)

@@ -105,9 +105,17 @@ const CliVerb cli_verbs[] = {
         {"stop", "stop NODE...", "Stop nodes", NULL, cli_stop},
         {"start", "start NODE...", "Start stopped nodes", NULL, cli_start},
         {"rm", "rm NODE...", "Remove nodes", NULL, cli_rm},
-        {"ssh", "ssh [-l USER] [-i KEY] NODE [CMD...]", "Log in to a node",
+        {"exec", "exec [OPTIONS] NODE [-it] CMD...", "Run a program in a node",
+                "  -i, --interactive  give it our standard input\n"
+                "  -t, --tty          give it a terminal\n"
+                "  -u, --user USER[:GROUP]   -w, --workdir DIR   -e, --env NAME=VALUE\n"
+                "  Exit status: the program's. It gets a hang-up (SIGHUP) when this command goes away.\n",
+                cli_exec},
+        {"ssh", "ssh [SSH-OPTIONS] [USER@]NODE [CMD...]", "Log in to a node",
                 "  -l, --login USER   instead of root\n"
-                "  -i, --identity KEY private key file\n",
+                "  -i, --identity KEY private key file\n"
+                "  Other options are ssh's. For programs that call ssh: rsync -e 'tbnode ssh', scp -S "
+                "tbnode-ssh.\n",
                 cli_ssh},
         {"logs", "logs [--syslog] [--follow] [--tail N] NODE", "Output of a node's container",
                 "  -s, --syslog       what its programs sent to /dev/log instead\n"
@@ -228,6 +236,11 @@ int cli_main(int argc, char **argv)
         int opt, status;
 
         tb_log_open("tbnode");
+        /* For scp -S and others that take one word. All options are ssh's then. */
+        if (tb_streq(program_invocation_short_name, "tbnode-ssh")) {
+                argv[0] = (char *) "ssh";
+                return run_verb(&c, argc, argv);
+        }
         while ((opt = getopt_long(argc, argv, "+h", options, NULL)) >= 0)
                 switch (opt) {
                 case OPT_JSON:

@@ -78,6 +78,14 @@ int cli_long(Cli *c, const char *path, const json_t *body, const char *member, j
 /* A declaration out of a file ("-": stdin): an object; the agent checks what is in it. */
 int cli_load_declaration(const char *path, json_t **ret, TbError **err) _warn_unused_;
 
+/* Runs a program in a node (`body` as the API has it; its `tty` and `stdin` say what is connected) with this process's
+ * standard input, output and error. *ret: the program's exit status. cli-exec-wire.c */
+int cli_exec_connect(Cli *c, const char *node, json_t *body, int *ret, TbError **err) _warn_unused_;
+/* Nobody answers at the agent's socket: why, and what to do. -ENOTCONN, kind ENVIRONMENT. */
+int cli_agent_error(const Cli *c, const TbError *cause, TbError **err);
+/* An answer of the agent with a status >= 400, as an error of ours. */
+int cli_answer_error(unsigned status, const json_t *answer, TbError **err);
+
 /* Prints an object for scripts. */
 int cli_print_json(const json_t *j, TbError **err) _warn_unused_;
 const char *cli_text(const json_t *obj, const char *key, const char *otherwise);
@@ -111,6 +119,7 @@ int cli_startup(Cli *c, int argc, char **argv);
 int cli_stop(Cli *c, int argc, char **argv);
 int cli_start(Cli *c, int argc, char **argv);
 int cli_rm(Cli *c, int argc, char **argv);
+int cli_exec(Cli *c, int argc, char **argv);
 int cli_ssh(Cli *c, int argc, char **argv);
 int cli_logs(Cli *c, int argc, char **argv);
 int cli_images(Cli *c, int argc, char **argv);

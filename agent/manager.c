@@ -13,6 +13,7 @@
 #include "agent/augment-job.h"
 #include "agent/barrier.h"
 #include "agent/docker-events.h"
+#include "agent/exec-session.h"
 #include "agent/experiment.h"
 #include "agent/firewall-watch.h"
 #include "agent/fw-watch.h"
@@ -71,6 +72,7 @@ Manager *manager_free(Manager *m)
         m->api = api_free(m->api);
         link_check_stop(m);
         m->gate = gate_free(m->gate);
+        exec_session_free_all(m);
         while (m->runs)
                 run_job_free(m->runs);
         while (m->images)

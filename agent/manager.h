@@ -26,6 +26,7 @@
 typedef struct Api Api;
 typedef struct Barriers Barriers;
 typedef struct DockerEvents DockerEvents;
+typedef struct ExecSession ExecSession;
 typedef struct JobQueue JobQueue;
 typedef struct RunJob RunJob;
 typedef struct TmcdServer TmcdServer;
@@ -64,6 +65,7 @@ struct Manager {
         struct Usage *usage;
         struct ImagesJob *images;    /* list, see images.h */
         RunJob *runs;                /* list */
+        ExecSession *execs;          /* list, see exec-session.h */
         struct NetworkJob *networks; /* list, see network.c */
         int lock_fd;
         FwSite site; /* what netctl is told of the surroundings: config.site, and where the agent's own port is */

@@ -222,6 +222,11 @@ const char *tb_engine_api_version(const TbEngine *e)
         return e->api;
 }
 
+sd_event *tb_engine_event(const TbEngine *e)
+{
+        return tb_http_event(e->http);
+}
+
 bool tb_engine_is_connected(const TbEngine *e)
 {
         return e->connected;
@@ -260,7 +265,7 @@ static int transport_error(const TbEngine *e, const char *what, const TbError *c
 }
 
 /* The body of a status >= 400 is {"message": "..."}; a proxy in between may send anything. */
-static int status_error(const char *what, unsigned status, const char *body, size_t size, TbError **err)
+int tb_engine_refusal(const char *what, unsigned status, const char *body, size_t size, TbError **err)
 {
         _cleanup_json_ json_t *j = NULL;
         _cleanup_free_ char *shown = NULL;
@@ -303,7 +308,7 @@ static void on_http_done(TbHttpRequest *http, const TbError *cause, void *userda
         }
         if (r->line || r->data) {
                 if (status >= 400)
-                        (void) status_error(
+                        (void) tb_engine_refusal(
                                 r->what, status, r->error_body.data ?: "", r->error_body.size, &err);
                 else if (r->lines && tb_json_lines_finish(r->lines, &err) < 0 && !err)
                         (void) tb_error_oom(&err);
@@ -312,7 +317,7 @@ static void on_http_done(TbHttpRequest *http, const TbError *cause, void *userda
         }
         data = tb_http_request_body(http, &size);
         if (status >= 400)
-                (void) status_error(r->what, status, data ?: "", size, &err);
+                (void) tb_engine_refusal(r->what, status, data ?: "", size, &err);
         else if (data && size > 0 && strspn(data, " \r\n") < size) {
                 const char *type = tb_http_request_header(http, "Content-Type");
 

@@ -120,6 +120,24 @@ unsigned tb_engine_request_status(const TbEngineRequest *r); /* 0 = no answer ye
 /* Response header, or NULL. */
 const char *tb_engine_request_header(const TbEngineRequest *r, const char *name);
 
+/* What an answer with this status >= 400 to `what` ("POST /exec") says, as an error of ours. Returns its code. */
+int tb_engine_refusal(const char *what, unsigned status, const char *body, size_t size, TbError **err);
+
+/*
+ * A connection that carries bytes both ways after the request (Engine API, "Attach to a container", "Hijacking"; also
+ * POST /exec/ID/start). engine-stream.c
+ */
+typedef struct TbEngineStream TbEngineStream;
+/* err == NULL: `fd` (non-blocking) is the callee's, and `early` the first bytes that came on it (borrowed). May free `s`. */
+typedef void (*TbEngineStreamFn)(
+        TbEngineStream *s, int fd, const void *early, size_t size, const TbError *err, void *userdata);
+/* `path`: without version, escaped. Gives up after a minute (-ETIMEDOUT). Callbacks come from the loop only. */
+int tb_engine_stream_new(TbEngine *e, const char *path, const json_t *body, TbEngineStreamFn done,
+        void *userdata, TbEngineStream **ret, TbError **err) _warn_unused_;
+/* Cancels when it has not called back yet. */
+TbEngineStream *tb_engine_stream_free(TbEngineStream *s);
+sd_event *tb_engine_event(const TbEngine *e);
+
 /* For programs that do one thing (CLI, tests), never for the daemon: runs the loop until the exchange is
  * over. Connects first when needed. Streams are for callbacks that block, not for TB_HTTP_PAUSE. *ret_body (may be NULL) is the caller's, NULL when the answer has none.
  */

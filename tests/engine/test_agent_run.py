@@ -5,8 +5,10 @@ when that fails (nothing)."""
 
 import base64
 import concurrent.futures
+import filecmp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import unittest
@@ -117,6 +119,33 @@ class Run(Base):
         self.assertEqual([gateway], [x["gateway"] for x in json.loads(route)])
         ps = L.tbnode("ps").out
         self.assertIn("lan0: rate 10mbit", ps)
+
+    def test_programs_that_call_ssh(self):
+        """scp by both its protocols, rsync, and exit statuses, with a node's name in place of an address."""
+        run("--name", "web", "--experiment", "exp", IMAGE, "sleep", "1000")
+        here = L.tmp("copies")
+        shell = f"{here}/tbnode-ssh"
+        os.symlink(f"{L.build}/agent/tbnode", shell)
+        with open(f"{here}/up", "wb") as f:
+            f.write(os.urandom(3_000_000))
+        for protocol in ((), ("-O",)):
+            L.run(["scp", "-q", *protocol, "-S", shell, "-i", KEY, f"{here}/up", "exp.web:/tmp/up"], timeout=60)
+            L.run(["scp", "-q", *protocol, "-S", shell, "-i", KEY, "root@web:/tmp/up", f"{here}/back"], timeout=60)
+            self.assertTrue(filecmp.cmp(f"{here}/up", f"{here}/back", shallow=False))
+            os.remove(f"{here}/back")
+            self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "rm /tmp/up").rc)
+        rsync = os.path.realpath(shutil.which("rsync"))
+        libraries = [w for w in L.run("ldd", rsync).out.split() if w.startswith("/")]
+        self.assertEqual(0, L.tbnode("ssh", "-l", "root", "-i", KEY, "--", "web", "mkdir", "/opt", "/srv").rc)
+        for path in (rsync, *libraries):
+            L.docker("cp", "-L", path, f"exp.web:/opt/{os.path.basename(path)}")
+        loader = next(p for p in libraries if "/ld-" in p)
+        L.run(["rsync", "-a", "-e", f"{L.build}/agent/tbnode ssh -i {KEY}", "--rsync-path",
+               f"/opt/{os.path.basename(loader)} --library-path /opt /opt/rsync", f"{here}/up", "web:/srv/"], timeout=60)
+        L.docker("cp", "exp.web:/srv/up", f"{here}/back")
+        self.assertTrue(filecmp.cmp(f"{here}/up", f"{here}/back", shallow=False))
+        self.assertEqual(9, L.tbnode("ssh", "-q", "-T", "-o", "BatchMode=yes", "-i", KEY, "root@exp.web", "exit 9").rc)
+        self.assertEqual(2, L.tbnode("ssh", "--no-such-option", "web").rc)
 
     def test_only_keys_that_were_given_log_in(self):
         run("--name", "web", IMAGE, "sleep", "1000").json()
