@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "common/strv.h"
+#include "common/units.h"
 
 #define KEY_FILE_MAX (256U * 1024)
 
@@ -106,6 +107,8 @@ static const struct {
         {'u', "user", false},
         {'w', "workdir", false},
         {'T', "entrypoint", false},
+        {'c', "cpus", false},
+        {'m', "memory", false},
 };
 
 static int take_option(json_t *body, int opt, const char *value, TbError **err)
@@ -133,6 +136,19 @@ static int take_env(json_t *body, const char *value, TbError **err)
                 return 0;
         pair = tb_asprintf("%s=%s", value, getenv(value));
         return pair ? add(body, "env", pair, err) : tb_error_oom(err);
+}
+
+static int take_pids(json_t *body, const char *value, TbError **err)
+{
+        uint32_t n;
+        int r;
+
+        r = tb_parse_u32(value, 1, UINT32_MAX, &n, err);
+        if (r < 0) {
+                (void) tb_error_prefix(err, "--pids-limit");
+                return r;
+        }
+        return tb_json_set_u64(body, "pids", n, err);
 }
 
 static int take_declaration(json_t *body, const char *path, TbError **err)
@@ -183,6 +199,9 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_i
                 {"user", required_argument, NULL, 'u'},
                 {"workdir", required_argument, NULL, 'w'},
                 {"entrypoint", required_argument, NULL, 'T'},
+                {"cpus", required_argument, NULL, 'c'},
+                {"memory", required_argument, NULL, 'm'},
+                {"pids-limit", required_argument, NULL, 'I'},
                 {"declare", required_argument, NULL, 'D'},
                 {"startup", required_argument, NULL, 'C'},
                 {"startup-user", required_argument, NULL, 'O'},
@@ -193,7 +212,7 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_i
         bool keys = false;
         int opt, r = 0;
 
-        while (r >= 0 && (opt = getopt_long(argc, argv, "+e:v:p:u:w:h", options, NULL)) >= 0)
+        while (r >= 0 && (opt = getopt_long(argc, argv, "+e:v:p:u:w:m:h", options, NULL)) >= 0)
                 switch (opt) {
                 case 'j':
                         c->json = true;
@@ -222,6 +241,9 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_i
                         break;
                 case 'O':
                         startup_user = optarg;
+                        break;
+                case 'I':
+                        r = take_pids(body, optarg, err);
                         break;
                 case 'e':
                         r = take_env(body, optarg, err);

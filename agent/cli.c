@@ -46,7 +46,10 @@ const CliVerb cli_verbs[] = {
                 "root)\n"
                 "  -e, --env NAME=VALUE      -v, --volume SOURCE:/TARGET[:ro]   -p, --publish "
                 "[[IP:]PORT:]PORT[/udp]\n"
-                "  -u, --user USER           -w, --workdir DIR                  --entrypoint PROGRAM\n",
+                "  -u, --user USER           -w, --workdir DIR                  --entrypoint PROGRAM\n"
+                "  --cpus N           processors' time, like 0.5\n"
+                "  -m, --memory SIZE  like 512m, swap included\n"
+                "  --pids-limit N     processes and threads\n",
                 cli_run},
         {"images", "images", "List the images in the testbed's registry, and who uses them", NULL,
                 cli_images},

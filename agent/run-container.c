@@ -203,6 +203,8 @@ static int add_host_config(
         r = add_mounts(s, node_dir, h, err);
         if (r >= 0)
                 r = tb_json_set_string(h, "NetworkMode", control, err);
+        if (r >= 0)
+                r = run_limits_add(&s->limits, h, err);
         if (r < 0)
                 return r;
         if (json_object_set(h, "Binds", binds) < 0 || json_object_set(h, "PortBindings", bindings) < 0 ||

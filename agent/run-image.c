@@ -46,7 +46,7 @@ static void on_augmented(const AugmentResult *result, const TbError *err, void *
                 run_fail_take(j, failed);
                 return;
         }
-        run_go(j, RUN_IMAGE);
+        run_go(j, RUN_WAIT);
 }
 
 void run_step_augment(RunJob *j)

@@ -9,6 +9,7 @@
 
 typedef enum RunStep {
         RUN_AUGMENT,   /* the image with init and sshd, in the testbed's registry */
+        RUN_WAIT,      /* for its turn: run-turn.h */
         RUN_IMAGE,     /* does the engine have it already? */
         RUN_PULL,      /* if not */
         RUN_INSPECT,   /* its entrypoint and command */
@@ -49,6 +50,7 @@ struct RunJob {
         bool dir_made;
         char container_id[CONTAINER_ID_LEN + 1]; /* "" = not created */
         bool started;
+        bool has_turn;
         TbError *error; /* why it is being undone */
 };
 

@@ -58,7 +58,7 @@ static int check_known(const json_t *body, TbError **err)
         static const char *const known[] = {"image", "level", "builder", "platform", "project", "update",
                 "policy", "auths", "name", "experiment", "networks", "shape", "firewall", "on_exit",
                 "ssh_keys", "env", "volumes", "publish", "user", "workdir", "entrypoint", "cmd", "declare",
-                NULL};
+                "cpus", "memory", "pids", NULL};
 
         return request_body_check_members(body, known, err);
 }
@@ -231,6 +231,8 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
                 r = request_body_take_string(body, "entrypoint", &s.entrypoint, err);
         if (r >= 0)
                 r = take_list(body, "cmd", &s.cmd, err);
+        if (r >= 0)
+                r = run_limits_parse(body, &s.limits, err);
         if (r >= 0)
                 r = take_declaration(body, &s, err);
         if (r < 0)

@@ -5,6 +5,7 @@
 
 #include "agent/config.h"
 #include "agent/labels.h"
+#include "agent/run-limits.h"
 #include "augment/augment.h"
 #include "common/error.h"
 
@@ -32,6 +33,7 @@ typedef struct RunSpec {
         char *workdir;
         char *entrypoint;
         char **cmd;
+        RunLimits limits;
         json_t *declare;   /* checked; NULL = nothing is declared */
         bool level_raised; /* to the one that has the client */
 } RunSpec;

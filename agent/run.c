@@ -8,6 +8,7 @@
 #include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/run-internal.h"
+#include "agent/run-turn.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -19,6 +20,7 @@
 
 static const char *const step_names[_RUN_STEP_MAX] = {
         [RUN_AUGMENT] = "augment",
+        [RUN_WAIT] = "wait",
         [RUN_IMAGE] = "image",
         [RUN_PULL] = "pull",
         [RUN_INSPECT] = "inspect",
@@ -36,11 +38,15 @@ static const char *const step_names[_RUN_STEP_MAX] = {
 };
 
 static void run_step(RunJob *j);
+static void give_turns(Manager *m);
 
 RunJob *run_job_free(RunJob *j)
 {
+        Manager *m;
+
         if (!j)
                 return NULL;
+        m = j->manager;
         for (RunJob **p = &j->manager->runs; *p; p = &(*p)->next)
                 if (*p == j) {
                         *p = j->next;
@@ -58,6 +64,7 @@ RunJob *run_job_free(RunJob *j)
         tb_error_free(j->error);
         free(j->image);
         free(j);
+        give_turns(m);
         return NULL;
 }
 
@@ -119,6 +126,43 @@ void run_call(RunJob *j, const TbEngineCall *call)
 void run_call_end(RunJob *j)
 {
         j->call = tb_engine_request_free(j->call);
+}
+
+/* ---- Turns ----------------------------------------------------------------------------------------------------- */
+
+/* As long as there is room, the next one goes on. */
+static void give_turns(Manager *m)
+{
+        for (;;) {
+                uid_t active[RUNS_ACTIVE_MAX], waiting[RUNS_MAX];
+                RunJob *jobs[RUNS_MAX];
+                size_t n_active = 0, n_waiting = 0, i;
+
+                for (RunJob *j = m->runs; j; j = j->next)
+                        if (j->has_turn)
+                                active[n_active++] = j->uid;
+                        else if (j->step == RUN_WAIT && !j->error)
+                                jobs[n_waiting++] = j;
+                if (n_waiting == 0 || n_active >= RUNS_ACTIVE_MAX)
+                        return;
+                /* The list has the newest first. */
+                for (i = 0; i < n_waiting; i++)
+                        waiting[i] = jobs[n_waiting - 1 - i]->uid;
+                i = run_turn_choose(active, n_active, waiting, n_waiting);
+                jobs[n_waiting - 1 - i]->has_turn = true;
+                run_go(jobs[n_waiting - 1 - i], RUN_IMAGE);
+        }
+}
+
+static void step_wait(RunJob *j)
+{
+        size_t active = 0;
+
+        for (const RunJob *k = j->manager->runs; k; k = k->next)
+                active += k->has_turn;
+        if (active >= RUNS_ACTIVE_MAX)
+                run_progress(j, "waiting for its turn");
+        give_turns(j->manager);
 }
 
 /* ---- Steps ----------------------------------------------------------------------------------------------------- */
@@ -230,6 +274,7 @@ static void step_undo_end(RunJob *j)
 
 static void (*const steps[_RUN_STEP_MAX])(RunJob *j) = {
         [RUN_AUGMENT] = run_step_augment,
+        [RUN_WAIT] = step_wait,
         [RUN_IMAGE] = run_step_image,
         [RUN_PULL] = run_step_pull,
         [RUN_INSPECT] = run_step_image,

@@ -120,6 +120,50 @@ class Run(Base):
         ps = L.tbnode("ps").out
         self.assertIn("lan0: rate 10mbit", ps)
 
+    def test_limits(self):
+        """What was asked for is what the kernel has, for all that runs in the node."""
+        run("--name", "small", "--cpus", "0.5", "-m", "64m", "--pids-limit", "50", IMAGE, "sleep", "1000")
+        host = json.loads(L.docker("inspect", "small").out)[0]["HostConfig"]
+        self.assertEqual((500000000, 64 << 20, 64 << 20, 50),
+                         tuple(host[k] for k in ("NanoCpus", "Memory", "MemorySwap", "PidsLimit")))
+        self.assertEqual({"cpu": 0.5, "memory": 64 << 20, "pids": 50}, self.cgroup_limits(L.container_pid("small")))
+        for option, value, word in (("--cpus", "no", "processors"), ("--cpus", "0", "processors"), ("--memory", "1m", "6 MB"),
+                                    ("--memory", "12parsecs", "memory"), ("--pids-limit", "0", "pids")):
+            self.one_line(run("--name", "bad", option, value, IMAGE), 1, word)
+
+    @staticmethod
+    def cgroup_limits(pid):
+        """By control group v2 or v1, whichever has the controller."""
+        paths = {}
+        with open(f"/proc/{pid}/cgroup", encoding="ascii") as f:
+            for line in f:
+                _, names, path = line.strip().split(":", 2)
+                for name in names.split(","):
+                    paths[name] = f"/sys/fs/cgroup/{names}{path}" if names else f"/sys/fs/cgroup{path}"
+
+        def value(controller, new, *old):
+            base = paths.get(controller) or paths[""]
+            texts = []
+            for name in (old if controller in paths else (new,)):
+                with open(f"{base}/{name}", encoding="ascii") as g:
+                    texts += g.read().split()
+            return [int(t) for t in texts]
+        quota, period = value("cpu", "cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+        return {"cpu": quota / period, "memory": value("memory", "memory.max", "memory.limit_in_bytes")[0],
+                "pids": value("pids", "pids.max", "pids.max")[0]}
+
+    def test_many_at_once(self):
+        """They wait for each other, and all come up; others are answered meanwhile."""
+        many = 200 if os.environ.get("TBNODE_TEST_LONG") else 20
+        with concurrent.futures.ThreadPoolExecutor(many) as pool:
+            running = [pool.submit(run, "--name", f"m{i}", IMAGE, "sleep", "100000", timeout=600) for i in range(many)]
+            self.assertEqual(0, L.tbnode("status", timeout=60).rc)
+            results = [r.result() for r in running]
+        self.assertEqual([0] * many, [r.rc for r in results], [r for r in results if r.rc][:1])
+        nodes = L.tbnode("ps", "--json").json()["nodes"]
+        self.assertEqual(["configured"] * many, [n["state"] for n in nodes])
+        self.assertEqual(many, len({n["ip"] for n in nodes}))
+
     def test_programs_that_call_ssh(self):
         """scp by both its protocols, rsync, and exit statuses, with a node's name in place of an address."""
         run("--name", "web", "--experiment", "exp", IMAGE, "sleep", "1000")

@@ -11,7 +11,9 @@
 #include "agent/facts.h"
 #include "agent/labels.h"
 #include "agent/main-status.h"
+#include "agent/run-limits.h"
 #include "agent/run-spec.h"
+#include "agent/run-turn.h"
 #include "common/cleanup.h"
 #include "common/engine.h"
 #include "common/json.h"
@@ -415,9 +417,39 @@ static void test_main_status(void **state)
         assert_false(main_status_is_valid("exited 1; rm"));
 }
 
+static void test_run_turn(void **state)
+{
+        const uid_t one[] = {1, 1, 1}, mixed[] = {1, 1, 2, 3}, both[] = {1, 2};
+
+        assert_int_equal(run_turn_choose(NULL, 0, mixed, 4), 0); /* nobody has anything: the oldest */
+        assert_int_equal(run_turn_choose(one, 3, mixed, 4), 2);  /* not the one who has three */
+        assert_int_equal(run_turn_choose(both, 2, mixed, 4), 3); /* the one who has none */
+        assert_int_equal(run_turn_choose(both, 2, mixed, 3), 0); /* as many: the oldest */
+        assert_int_equal(run_turn_choose(one, 3, one, 3), 0);
+}
+
+static void test_run_cpus(void **state)
+{
+        static const char *const bad[] = {
+                "", "0", "0.0", ".5", "1.", "-1", "1e3", "1.0000000001", "4097", "1.5x", "1,5", "0x1", " 1"};
+        TbError *err = NULL;
+        uint64_t v;
+
+        assert_ok(run_limits_parse_cpus("2", &v, &err), err);
+        assert_int_equal(v, UINT64_C(2000000000));
+        assert_ok(run_limits_parse_cpus("0.5", &v, &err), err);
+        assert_int_equal(v, 500000000);
+        assert_ok(run_limits_parse_cpus("0.000000001", &v, &err), err);
+        assert_int_equal(v, 1);
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                assert_int_equal(run_limits_parse_cpus(bad[i], &v, NULL), -EINVAL);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_run_turn),
+                cmocka_unit_test(test_run_cpus),
                 cmocka_unit_test(test_labels),
                 cmocka_unit_test(test_labels_not_ours),
                 cmocka_unit_test(test_labels_bad),
