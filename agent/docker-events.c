@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "agent/docker-events.h"
+#include "agent/key-volumes.h"
 #include "agent/log-node.h"
 #include "agent/node-dir.h"
 #include "agent/reconcile.h"
@@ -143,9 +144,12 @@ static void on_container(DockerEvents *d, const char *action, const char *id, co
                 n->needs_removal = true; /* its former run; the next one waits at the gate already */
         else if (tb_streq(action, "die"))
                 node_event(n, still_alive(n) ? NODE_EVENT_CHANGED : NODE_EVENT_DIE, NULL);
-        else if (tb_streq(action, "destroy"))
+        else if (tb_streq(action, "destroy")) {
+                Manager *m = n->manager;
+
                 forget(n);
-        else if (tb_streq(action, "rename")) {
+                key_volumes_sweep(m);
+        } else if (tb_streq(action, "rename")) {
                 char *copy = strdup(name);
 
                 if (copy) {

@@ -19,6 +19,7 @@
 #include "agent/fw-watch.h"
 #include "agent/gate.h"
 #include "agent/images.h"
+#include "agent/key-volumes.h"
 #include "agent/link-check.h"
 #include "agent/link-watch.h"
 #include "agent/log-node.h"
@@ -73,6 +74,7 @@ Manager *manager_free(Manager *m)
         link_check_stop(m);
         m->gate = gate_free(m->gate);
         exec_session_free_all(m);
+        key_volumes_stop(m);
         while (m->runs)
                 run_job_free(m->runs);
         while (m->images)
@@ -332,6 +334,7 @@ void manager_listed(Manager *m)
         if (!m->synced)
                 state_file_forget_missing(m);
         inspect_pump(m);
+        key_volumes_sweep(m);
         manager_update_status(m);
 }
 

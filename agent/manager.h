@@ -63,10 +63,11 @@ struct Manager {
         struct RegistrySession *sessions; /* list of those that go: registry-session.c */
         sd_event_source *sessions_source;
         struct Usage *usage;
-        struct ImagesJob *images;    /* list, see images.h */
-        RunJob *runs;                /* list */
-        ExecSession *execs;          /* list, see exec-session.h */
-        struct NetworkJob *networks; /* list, see network.c */
+        struct ImagesJob *images;       /* list, see images.h */
+        RunJob *runs;                   /* list */
+        struct KeyVolumes *key_volumes; /* a look that is under way, see key-volumes.h */
+        ExecSession *execs;             /* list, see exec-session.h */
+        struct NetworkJob *networks;    /* list, see network.c */
         int lock_fd;
         FwSite site; /* what netctl is told of the surroundings: config.site, and where the agent's own port is */
         FirewallGroup *groups;

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+#include "agent/key-volumes.h"
 #include "agent/run-spec.h"
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -170,8 +171,9 @@ static int add_mounts(const RunSpec *s, bool is_node, json_t *host, TbError **er
         }
         /* sshd's host keys: they stay as long as the container, and a snapshot doesn't have them. */
         if (is_node &&
-                json_array_append_new(
-                        list, json_pack("{s:s, s:s}", "Type", "volume", "Target", NODE_KEYS_TARGET)) < 0)
+                json_array_append_new(list,
+                        json_pack("{s:s, s:s, s:{s:{s:s}}}", "Type", "volume", "Target", NODE_KEYS_TARGET,
+                                "VolumeOptions", "Labels", KEY_VOLUME_LABEL, s->container)) < 0)
                 return tb_error_oom(err);
         return json_array_size(list) > 0 && json_object_set(host, "Mounts", list) < 0 ? tb_error_oom(err)
                                                                                       : 0;

@@ -120,6 +120,29 @@ class Run(Base):
         ps = L.tbnode("ps").out
         self.assertIn("lan0: rate 10mbit", ps)
 
+    def test_host_keys_go_with_the_container(self):
+        """However it is removed, and when the agent is away at that moment. Volumes of others stay."""
+        volumes = lambda: L.docker("volume", "ls", "-q").out.split()
+        L.docker("volume", "create", "--label", "tbnode.key=", "mine")
+        L.docker("volume", "create")
+        before = volumes()
+        self.assertEqual(2, len(before))
+        run("--name", "web", IMAGE, "sleep", "1000")
+        run("--name", "stays", IMAGE, "sleep", "1000")
+        self.assertEqual(4, len(volumes()))
+        L.docker("rm", "-f", "web")
+        lab.wait_for(lambda: len(volumes()) == 3, 20, "its volume to go")
+        L.docker("stop", "-t", "0", "stays")  # a container that is stopped keeps its keys
+        run("--name", "web", IMAGE, "sleep", "1000")
+        L.tbnoded.stop()
+        L.docker("rm", "-f", "web")
+        L.tbnoded.start(config={"start-timeout": "20s"})
+        lab.wait_for(lambda: len(volumes()) == 3, 20, "its volume to go when the agent is back")
+        self.assertEqual(0, L.tbnode("start", "stays").rc)
+        L.tbnode("rm", "stays", check=True)
+        self.assertEqual(before, volumes())
+        L.docker("volume", "rm", *before)
+
     def test_limits(self):
         """What was asked for is what the kernel has, for all that runs in the node."""
         run("--name", "small", "--cpus", "0.5", "-m", "64m", "--pids-limit", "50", IMAGE, "sleep", "1000")
