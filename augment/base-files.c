@@ -58,12 +58,13 @@ static int merge(BaseFiles *b, TbError **err)
 
                 if (!first->scan)
                         return 0;
-                r = file_tree_apply(b->tree, layer_scan_tree(first->scan), err);
-                if (r < 0)
-                        return layer_error(b->layers[i].descriptor, r, err);
                 b->unpacked += layer_scan_unpacked(first->scan);
                 if (file_tree_is_only(layer_scan_tree(first->scan), &AUGMENT_ROOT[1]))
                         b->own[b->n_own++] = (uint32_t) i;
+                r = first->last == i ? file_tree_take(b->tree, layer_scan_use_up(first->scan), err)
+                                     : file_tree_apply(b->tree, layer_scan_tree(first->scan), err);
+                if (r < 0)
+                        return layer_error(b->layers[i].descriptor, r, err);
                 if (first->last == i)
                         first->scan = layer_scan_free(first->scan);
                 b->n_merged++;

@@ -388,7 +388,7 @@ static int copy_result(AugmentDockerBuild *b, const AugmentResult *mirrored, TbE
                 (r = augment_result_from_json(j, &b->result, err)) < 0)
                 return r;
         b->result.builder = AUGMENT_BUILDER_DOCKER;
-        if (b->result.as_is)
+        if (b->result.as_is || b->result.cache_hit)
                 return 0;
         if (!b->result.dockerfile || !b->result.base || !b->result.key_tag)
                 return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "there is no Dockerfile to build");
@@ -415,7 +415,7 @@ static int build_prepare(AugmentDockerBuild *b, const AugmentDockerBuildOptions 
         if ((r = copy_request(b, o->request, err)) < 0 || (r = copy_result(b, o->mirrored, err)) < 0)
                 return r;
         b->request.level = b->result.level; /* what the image can have */
-        if (b->result.as_is) {
+        if (b->result.as_is || b->result.cache_hit) {
                 r = sd_event_add_defer(registry_client_event(b->registry), &b->later, on_later, b);
                 return r < 0 ? tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot use the event loop") : 0;
         }

@@ -4,46 +4,17 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "augment/file-tree.h"
+#include "augment/file-tree-internal.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 
 #define SYMLINKS_MAX 40 /* path_resolution(7) */
 #define DATA_MAX (8U << 20)
-#define NODE_NONE UINT32_MAX
 #define SLOT_FREE 0U
 #define SLOT_DELETED UINT32_MAX
 #define WHITEOUT ".wh."
 #define WHITEOUT_META ".wh..wh."
 #define WHITEOUT_OPAQUE ".wh..wh..opq"
-
-typedef struct Node {
-        uint32_t parent;
-        uint32_t name; /* offset in `text` */
-        uint32_t ref;  /* symlink: offset of the target; regular: number of its data + 1; else 0 */
-        uint16_t mode;
-        uint8_t type;
-        bool implied : 1; /* a directory that no entry named */
-        bool opaque : 1;  /* a directory that hides what lower layers have in it */
-} Node;
-
-typedef struct FileData {
-        char *data;
-        size_t size;
-} FileData;
-
-struct FileTree {
-        Node *nodes;
-        uint32_t n_nodes, a_nodes, max_nodes;
-        char *text; /* names and targets, each with its NUL */
-        uint32_t n_text, a_text, max_text;
-        uint32_t *slots; /* node + 1 by (parent, name); open addressing */
-        uint32_t n_slots, n_used;
-        uint64_t seed; /* colliding names can't be computed beforehand */
-        FileData *data;
-        uint32_t n_data;
-        size_t data_bytes;
-};
 
 /* ---- Storage ---- */
 
@@ -71,7 +42,7 @@ static int grow_text(FileTree *t, size_t size, TbError **err)
         return 0;
 }
 
-static int add_text(FileTree *t, const char *s, size_t size, uint32_t *ret, TbError **err)
+int file_tree_add_text(FileTree *t, const char *s, size_t size, uint32_t *ret, TbError **err)
 {
         int r = grow_text(t, size + 1, err);
 
@@ -102,7 +73,7 @@ static uint32_t *find_slot(const FileTree *t, uint32_t parent, const char *name,
 
         for (uint64_t i = hash_name(t, parent, name, size);; i++) {
                 uint32_t *slot = &t->slots[i & (t->n_slots - 1)];
-                const Node *n;
+                const FileNode *n;
 
                 if (*slot == SLOT_FREE)
                         return free_slot ? free_slot : slot;
@@ -133,7 +104,7 @@ static int grow_slots(FileTree *t, TbError **err)
         t->n_used = 0;
         for (uint32_t i = 0; i < n_old; i++)
                 if (old[i] != SLOT_FREE && old[i] != SLOT_DELETED) {
-                        const Node *n = &t->nodes[old[i] - 1];
+                        const FileNode *n = &t->nodes[old[i] - 1];
                         const char *name = t->text + n->name;
 
                         *find_slot(t, n->parent, name, strlen(name)) = old[i];
@@ -143,14 +114,14 @@ static int grow_slots(FileTree *t, TbError **err)
         return 0;
 }
 
-static uint32_t lookup(const FileTree *t, uint32_t parent, const char *name, size_t size)
+uint32_t file_tree_lookup(const FileTree *t, uint32_t parent, const char *name, size_t size)
 {
         uint32_t slot = *find_slot(t, parent, name, size);
 
-        return slot == SLOT_FREE || slot == SLOT_DELETED ? NODE_NONE : slot - 1;
+        return slot == SLOT_FREE || slot == SLOT_DELETED ? FILE_TREE_NONE : slot - 1;
 }
 
-static int new_node(FileTree *t, uint32_t parent, const char *name, size_t size, FileType type,
+int file_tree_new_node(FileTree *t, uint32_t parent, const char *name, size_t size, FileType type,
         uint32_t mode, uint32_t *ret, TbError **err)
 {
         uint32_t offset, *slot;
@@ -160,16 +131,16 @@ static int new_node(FileTree *t, uint32_t parent, const char *name, size_t size,
                 return limit_reached("files", t->max_nodes, err);
         if (t->n_nodes == t->a_nodes) {
                 uint32_t want = t->a_nodes ? t->a_nodes * 2 : 256;
-                Node *nodes = reallocarray(t->nodes, want, sizeof(*nodes));
+                FileNode *nodes = reallocarray(t->nodes, want, sizeof(*nodes));
 
                 if (!nodes)
                         return tb_error_oom(err);
                 t->nodes = nodes;
                 t->a_nodes = want;
         }
-        if ((r = grow_slots(t, err)) < 0 || (r = add_text(t, name, size, &offset, err)) < 0)
+        if ((r = grow_slots(t, err)) < 0 || (r = file_tree_add_text(t, name, size, &offset, err)) < 0)
                 return r;
-        t->nodes[t->n_nodes] = (Node){
+        t->nodes[t->n_nodes] = (FileNode){
                 .parent = parent,
                 .name = offset,
                 .mode = (uint16_t) (mode & 07777),
@@ -186,9 +157,9 @@ static int new_node(FileTree *t, uint32_t parent, const char *name, size_t size,
         return 0;
 }
 
-static void remove_node(FileTree *t, uint32_t node)
+void file_tree_remove_node(FileTree *t, uint32_t node)
 {
-        const Node *n = &t->nodes[node];
+        const FileNode *n = &t->nodes[node];
         const char *name = t->text + n->name;
         uint32_t *slot = find_slot(t, n->parent, name, strlen(name));
 
@@ -209,7 +180,7 @@ int file_tree_new(uint32_t nodes_max, uint32_t bytes_max, FileTree **ret, TbErro
         t->max_text = bytes_max < 1U << 30 ? bytes_max : 1U << 30;
         if (getrandom(&t->seed, sizeof(t->seed), GRND_NONBLOCK) != (ssize_t) sizeof(t->seed))
                 t->seed = (uint64_t) (uintptr_t) t;
-        r = new_node(t, FILE_TREE_ROOT, "", 0, FILE_DIRECTORY, 0755, &root, err);
+        r = file_tree_new_node(t, FILE_TREE_ROOT, "", 0, FILE_DIRECTORY, 0755, &root, err);
         if (r < 0)
                 return r;
         t->nodes[root].implied = true;
@@ -268,8 +239,8 @@ int file_tree_find(const FileTree *t, const char *path, bool follow, uint32_t *r
                         at = t->nodes[at].parent;
                         continue;
                 }
-                child = lookup(t, at, name, size);
-                if (child == NODE_NONE || t->nodes[child].type == FILE_WHITEOUT)
+                child = file_tree_lookup(t, at, name, size);
+                if (child == FILE_TREE_NONE || t->nodes[child].type == FILE_WHITEOUT)
                         return -ENOENT;
                 if (t->nodes[child].type != FILE_SYMLINK || (!follow && p[strspn(p, "/")] == 0)) {
                         at = child;
@@ -336,7 +307,7 @@ char *file_tree_path(const FileTree *t, uint32_t node)
 
 bool file_tree_is_only(const FileTree *t, const char *name)
 {
-        const Node *root = &t->nodes[FILE_TREE_ROOT];
+        const FileNode *root = &t->nodes[FILE_TREE_ROOT];
         bool found = false;
 
         if (root->opaque || !root->implied)
@@ -358,7 +329,7 @@ uint32_t file_tree_count(const FileTree *t)
 
 /* ---- Data ---- */
 
-static int add_data(FileTree *t, const void *data, size_t size, TbError **err)
+int file_tree_add_data(FileTree *t, const void *data, size_t size, TbError **err)
 {
         FileData *all;
         char *copy;
@@ -383,7 +354,7 @@ static int add_data(FileTree *t, const void *data, size_t size, TbError **err)
 
 int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
 {
-        int r = add_data(t, data, size, err);
+        int r = file_tree_add_data(t, data, size, err);
 
         if (r < 0)
                 return r;
@@ -393,7 +364,7 @@ int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size
 
 const char *file_tree_data(const FileTree *t, uint32_t node, size_t *ret_size)
 {
-        const Node *n = &t->nodes[node];
+        const FileNode *n = &t->nodes[node];
 
         if (n->type != FILE_REGULAR || n->ref == 0)
                 return NULL;
@@ -460,10 +431,10 @@ static int find_parent(
 
         *ret_name = slash ? slash + 1 : clean;
         while (next_component(&p, &name, &size) && name != *ret_name) {
-                uint32_t child = lookup(t, at, name, size);
+                uint32_t child = file_tree_lookup(t, at, name, size);
 
-                if (child == NODE_NONE) {
-                        r = new_node(t, at, name, size, FILE_DIRECTORY, 0755, &child, err);
+                if (child == FILE_TREE_NONE) {
+                        r = file_tree_new_node(t, at, name, size, FILE_DIRECTORY, 0755, &child, err);
                         if (r < 0)
                                 return r;
                         t->nodes[child].implied = true;
@@ -500,9 +471,9 @@ static int add_whiteout(FileTree *t, const char *path, uint32_t parent, const ch
                 return 0;
         if (!hidden[0] || tb_streq(hidden, ".") || tb_streq(hidden, ".."))
                 return refuse(path, "is a whiteout of nothing", err);
-        node = lookup(t, parent, hidden, strlen(hidden));
-        if (node == NODE_NONE)
-                return new_node(t, parent, hidden, strlen(hidden), FILE_WHITEOUT, 0, &node, err);
+        node = file_tree_lookup(t, parent, hidden, strlen(hidden));
+        if (node == FILE_TREE_NONE)
+                return file_tree_new_node(t, parent, hidden, strlen(hidden), FILE_WHITEOUT, 0, &node, err);
         /* The layer's own entry stays; as a directory it doesn't merge with the hidden one. */
         if (t->nodes[node].type == FILE_DIRECTORY)
                 t->nodes[node].opaque = true;
@@ -512,7 +483,7 @@ static int add_whiteout(FileTree *t, const char *path, uint32_t parent, const ch
 /* What an existing entry of the same name allows: 1 = it becomes the new one, 0 = a directory again. */
 static int check_existing(FileTree *t, const char *path, uint32_t node, FileType type, TbError **err)
 {
-        Node *n = &t->nodes[node];
+        FileNode *n = &t->nodes[node];
 
         if (n->type == FILE_WHITEOUT) {
                 n->type = (uint8_t) type;
@@ -533,7 +504,7 @@ static int set_link(FileTree *t, const char *path, uint32_t node, const char *li
         if (!hard) {
                 if (strlen(link) > FILE_PATH_MAX)
                         return refuse(path, "has a target that is too long", err);
-                r = add_text(t, link, strlen(link), &offset, err);
+                r = file_tree_add_text(t, link, strlen(link), &offset, err);
                 if (r < 0)
                         return r;
                 t->nodes[node].ref = offset;
@@ -580,9 +551,9 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
                 *ret_node = FILE_TREE_ROOT;
                 return add_whiteout(t, path, parent, name, err);
         }
-        node = lookup(t, parent, name, strlen(name));
-        if (node == NODE_NONE) {
-                r = new_node(t, parent, name, strlen(name), type, mode, &node, err);
+        node = file_tree_lookup(t, parent, name, strlen(name));
+        if (node == FILE_TREE_NONE) {
+                r = file_tree_new_node(t, parent, name, strlen(name), type, mode, &node, err);
                 if (r < 0)
                         return r;
         } else {
@@ -598,88 +569,5 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
                         return r;
         }
         *ret_node = node;
-        return 0;
-}
-
-/* ---- Layer over layer ---- */
-
-static void hide_all_of_root(FileTree *t)
-{
-        for (uint32_t i = 1; i < t->n_nodes; i++)
-                if (t->nodes[i].parent == FILE_TREE_ROOT)
-                        remove_node(t, i);
-}
-
-/* Data n of `upper` becomes data *ret_base + n, so that hard links share it here, too. */
-static int copy_data(FileTree *t, const FileTree *upper, uint32_t *ret_base, TbError **err)
-{
-        *ret_base = t->n_data;
-        for (uint32_t i = 0; i < upper->n_data; i++) {
-                int r = add_data(t, upper->data[i].data, upper->data[i].size, err);
-
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
-static int apply_node(
-        FileTree *t, const FileTree *upper, uint32_t i, uint32_t data_base, uint32_t *map, TbError **err)
-{
-        const Node *u = &upper->nodes[i];
-        const char *name = upper->text + u->name;
-        uint32_t parent = map[u->parent], existing = lookup(t, parent, name, strlen(name)), node;
-        int r;
-
-        if (u->type == FILE_WHITEOUT) {
-                if (existing != NODE_NONE)
-                        remove_node(t, existing);
-                return 0;
-        }
-        if (existing != NODE_NONE && u->type == FILE_DIRECTORY &&
-                t->nodes[existing].type == FILE_DIRECTORY && !u->opaque) {
-                if (!u->implied)
-                        t->nodes[existing].mode = u->mode;
-                map[i] = existing;
-                return 0;
-        }
-        if (existing != NODE_NONE)
-                remove_node(t, existing);
-        r = new_node(t, parent, name, strlen(name), (FileType) u->type, u->mode, &node, err);
-        if (r < 0)
-                return r;
-        map[i] = node;
-        if (u->type == FILE_SYMLINK) {
-                const char *target = upper->text + u->ref;
-
-                return add_text(t, target, strlen(target), &t->nodes[node].ref, err);
-        }
-        if (u->type == FILE_REGULAR && u->ref > 0)
-                t->nodes[node].ref = data_base + u->ref;
-        return 0;
-}
-
-int file_tree_apply(FileTree *t, const FileTree *upper, TbError **err)
-{
-        _cleanup_free_ uint32_t *map = calloc(upper->n_nodes, sizeof(*map));
-        uint32_t data_base;
-        int r;
-
-        if (!map)
-                return tb_error_oom(err);
-        r = copy_data(t, upper, &data_base, err);
-        if (r < 0)
-                return r;
-        if (upper->nodes[FILE_TREE_ROOT].opaque)
-                hide_all_of_root(t);
-        if (!upper->nodes[FILE_TREE_ROOT].implied)
-                t->nodes[FILE_TREE_ROOT].mode = upper->nodes[FILE_TREE_ROOT].mode;
-        map[FILE_TREE_ROOT] = FILE_TREE_ROOT;
-        /* A node's parent has a lower number, and each name is in a directory once: one pass will do. */
-        for (uint32_t i = 1; i < upper->n_nodes; i++) {
-                r = apply_node(t, upper, i, data_base, map, err);
-                if (r < 0)
-                        return r;
-        }
         return 0;
 }

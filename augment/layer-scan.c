@@ -184,6 +184,11 @@ const FileTree *layer_scan_tree(const LayerScan *s)
         return s->tree;
 }
 
+FileTree *layer_scan_use_up(LayerScan *s)
+{
+        return s->tree;
+}
+
 uint64_t layer_scan_unpacked(const LayerScan *s)
 {
         return tb_decompressor_output(s->decompressor);

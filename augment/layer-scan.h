@@ -43,6 +43,8 @@ int layer_scan_feed(LayerScan *s, const void *data, size_t size, TbError **err) 
 int layer_scan_finish(LayerScan *s, const TbDigest *diff_id, TbError **err) _warn_unused_;
 /* After layer_scan_finish(): the files, to be applied to those of lower layers. Borrowed. */
 const FileTree *layer_scan_tree(const LayerScan *s);
+/* The same for the last time, to be taken apart: afterwards the scan can only be freed. Borrowed. */
+FileTree *layer_scan_use_up(LayerScan *s);
 /* Unpacked bytes so far. */
 uint64_t layer_scan_unpacked(const LayerScan *s);
 LayerScan *layer_scan_free(LayerScan *s);

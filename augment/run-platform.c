@@ -182,6 +182,43 @@ static int collect_files(Run *run, TbError **err)
                                run->client, kept, &run->base->digest, run->facts->files, &run->pending, err);
 }
 
+/* 1 = the tag is there. */
+static int find_tag(const Run *run, const char *tag, TbDigest *ret, TbError **err)
+{
+        _cleanup_registry_descriptor_ RegistryDescriptor d = {};
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        int r;
+
+        r = registry_ref_new(run->names.registry_host, run->names.target_repository, tag, NULL, &ref, err);
+        if (r >= 0)
+                r = registry_resolve(run->client, ref, &d, err);
+        if (r > 0)
+                *ret = d.digest;
+        return r;
+}
+
+/* The names have changed since the agent looked: what they mean now may be there already. A moving tag that is somewhere
+ * else is put right by making the image again. */
+static int look_again(Run *run, TbError **err)
+{
+        TbDigest key, moving;
+        int r;
+
+        if (run->request->update)
+                return 0;
+        r = find_tag(run, run->result.key_tag, &key, err);
+        if (r <= 0)
+                return r;
+        if (run->names.target_tag) {
+                r = find_tag(run, run->names.target_tag, &moving, err);
+                if (r <= 0 || !tb_digest_equal(&key, &moving))
+                        return r < 0 ? r : 0;
+        }
+        run->result.digest = key;
+        run->result.cache_hit = true;
+        return 0;
+}
+
 /*
  * Packages are asked for, and there are none for this image: it gets level core, under the names of level core, so that none
  * promises what it hasn't got.
@@ -221,7 +258,7 @@ static int lower_level(Run *run, TbError **err)
                 return r;
         run->result.level = run->request->level;
         run->result.as_is = image_facts_use_as_is(run->facts, run->request->level, run->request->update);
-        return 0;
+        return run->result.as_is ? 0 : look_again(run, err);
 }
 
 /* Makes the recipe. */
@@ -461,8 +498,8 @@ static int run_base(Run *run, TbError **err)
         if ((r = collect_files(run, err)) < 0 || (r = lower_level(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
         run->result.timings.facts += tb_now_us() - started;
-        if (run->op != AUGMENT_OP_DOCKERFILE && (run->op != AUGMENT_OP_MIRROR || run->result.as_is) &&
-                (r = push(run, err)) < 0)
+        if (run->op != AUGMENT_OP_DOCKERFILE && !run->result.cache_hit &&
+                (run->op != AUGMENT_OP_MIRROR || run->result.as_is) && (r = push(run, err)) < 0)
                 return r;
         return augment_pending_wait(&run->pending, err);
 }

@@ -13,7 +13,9 @@
  * Contract: augment/augment.h.
  */
 
+#include <dirent.h>
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +36,8 @@
 #include "registry-client/registry.h"
 
 #define REQUEST_MAX (64u * 1024)
+#define TABLE_SIZE (256 * 1024)
+#define PAYLOAD_FOLDERS_MAX 16U /* more architectures than Linux images have */
 
 static const char help_text[] =
         "tbnode-augment-worker [--allow-root]\n"
@@ -124,17 +128,37 @@ static int harden(bool allow_root, TbError **err)
         return 0;
 }
 
+/* The folder of an architecture may be a link to somewhere else; what is allowed is where it leads. */
+static int add_folders(const char *dir, char ***list, TbError **err)
+{
+        _cleanup_closedir_ DIR *d = opendir(dir);
+        const struct dirent *e;
+        int r = 0;
+
+        for (unsigned n = 0; d && r >= 0 && n < PAYLOAD_FOLDERS_MAX && (e = readdir(d));)
+                if (e->d_type == DT_LNK && ++n)
+                        r = tb_strv_consume(list, tb_asprintf("%s/%s", dir, e->d_name), err);
+        return r;
+}
+
 /* Not earlier: /proc/self belongs to root when this program can't be looked into, and the agent passes the credentials as an
  * open file, /proc/self/fd/3. */
 static int on_prepared(void *userdata, TbError **err)
 {
         const AugmentRequest *request = userdata;
-        const char *const read[] = {request->payload_dir ?: augment_payload_dir(),
-                getenv("SSL_CERT_FILE") ?: "", getenv("SSL_CERT_DIR") ?: "", NULL};
+        const char *dir = request->payload_dir ?: augment_payload_dir();
+        const char *const more[] = {dir, getenv("SSL_CERT_FILE"), getenv("SSL_CERT_DIR")};
+        _cleanup_strv_ char **read = NULL;
         SandboxReport got;
-        int r;
+        int r = 0;
 
-        r = sandbox_enter(&(SandboxOptions){.read = read, .write_dir = request->state_dir}, &got, err);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(more); i++)
+                r = more[i] ? tb_strv_append(&read, more[i], err) : 0;
+        if (r < 0 || (r = add_folders(dir, &read, err)) < 0)
+                return r;
+        r = sandbox_enter(
+                &(SandboxOptions){.read = (const char *const *) read, .write_dir = request->state_dir}, &got,
+                err);
         if (r >= 0)
                 log_debug("sandbox: landlock %d, seccomp %s", got.landlock, got.seccomp ? "yes" : "no");
         return r;
@@ -177,6 +201,9 @@ int main(int argc, char *argv[])
         bool allow_root = false;
 
         tb_log_open("tbnode-augment-worker");
+        /* The tables of a layer's files grow by doubling and go when it was merged: as mappings they move without a copy, and
+         * what they leave goes back to the system. glibc's own threshold grows with what is freed. */
+        (void) mallopt(M_MMAP_THRESHOLD, TABLE_SIZE);
         for (int i = 1; i < argc; i++) {
                 if (tb_streq(argv[i], "--allow-root")) {
                         allow_root = true;

@@ -289,10 +289,12 @@ class Decisions(unittest.TestCase):
         return [x["digest"] for x in manifest["layers"]], config, repo
 
     def other_payload(self):
-        """One of an earlier time: another basic layer, with a file that today's has not."""
-        folder = L.tmp("old-payload")
+        """One of an earlier time: another basic layer, with a file that today's has not. It lies elsewhere and is linked to."""
+        folder, elsewhere = L.tmp("old-payload"), L.tmp("old-payload-lies-here")
         os.chmod(folder, 0o755)
-        shutil.copytree(f"{L.dir}/payload/amd64", f"{folder}/amd64")
+        os.chmod(elsewhere, 0o755)
+        shutil.copytree(f"{L.dir}/payload/amd64", f"{elsewhere}/amd64")
+        os.symlink(f"{elsewhere}/amd64", f"{folder}/amd64")
         raw = lab.images.layer({"tbnode/init": (b"old\n", 0o755), "tbnode/gone": b"of then\n"})
         packed = gzip.compress(raw, 9, mtime=0)
         with open(f"{folder}/amd64/basic.tar.gz", "wb") as f:
@@ -371,6 +373,9 @@ class Decisions(unittest.TestCase):
         self.assertEqual(self.layers(r)[1]["config"]["Labels"]["org.tbnode.level"], "core")
         again = D("augment", "unknown:1", level="core")
         self.assertEqual((again["hit"], again["result"]["digest"]), (True, r["digest"]))
+        once_more = D("docker", "unknown:1", level="buildenv")["result"]
+        self.assertEqual((once_more["cache"], once_more["digest"], once_more["image"]), ("hit", r["digest"], r["image"]))
+        self.assertIn("level buildenv needs packages", once_more["notice"])
         augmented = D("docker", r["image"], level="buildenv")["result"]
         self.assertEqual((augmented["as_is"], augmented["digest"], augmented["level"]), (True, r["digest"], "core"))
 

@@ -26,20 +26,45 @@ static int scan(const Tar *t, const LayerLimits *limits, LayerScan **ret, TbErro
         return 0;
 }
 
-/* Applies layers to an empty tree, the lowest first. */
+static void assert_same_files(const FileTree *a, const FileTree *b)
+{
+        for (uint32_t i = 1; i < file_tree_count(a); i++) {
+                char *path = file_tree_path(a, i);
+                uint32_t in_a, in_b;
+                int r;
+
+                assert_non_null(path);
+                r = file_tree_find(a, path, false, &in_a);
+                assert_int_equal(r, file_tree_find(b, path, false, &in_b));
+                if (r == 0) {
+                        assert_int_equal(file_tree_type(a, in_a), file_tree_type(b, in_b));
+                        assert_int_equal(file_tree_mode(a, in_a), file_tree_mode(b, in_b));
+                        assert_true(!file_tree_data(a, in_a, NULL) == !file_tree_data(b, in_b, NULL));
+                }
+                free(path);
+        }
+        assert_int_equal(file_tree_mode(a, FILE_TREE_ROOT), file_tree_mode(b, FILE_TREE_ROOT));
+}
+
+/* Applies layers to an empty tree, the lowest first, in both ways that there are. */
 static FileTree *merge(const Tar *layers, size_t n)
 {
+        _cleanup_(file_tree_freep) FileTree *other = NULL;
         _cleanup_error_ TbError *err = NULL;
         FileTree *tree = NULL;
 
         assert_ok(file_tree_new(10000, 1U << 20, &tree, &err), err);
+        assert_ok(file_tree_new(10000, 1U << 20, &other, &err), err);
         for (size_t i = 0; i < n; i++) {
                 LayerScan *s = NULL;
 
                 assert_ok(scan(&layers[i], NULL, &s, &err), err);
-                assert_ok(file_tree_apply(tree, layer_scan_tree(s), &err), err);
+                assert_ok(file_tree_apply(other, layer_scan_tree(s), &err), err);
+                assert_ok(file_tree_take(tree, layer_scan_use_up(s), &err), err);
                 layer_scan_free(s);
         }
+        assert_same_files(tree, other);
+        assert_same_files(other, tree);
         return tree;
 }
 
