@@ -58,8 +58,8 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
 
 /* Puts `upper` over the tree. */
 int file_tree_apply(FileTree *t, const FileTree *upper, TbError **err) _warn_unused_;
-/* The same; an empty tree takes over what `upper` has where it can, so that the files of most images, whose first layer has
- * nearly all of them, are held once. Afterwards `upper` can only be freed. */
+/* The same, but the larger of the two stays in place and the smaller one's files are put over or under it: what an image has
+ * is held once. Afterwards `upper` can only be freed. */
 int file_tree_take(FileTree *t, FileTree *upper, TbError **err) _warn_unused_;
 
 /* The node that a path leads to, through symlinks as in a chroot. 0, or -ENOENT, -ENOTDIR, -ELOOP (no error object: a

@@ -68,6 +68,61 @@ static FileTree *merge(const Tar *layers, size_t n)
         return tree;
 }
 
+static uint32_t pick(uint32_t *x, uint32_t n)
+{
+        *x = *x * 1664525U + 1013904223U;
+        return (*x >> 8) % n;
+}
+
+/* A layer of whatever: few names, so that they meet; what can't be added is left out. */
+static FileTree *random_layer(uint32_t *x)
+{
+        static const char *const names[] = {"a", "b", "c", ".wh.a", ".wh.b", ".wh..wh..opq"};
+        static const char *const more[] = {"", "/a", "/b", "/c", "/.wh.a", "/.wh.c", "/.wh..wh..opq"};
+        static const FileType types[] = {FILE_DIRECTORY, FILE_DIRECTORY, FILE_REGULAR, FILE_SYMLINK};
+        FileTree *t;
+
+        assert_int_equal(file_tree_new(10000, 1U << 20, &t, NULL), 0);
+        for (uint32_t n = pick(x, 14); n > 0; n--) {
+                char path[64];
+                FileType type = types[pick(x, ELEMENTSOF(types))];
+                uint32_t node;
+
+                (void) snprintf(path, sizeof(path), "%s%s%s",
+                        pick(x, 20) ? names[pick(x, ELEMENTSOF(names))] : "",
+                        more[pick(x, ELEMENTSOF(more))], more[pick(x, ELEMENTSOF(more))]);
+                if (path[0] == '/' ||
+                        file_tree_add(t, path[0] ? path : ".", path[0] ? type : FILE_DIRECTORY, "a", false,
+                                0700 + pick(x, 8), &node, NULL) < 0)
+                        continue;
+                if (node != FILE_TREE_ROOT && type == FILE_REGULAR && pick(x, 2))
+                        assert_int_equal(file_tree_set_data(t, node, path, strlen(path), NULL), 0);
+        }
+        return t;
+}
+
+/* Over or under: the same files, whichever tree is the larger one. */
+static void test_take_is_apply(void **state)
+{
+        uint32_t x = 11;
+
+        for (unsigned run = 0; run < 2000; run++) {
+                _cleanup_(file_tree_freep) FileTree *applied = NULL, *taken = NULL;
+
+                assert_int_equal(file_tree_new(10000, 1U << 20, &applied, NULL), 0);
+                assert_int_equal(file_tree_new(10000, 1U << 20, &taken, NULL), 0);
+                for (unsigned layer = pick(&x, 5); layer > 0; layer--) {
+                        FileTree *upper = random_layer(&x);
+
+                        assert_int_equal(file_tree_apply(applied, upper, NULL), 0);
+                        assert_int_equal(file_tree_take(taken, upper, NULL), 0);
+                        file_tree_free(upper);
+                        assert_same_files(applied, taken);
+                        assert_same_files(taken, applied);
+                }
+        }
+}
+
 static void assert_text(const FileTree *t, const char *path, const char *want)
 {
         uint32_t node;
@@ -465,6 +520,7 @@ static void test_scratch(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_take_is_apply),
                 cmocka_unit_test(test_merge),
                 cmocka_unit_test(test_links),
                 cmocka_unit_test(test_refused),
