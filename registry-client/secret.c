@@ -62,7 +62,7 @@ char *registry_secret_drop(char *s)
         return NULL;
 }
 
-void registry_json_wipe(json_t *j)
+static void wipe_strings(json_t *j)
 {
         const char *key;
         json_t *value;
@@ -72,11 +72,16 @@ void registry_json_wipe(json_t *j)
                 explicit_bzero((char *) (uintptr_t) json_string_value(j), json_string_length(j));
         else if (json_is_object(j))
                 json_object_foreach (j, key, value)
-                        registry_json_wipe(value);
+                        wipe_strings(value);
         else
                 json_array_foreach (j, i, value)
-                        registry_json_wipe(value);
-        json_decref(j);
+                        wipe_strings(value);
+}
+
+void registry_json_wipe(json_t *j)
+{
+        wipe_strings(j);
+        json_decref(j); /* the parts are the whole's */
 }
 
 int registry_protect_process(TbError **err)

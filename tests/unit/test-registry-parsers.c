@@ -666,9 +666,25 @@ static void test_error_text(void **state)
                 assert_null(registry_error_text(none[i], strlen(none[i])));
 }
 
+/* What is wiped is freed once: a part that somebody else holds as well is still his. */
+static void test_wiped_json_is_freed_once(void **state)
+{
+        json_t *j = json_pack("{s:{s:s}, s:[s]}", "auths", "registry", "secret", "more", "another");
+        json_t *held = json_incref(json_object_get(j, "auths"));
+        json_t *text = json_object_get(held, "registry");
+
+        assert_non_null(j);
+        registry_json_wipe(j);
+        assert_int_equal(held->refcount, 1);
+        assert_int_equal(text->refcount, 1);
+        assert_memory_equal(json_string_value(text), "\0\0\0\0\0\0", 7);
+        json_decref(held);
+}
+
 int main(void)
 {
         static const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_wiped_json_is_freed_once),
                 cmocka_unit_test(test_reference_good),
                 cmocka_unit_test(test_reference_bad),
                 cmocka_unit_test(test_reference_parts),
