@@ -32,7 +32,7 @@ SOURCE = "127.0.0.1:5005"  # the gate before the source
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
-FILES = 300_000  # as the largest real images have
+FILES = 590_000  # nearly as many as an image may have
 TRANSFERS = "/var/lib/tbnode/transfers"
 
 
