@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/access.h"
 #include "agent/api-ops.h"
 #include "agent/augment-job.h"
 #include "agent/request-body.h"
@@ -103,21 +104,38 @@ typedef struct EventsOp {
         EventListener *listener;
         const EventLog *log;
         uint64_t next;
+        bool started;
+        uint64_t lost; /* since the last line */
         bool follow;
+        Caller caller;
 } EventsOp;
 
 /* As much as the reader has room for; the rest when it asks for more. */
 static void events_pump(EventsOp *o)
 {
         const char *line;
+        uint32_t owner;
         uint64_t seq;
 
-        while ((line = event_log_get(o->log, o->next, &seq))) {
-                _cleanup_free_ char *text = tb_asprintf("%s\n", line);
+        while ((line = event_log_get(o->log, o->next, &seq, &owner))) {
+                _cleanup_free_ char *text = NULL;
+                /* Whoever reads too slowly, or comes too late, is told so. */
+                uint64_t lost = o->lost + (o->started ? seq - o->next : 0);
+
+                o->started = true;
+                if (owner != EVENT_FOR_ALL && !o->caller.is_operator && owner != o->caller.uid) {
+                        o->next = seq + 1;
+                        o->lost = lost;
+                        continue;
+                }
+                text = lost > 0 ? tb_asprintf("{\"event\":\"lost\",\"events\":%lu}\n%s\n",
+                                          (unsigned long) lost, line)
+                                : tb_asprintf("%s\n", line);
 
                 if (!text || !api_stream_text(o->request, text, strlen(text)))
                         return;
                 o->next = seq + 1;
+                o->lost = 0;
         }
 }
 
@@ -150,7 +168,11 @@ void op_events(ApiRequest *r)
                 api_reply(r, 507, NULL);
                 return;
         }
-        *o = (EventsOp){.request = r, .log = m->log, .next = 1, .follow = tb_streq(follow, "1")};
+        *o = (EventsOp){.request = r,
+                .log = m->log,
+                .next = 1,
+                .follow = tb_streq(follow, "1"),
+                .caller = *api_request_caller(r)};
         if (o->follow && event_log_listen(m->log, on_event, o, &o->listener, &err) < 0) {
                 api_reply_error(r, err);
                 free(o);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/access.h"
 #include "agent/api-ops.h"
 #include "agent/node-firewall.h"
 #include "agent/reconcile.h"
@@ -65,8 +66,12 @@ void op_firewalls(ApiRequest *r)
 {
         Manager *m = api_request_manager(r);
         _cleanup_error_ TbError *err = NULL;
-        json_t *j = show(m, m->nodes, m->n_nodes, &err);
+        _cleanup_free_ Node **nodes = NULL;
+        json_t *j = NULL;
+        size_t n;
 
+        if (access_visible(m, api_request_caller(r), &nodes, &n, &err) >= 0)
+                j = show(m, nodes, n, &err);
         if (j)
                 api_reply(r, 200, j);
         else

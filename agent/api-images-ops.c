@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "agent/access.h"
 #include "agent/api-ops.h"
 #include "agent/images.h"
 #include "agent/request-body.h"
@@ -69,8 +70,9 @@ static int parse_prune(ApiRequest *r, uint64_t *ret_days, bool *ret_dry_run, TbE
         const json_t *body = api_request_body(r);
         int k;
 
-        if (api_request_uid(r) != 0)
-                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES, "only root may remove images");
+        if (!api_request_caller(r)->is_operator)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EACCES, "only root and operators may remove images");
         if ((k = request_body_check_members(body, members, err)) < 0 ||
                 (k = tb_json_get_u64(body, "keep_days", ret_days, err)) < 0 ||
                 (k = tb_json_get_bool(body, "dry_run", ret_dry_run, err)) < 0)

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "agent/access.h"
 #include "agent/api-ops.h"
 #include "agent/link-check.h"
 #include "agent/request-body.h"
@@ -62,9 +63,12 @@ static int parse(ApiRequest *r, LinkCheckOptions *ret, TbError **err)
                 k = tb_json_get_bool(body, "rate", &ret->rate, err);
         if (api_blame_caller(k, err) < 0)
                 return k;
+        if (!node && !api_request_caller(r)->is_operator)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "all links are measured for root and operators only; name one of your nodes");
         if (!node)
                 return 0;
-        k = manager_lookup(api_request_manager(r), node, &n, err);
+        k = access_lookup(api_request_manager(r), api_request_caller(r), node, &n, err);
         if (k < 0)
                 return k;
         ret->node = n;

@@ -119,6 +119,8 @@ unsigned api_error_status(const TbError *err)
         case TB_ERROR_CONFIG:
                 if (err->code == -ENOENT)
                         return 404;
+                if (err->code == -EACCES)
+                        return 403;
                 return err->code == -EEXIST || err->code == -EBUSY || err->code == -ENOTUNIQ ||
                                 err->code == -ENOTCONN
                         ? 409

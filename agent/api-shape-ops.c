@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/access.h"
 #include "agent/api-ops.h"
 #include "agent/log-node.h"
 #include "agent/reconcile.h"
@@ -167,8 +168,14 @@ static void reply_shapes(ApiRequest *r, Manager *m, Node *const *nodes, size_t n
 void op_shapes(ApiRequest *r)
 {
         Manager *m = api_request_manager(r);
+        _cleanup_error_ TbError *err = NULL;
+        _cleanup_free_ Node **nodes = NULL;
+        size_t n;
 
-        reply_shapes(r, m, m->nodes, m->n_nodes);
+        if (access_visible(m, api_request_caller(r), &nodes, &n, &err) < 0)
+                api_reply_error(r, err);
+        else
+                reply_shapes(r, m, nodes, n);
 }
 
 void op_shape_get(ApiRequest *r)

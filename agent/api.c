@@ -1,78 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
-#include <grp.h>
-#include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
-#include "agent/api.h"
-#include "common/buffer.h"
+#include "agent/api-internal.h"
+#include "agent/docker-events.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/strv.h"
+#include "common/units.h"
 
-#define CLIENT_TIMEOUT_SEC 30U
+/* What comes behind a body that is too large is thrown away, so that the refusal can be read; to a limit. */
+#define TOO_LARGE_MAX (4U * API_BODY_MAX)
 #define JSON_TYPE "application/json"
 #define LINES_TYPE "application/x-ndjson"
-
-struct Api {
-        Manager *manager;
-        int fd;
-        char *path;
-        struct MHD_Daemon *daemon;
-        sd_event_source *io;
-        sd_event_source *timer;
-        ApiRequest *requests; /* list of those that are under way */
-        bool stopping;
-};
-
-/*
- * A request is: RECEIVING its body -> dispatched to its operation -> either answered (response set), or suspended
- * until api_reply() or the stream have something. `connection` belongs to MHD and lives until on_completed().
- */
-struct ApiRequest {
-        Api *api;
-        ApiRequest *next, *prev;
-        struct MHD_Connection *connection;
-        char *method;
-        char **segments;
-        const ApiOperation *operation;
-        size_t arguments[API_SEGMENTS_MAX];
-        uid_t uid;
-        TbBuffer received;
-        json_t *body;
-        bool too_large;
-        bool dispatched;
-        bool suspended;
-
-        unsigned status;
-        struct MHD_Response *response; /* ready to be queued */
-        bool queued;
-
-        bool streaming;
-        bool ended;
-        TbBuffer out;
-        void (*drained)(ApiRequest *r, void *userdata);
-        void *drained_userdata;
-
-        ApiUpgradedFn upgraded_fn;
-        void *upgraded_userdata;
-        struct MHD_UpgradeResponseHandle *upgraded; /* the connection speaks another protocol */
-
-        int watch_fd; /* of the connection, to notice a hang-up while it is suspended */
-        sd_event_source *watch;
-        void (*gone)(ApiRequest *r, void *userdata);
-        void *gone_userdata;
-};
-
-static void api_kick(Api *a);
-static void request_gone(ApiRequest *r);
 
 Manager *api_request_manager(const ApiRequest *r)
 {
@@ -81,7 +26,12 @@ Manager *api_request_manager(const ApiRequest *r)
 
 uid_t api_request_uid(const ApiRequest *r)
 {
-        return r->uid;
+        return r->caller.uid;
+}
+
+const Caller *api_request_caller(const ApiRequest *r)
+{
+        return &r->caller;
 }
 
 const char *api_request_argument(const ApiRequest *r, size_t i)
@@ -158,6 +108,12 @@ void api_reply(ApiRequest *r, unsigned status, json_t *body)
 void api_reply_error(ApiRequest *r, const TbError *err)
 {
         api_reply(r, api_error_status(err), json_pack("{s:o}", "error", api_error_to_json(err)));
+}
+
+void api_reply_text(ApiRequest *r, unsigned status, const char *type, char *text, size_t size)
+{
+        r->gone = NULL;
+        set_response(r, status, MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE), type);
 }
 
 static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
@@ -257,7 +213,7 @@ void api_upgrade(ApiRequest *r, const char *protocol, ApiUpgradedFn fn, void *us
                 if (response)
                         MHD_destroy_response(response);
                 (void) tb_error_oom(&err);
-                request_gone(r);
+                api_request_gone(r);
                 api_reply_error(r, err);
                 return;
         }
@@ -302,7 +258,7 @@ static ApiRequest *request_free(ApiRequest *r)
         return NULL;
 }
 
-static void request_gone(ApiRequest *r)
+void api_request_gone(ApiRequest *r)
 {
         void (*fn)(ApiRequest *, void *) = r->gone;
 
@@ -319,7 +275,7 @@ static int on_hangup(sd_event_source *s, int fd, uint32_t events, void *userdata
         ApiRequest *r = userdata;
 
         r->watch = sd_event_source_disable_unref(r->watch);
-        request_gone(r);
+        api_request_gone(r);
         if (!r->response)
                 api_reply(r, 503, json_object());
         request_resume(r);
@@ -345,12 +301,8 @@ static void request_peer(ApiRequest *r)
 {
         const union MHD_ConnectionInfo *info =
                 MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        struct ucred cred;
-        socklen_t len = sizeof(cred);
 
-        r->uid = (uid_t) -1;
-        if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) >= 0)
-                r->uid = cred.uid;
+        r->caller = info ? access_caller(info->connect_fd, r->api->operators) : (Caller){.uid = (uid_t) -1};
 }
 
 static ApiRequest *request_new(Api *a, struct MHD_Connection *c, const char *method, const char *path)
@@ -374,6 +326,7 @@ static ApiRequest *request_new(Api *a, struct MHD_Connection *c, const char *met
         if (!r->method)
                 return request_free(r);
         request_peer(r);
+        a->n_requests++;
 
         k = api_split_path(path, &r->segments, &err);
         if (k >= 0) {
@@ -390,6 +343,83 @@ static ApiRequest *request_new(Api *a, struct MHD_Connection *c, const char *met
         return r;
 }
 
+/* ---- Until the nodes are known ------------------------------------------------------------------------------- */
+
+static void refuse_without_nodes(ApiRequest *r)
+{
+        const TbError *engine = docker_events_error(r->api->manager->docker);
+        _cleanup_error_ TbError *err = NULL;
+
+        (void) tb_error_set(&err, TB_ERROR_ENVIRONMENT, -EAGAIN,
+                "the agent does not know the nodes of this host yet: %s; it keeps trying",
+                engine ? tb_error_message(engine) : "the engine has not answered with its containers");
+        if (err)
+                err->retryable = true;
+        api_reply_error(r, err);
+}
+
+static void wait_for_nodes(ApiRequest *r)
+{
+        Api *a = r->api;
+
+        int enabled = SD_EVENT_OFF;
+
+        (void) sd_event_source_get_enabled(a->known, &enabled);
+        /* Without the engine nobody can say how long that is going to last. Who comes later does not wait longer. */
+        if (docker_events_error(a->manager->docker) ||
+                (enabled == SD_EVENT_OFF &&
+                        (sd_event_source_set_time_relative(a->known, API_WAIT_USEC) < 0 ||
+                                sd_event_source_set_enabled(a->known, SD_EVENT_ONESHOT) < 0))) {
+                refuse_without_nodes(r);
+                return;
+        }
+        r->waiting = true;
+}
+
+/* From the loop: when it is known, or at the deadline of the first that began to wait. */
+int api_on_known(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        Api *a = userdata;
+        ApiRequest *next;
+
+        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
+        for (ApiRequest *r = a->requests; r; r = next) {
+                next = r->next;
+                if (!r->waiting)
+                        continue;
+                r->waiting = false;
+                if (a->manager->nodes_known)
+                        r->operation->fn(r);
+                else
+                        refuse_without_nodes(r);
+        }
+        return 0;
+}
+
+void api_nodes_known(Api *a)
+{
+        if (!a)
+                return;
+        if (sd_event_source_set_time_relative(a->known, 0) < 0 ||
+                sd_event_source_set_enabled(a->known, SD_EVENT_ONESHOT) < 0)
+                log_debug("cannot go on with requests that wait for nodes");
+}
+
+static void refuse_too_large(ApiRequest *r)
+{
+        api_reply(r, 413,
+                json_pack("{s:{s:s, s:s, s:s, s:b}}", "error", "kind", "config", "code", "EMSGSIZE",
+                        "message", "the request is too large", "retryable", 0));
+}
+
+static bool announces_too_much(struct MHD_Connection *c)
+{
+        const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+        uint32_t n;
+
+        return length && tb_parse_u32(length, 0, API_BODY_MAX, &n, NULL) < 0;
+}
+
 static void request_dispatch(ApiRequest *r)
 {
         _cleanup_error_ TbError *err = NULL;
@@ -398,9 +428,7 @@ static void request_dispatch(ApiRequest *r)
         if (r->response)
                 return; /* refused already */
         if (r->too_large) {
-                api_reply(r, 413,
-                        json_pack("{s:{s:s, s:s, s:s, s:b}}", "error", "kind", "config", "code", "EMSGSIZE",
-                                "message", "the request is too large", "retryable", 0));
+                refuse_too_large(r);
                 return;
         }
         if (r->received.size == 0)
@@ -417,10 +445,13 @@ static void request_dispatch(ApiRequest *r)
                 return;
         }
         tb_buffer_done(&r->received);
-        r->operation->fn(r);
+        if (r->operation->needs_nodes && !r->api->manager->nodes_known)
+                wait_for_nodes(r);
+        else
+                r->operation->fn(r);
 }
 
-static enum MHD_Result on_access(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+enum MHD_Result api_on_access(void *cls, struct MHD_Connection *c, const char *url, const char *method,
         const char *version, const char *data, size_t *size, void **con_cls)
 {
         Api *a = cls;
@@ -428,18 +459,30 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *c, const char
 
         if (!r) {
                 r = *con_cls = request_new(a, c, method, url);
-                return r ? MHD_YES : MHD_NO; /* MHD answers "100 Continue" itself */
+                if (!r)
+                        return MHD_NO;
+                if (!announces_too_much(c))
+                        return MHD_YES; /* MHD answers "100 Continue" itself */
+                /* Nothing of it is read: MHD closes the connection behind the answer. */
+                refuse_too_large(r);
+                r->dispatched = r->queued = true;
+                api_connection_answered(c);
+                return MHD_queue_response(c, r->status, r->response);
         }
         if (*size > 0) {
                 if (!r->too_large && tb_buffer_append(&r->received, data, *size, NULL) < 0) {
                         r->too_large = true;
                         tb_buffer_done(&r->received);
                 }
+                if (r->too_large && (r->thrown_away += *size) > TOO_LARGE_MAX)
+                        return MHD_NO; /* it is cut off */
                 *size = 0;
                 return MHD_YES;
         }
-        if (!r->dispatched)
+        if (!r->dispatched) {
+                api_connection_busy(c);
                 request_dispatch(r);
+        }
         if (!r->response) {
                 r->suspended = true;
                 request_watch(r);
@@ -449,27 +492,30 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *c, const char
         if (r->streaming)
                 request_watch(r);
         r->queued = true;
+        if (!r->streaming && r->status != MHD_HTTP_SWITCHING_PROTOCOLS)
+                api_connection_answered(c);
         return MHD_queue_response(c, r->status, r->response);
 }
 
-static void on_completed(
+void api_on_completed(
         void *cls, struct MHD_Connection *c, void **con_cls, enum MHD_RequestTerminationCode why)
 {
         ApiRequest *r = *con_cls;
 
+        api_connection_idle(c);
         if (!r)
                 return;
-        request_gone(r);
+        api_request_gone(r);
         *con_cls = request_free(r);
 }
 
-/* The path goes to on_access() as it was sent: it is split before it is decoded. */
-static size_t on_unescape(void *cls, struct MHD_Connection *c, char *s)
+/* The path goes to api_on_access() as it was sent: it is split before it is decoded. */
+size_t api_on_unescape(void *cls, struct MHD_Connection *c, char *s)
 {
         return strlen(s);
 }
 
-static void on_mhd_log(void *cls, const char *fmt, va_list ap)
+void api_on_mhd_log(void *cls, const char *fmt, va_list ap)
 {
         char text[256];
 
@@ -478,152 +524,4 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap)
         (void) vsnprintf(text, sizeof(text), fmt, ap);
 #pragma GCC diagnostic pop
         log_debug("API: %.*s", (int) strcspn(text, "\n"), text);
-}
-
-/* ---- Loop -------------------------------------------------------------------------------------------------- */
-
-static void api_run(Api *a)
-{
-        MHD_UNSIGNED_LONG_LONG ms;
-
-        if (MHD_run(a->daemon) == MHD_NO)
-                log_debug("the API server could not run");
-        if (MHD_get_timeout(a->daemon, &ms) == MHD_NO) {
-                (void) sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
-                return;
-        }
-        if (sd_event_source_set_time_relative(a->timer, ms * 1000) < 0 ||
-                sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT) < 0)
-                log_debug("cannot set the API's timer");
-}
-
-static int on_io(sd_event_source *s, int fd, uint32_t events, void *userdata)
-{
-        api_run(userdata);
-        return 0;
-}
-
-/* From the loop as soon as possible: MHD must not be entered from its own callbacks. */
-static void api_kick(Api *a)
-{
-        if (sd_event_source_set_time_relative(a->timer, 0) < 0 ||
-                sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT) < 0)
-                log_debug("cannot set the API's timer");
-}
-
-static int on_run_timer(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        api_run(userdata);
-        return 0;
-}
-
-static int api_listen(Api *a, TbError **err)
-{
-        const Config *c = &a->manager->config;
-        struct sockaddr_un sa = {.sun_family = AF_UNIX};
-        const char *path = config_socket(c);
-        const struct group *group;
-
-        if (strlen(path) >= sizeof(sa.sun_path))
-                return tb_error_set(
-                        err, TB_ERROR_CONFIG, -ENAMETOOLONG, "the socket path %s is too long", path);
-        memcpy(sa.sun_path, path, strlen(path) + 1);
-        a->path = strdup(path);
-        if (!a->path)
-                return tb_error_oom(err);
-        a->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (a->fd < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot make a socket");
-        /* We hold the lock, so a socket that is there is a dead agent's. */
-        if (unlink(path) < 0 && errno != ENOENT)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot remove the old %s", path);
-        if (bind(a->fd, (struct sockaddr *) &sa, sizeof(sa)) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot bind %s", path);
-        group = getgrnam(c->socket_group ?: "tbnode");
-        if (!group && c->socket_group)
-                return tb_error_set(err, TB_ERROR_CONFIG, -ENOENT, "there is no group '%s' (socket-group)",
-                        c->socket_group);
-        if (chown(path, 0, group ? group->gr_gid : 0) < 0 || chmod(path, 0660) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot set the owner of %s", path);
-        if (listen(a->fd, 128) < 0)
-                return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot listen on %s", path);
-        return 0;
-}
-
-static int api_setup(Api *a, TbError **err)
-{
-        sd_event *event = a->manager->event;
-        const union MHD_DaemonInfo *info;
-        int r;
-
-        r = api_listen(a, err);
-        if (r < 0)
-                return r;
-        a->daemon = MHD_start_daemon(
-                MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0, NULL,
-                NULL, on_access, a, MHD_OPTION_LISTEN_SOCKET, a->fd, MHD_OPTION_NOTIFY_COMPLETED,
-                on_completed, a, MHD_OPTION_CONNECTION_LIMIT, API_CONNECTIONS_MAX,
-                MHD_OPTION_CONNECTION_TIMEOUT, CLIENT_TIMEOUT_SEC, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape,
-                a, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, a, MHD_OPTION_END);
-        if (!a->daemon)
-                return tb_error_set(err, TB_ERROR_SYSTEM, -EIO, "cannot start the API server");
-        a->fd = -EBADF; /* MHD closes it */
-        info = MHD_get_daemon_info(a->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-        if (!info)
-                return tb_error_set(err, TB_ERROR_SYSTEM, -EIO, "the API server has no epoll descriptor");
-        r = sd_event_add_io(event, &a->io, info->epoll_fd, EPOLLIN, on_io, a);
-        if (r >= 0)
-                r = sd_event_add_time_relative(event, &a->timer, CLOCK_MONOTONIC, 0, 1000, on_run_timer, a);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
-        if (r < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_SYSTEM, r, "cannot attach the API to the event loop");
-        (void) sd_event_source_set_description(a->io, "api");
-        (void) sd_event_source_set_description(a->timer, "api-timer");
-        return 0;
-}
-
-int api_new(Manager *m, Api **ret, TbError **err)
-{
-        Api *a = calloc(1, sizeof(*a));
-        int r;
-
-        if (!a)
-                return tb_error_oom(err);
-        a->manager = m;
-        a->fd = -EBADF;
-        r = api_setup(a, err);
-        if (r < 0) {
-                api_free(a);
-                return r;
-        }
-        *ret = a;
-        return 0;
-}
-
-Api *api_free(Api *a)
-{
-        if (!a)
-                return NULL;
-        /* MHD demands that nothing is suspended when it stops. */
-        for (ApiRequest *r = a->requests; r; r = r->next) {
-                request_gone(r);
-                api_upgrade_end(r);
-                if (r->suspended) {
-                        r->suspended = false;
-                        MHD_resume_connection(r->connection);
-                }
-        }
-        a->stopping = true;
-        sd_event_source_disable_unref(a->io);
-        sd_event_source_disable_unref(a->timer);
-        if (a->daemon)
-                MHD_stop_daemon(a->daemon);
-        tb_close(a->fd);
-        if (a->path)
-                (void) unlink(a->path);
-        free(a->path);
-        free(a);
-        return NULL;
 }

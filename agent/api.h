@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "agent/access.h"
 #include "agent/manager.h"
 #include "common/error.h"
 
@@ -16,13 +17,23 @@
  * either answers at once, or takes its time: then the connection is suspended and costs nothing until the answer (or
  * the next line of a stream) is there. Whoever hangs up is noticed and the work that only they wanted is cancelled.
  *
- * Who may use it: whoever can open the socket (mode 0660, root and the group of the configuration).
+ * Who may use it: whoever can open the socket (mode 0660, root and the group of the configuration), for what is his own;
+ * root and operators for everything (access.h).
  *
- * Bounds: API_CONNECTIONS_MAX connections, API_BODY_MAX bytes of request body, 30 s for a client to send its request
- * or take its answer, API_STREAM_MAX bytes of a stream that its reader does not take (progress is dropped beyond).
+ * Right after its start the agent does not know the nodes yet. Operations about them wait until it does, at most
+ * API_WAIT_USEC; then, and as soon as it is clear that the engine does not answer, the answer is 503.
+ *
+ * Bounds: API_CONNECTIONS_MAX connections, API_USER_CONNECTIONS_MAX of them for one user and API_RESERVED_CONNECTIONS for root
+ * alone (api-connection.c), API_BODY_MAX bytes of request body, API_SEND_USEC for a client to send a request, API_TAKE_USEC to
+ * take its answer, API_STREAM_MAX bytes of a stream that its reader does not take (progress is dropped beyond).
  */
 
 #define API_CONNECTIONS_MAX 256U
+#define API_USER_CONNECTIONS_MAX 64U
+#define API_RESERVED_CONNECTIONS 32U
+#define API_SEND_USEC (30 * UINT64_C(1000000))
+#define API_TAKE_USEC (60 * UINT64_C(1000000))
+#define API_WAIT_USEC (10 * UINT64_C(1000000))
 #define API_BODY_MAX (1024U * 1024)
 #define API_STREAM_MAX (1024U * 1024)
 #define API_SEGMENTS_MAX 8U
@@ -31,11 +42,20 @@ typedef struct ApiRequest ApiRequest;
 
 int api_new(Manager *m, Api **ret, TbError **err) _warn_unused_;
 Api *api_free(Api *a);
+/* It is known which nodes there are, or that this can't be known now: what waited for it goes on. */
+void api_nodes_known(Api *a);
+/* Who the operators are may have changed: looks the group up again. */
+int api_reload(Api *a, TbError **err) _warn_unused_;
+/* Connections now, and requests since the start, for metrics. */
+unsigned api_connections(const Api *a);
+uint64_t api_requests_total(const Api *a);
+uint64_t api_refused_total(const Api *a);
 
 /* ---- For operations ---------------------------------------------------------------------------------------- */
 
 Manager *api_request_manager(const ApiRequest *r);
 uid_t api_request_uid(const ApiRequest *r);
+const Caller *api_request_caller(const ApiRequest *r);
 /* i-th variable part of the path ("/v1/nodes/{0}/shape/{1}"), decoded. */
 const char *api_request_argument(const ApiRequest *r, size_t i);
 /* Query parameter, or NULL. */
@@ -46,6 +66,8 @@ const json_t *api_request_body(const ApiRequest *r);
 /* One of these ends a request. `body` is consumed (NULL: out of memory, answered as such). */
 void api_reply(ApiRequest *r, unsigned status, json_t *body);
 void api_reply_error(ApiRequest *r, const TbError *err);
+/* Text of another type; consumes `text` (of malloc(3)). `type` is static. */
+void api_reply_text(ApiRequest *r, unsigned status, const char *type, char *text, size_t size);
 
 /* Long work: JSON lines, chunked. */
 void api_stream_start(ApiRequest *r);
@@ -85,6 +107,7 @@ typedef struct ApiOperation {
         const char *path; /* segments; "{}" stands for a variable one */
         ApiFn fn;
         const char *summary;
+        bool needs_nodes; /* waits until it is known which there are */
 } ApiOperation;
 /* api-ops.c; ends with an entry without method. */
 extern const ApiOperation api_operations[];

@@ -264,12 +264,29 @@ static void queue_pump(JobQueue *q)
 
 /* ---- One job --------------------------------------------------------------------------------------------------- */
 
+static void job_count(AugmentStats *s, const AugmentResult *result)
+{
+        if (!result) {
+                s->failures++;
+                return;
+        }
+        if (result->cache_hit)
+                s->hits++;
+        else
+                s->misses++;
+        s->downloaded += result->bytes.downloaded;
+        s->uploaded += result->bytes.uploaded;
+        s->mounted += result->bytes.mounted;
+}
+
 static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
 {
         JobQueue *q = j->queue;
         bool worked = j->worker || j->build, failed = err;
 
         j->finishing = true; /* nobody joins, and a waiter that leaves now frees nothing */
+        if (j->op == AUGMENT_OP_AUGMENT)
+                job_count(&q->manager->stats.augment, err ? NULL : result);
         if (err)
                 log_debug("augmentation of %s failed: %s", j->request.image, tb_error_message(err));
         else if (j->op == AUGMENT_OP_AUGMENT) {

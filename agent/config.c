@@ -250,6 +250,35 @@ static int parse_tmcd(const char *value, void *userdata, TbError **err)
         return 0;
 }
 
+/* off | [ADDRESS:]PORT */
+static int parse_metrics(const char *value, void *userdata, TbError **err)
+{
+        ConfigListener l = {.address.s_addr = htonl(INADDR_LOOPBACK)};
+        const char *colon = strchr(value, ':');
+        char address[INET_ADDRSTRLEN];
+        uint32_t port;
+
+        if (tb_streq(value, "off")) {
+                *(ConfigListener *) userdata = (ConfigListener){};
+                return 0;
+        }
+        if (colon) {
+                size_t n = (size_t) (colon - value);
+
+                if (n >= sizeof(address))
+                        return bad_value(value, "[ADDRESS:]PORT or off", err);
+                memcpy(address, value, n);
+                address[n] = 0;
+                if (inet_pton(AF_INET, address, &l.address) != 1)
+                        return bad_value(value, "[ADDRESS:]PORT or off", err);
+        }
+        if (tb_parse_u32(colon ? colon + 1 : value, 1, 65535, &port, NULL) < 0)
+                return bad_value(value, "[ADDRESS:]PORT or off", err);
+        l.port = (uint16_t) port;
+        *(ConfigListener *) userdata = l;
+        return 0;
+}
+
 /* Seconds when no unit is given would surprise users of tc's units (microseconds), so a unit is required. */
 static int parse_timeout(const char *value, void *userdata, TbError **err)
 {
@@ -330,6 +359,9 @@ static const ConfigKey config_keys[] = {
                 "API socket (default RUN-DIR/tbnoded.sock)"},
         {"socket-group", parse_name, offsetof(Config, socket_group), "GROUP",
                 "Group that may use the API (default tbnode, if that group exists)"},
+        {"operators-group", parse_name, offsetof(Config, operators_group), "GROUP",
+                "Group that may see and change the nodes of everybody (default tbnode-operators, if it "
+                "exists)"},
         {"worker-user", parse_name, offsetof(Config, worker_user), "USER",
                 "User that augmentation workers run as (default tbnode-worker, if it exists, else nobody)"},
         {"augment-jobs", parse_jobs, offsetof(Config, jobs_max), "N", "Augmentations at a time (default 4)"},
@@ -349,6 +381,9 @@ static const ConfigKey config_keys[] = {
         {"tmcd", parse_tmcd, offsetof(Config, tmcd), "[ADDRESS:]PORT|off",
                 "Where Emulab's TMCD is served to nodes (default 7777 on the control network's gateway "
                 "address)"},
+        {"metrics", parse_metrics, offsetof(Config, metrics), "[ADDRESS:]PORT|off",
+                "Where metrics are also served over TCP, to anybody (default off; without ADDRESS on "
+                "127.0.0.1)"},
         {"gateways", config_parse_gateways, 0, "NETWORK,...",
                 "Routers, boss and ops of the testbed: everything from them passes styles basic and closed"},
         {"servers", config_parse_servers, 0, "NETWORK,...",
@@ -418,6 +453,7 @@ void config_done(Config *c)
         free(c->distributions);
         free(c->socket);
         free(c->socket_group);
+        free(c->operators_group);
         free(c->worker_user);
         free(c->docker_config);
         free(c->oci_runtime);

@@ -47,6 +47,12 @@ typedef struct ConfigTmcd {
         uint16_t port;
 } ConfigTmcd;
 
+/* `metrics`: where anybody may read them over TCP. */
+typedef struct ConfigListener {
+        struct in_addr address;
+        uint16_t port;
+} ConfigListener;
+
 /* `ssh-ports`: {0, 0} is off. */
 typedef struct ConfigPorts {
         uint16_t first, last;
@@ -66,7 +72,8 @@ typedef struct Config {
         char *distributions; /* tables of delay distributions; NULL = netctl's default */
         char *socket;        /* API; NULL = <run_dir>/tbnoded.sock */
         char *socket_group;  /* group that may use the API; NULL = "tbnode" when it exists, else root only */
-        char *worker_user;   /* NULL = "tbnode-worker" when it exists, else "nobody" */
+        char *operators_group; /* may do everything; NULL = "tbnode-operators" when it exists */
+        char *worker_user;     /* NULL = "tbnode-worker" when it exists, else "nobody" */
         char *docker_config; /* credentials for registries; NULL = /root/.docker/config.json when it exists */
         AugmentLevel level;
         AugmentBuilder builder;
@@ -82,6 +89,7 @@ typedef struct Config {
         ConfigPorts ssh_ports;
         CheckLinks check_links;
         bool replace_foreign;
+        ConfigListener metrics; /* port 0: only on the API socket */
 } Config;
 
 /* Fills in the defaults. */

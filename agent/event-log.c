@@ -16,6 +16,9 @@ struct EventListener {
 };
 
 struct EventLog {
+        EventOwnerFn owner;
+        void *owner_userdata;
+        uint32_t owners[EVENT_LOG_MAX];
         char *lines[EVENT_LOG_MAX]; /* seq % EVENT_LOG_MAX */
         uint64_t next;
         EventListener *listeners;
@@ -77,6 +80,7 @@ void event_log_add(EventLog *l, const char *event, json_t *fields)
                 tb_json_set_string(j, "event", event, NULL) < 0 || json_object_update(j, given) < 0 ||
                 tb_json_dump(j, false, &line, NULL, NULL) < 0)
                 return;
+        l->owners[l->next % EVENT_LOG_MAX] = l->owner ? l->owner(given, l->owner_userdata) : EVENT_FOR_ALL;
         free(l->lines[l->next % EVENT_LOG_MAX]);
         l->lines[l->next % EVENT_LOG_MAX] = line;
         l->next++;
@@ -84,7 +88,13 @@ void event_log_add(EventLog *l, const char *event, json_t *fields)
                 i->fn(i->userdata);
 }
 
-const char *event_log_get(const EventLog *l, uint64_t from, uint64_t *ret_seq)
+void event_log_set_owner(EventLog *l, EventOwnerFn fn, void *userdata)
+{
+        l->owner = fn;
+        l->owner_userdata = userdata;
+}
+
+const char *event_log_get(const EventLog *l, uint64_t from, uint64_t *ret_seq, uint32_t *ret_owner)
 {
         uint64_t oldest = l->next > EVENT_LOG_MAX ? l->next - EVENT_LOG_MAX : 1;
         uint64_t seq = from > oldest ? from : oldest;
@@ -92,6 +102,7 @@ const char *event_log_get(const EventLog *l, uint64_t from, uint64_t *ret_seq)
         if (seq >= l->next)
                 return NULL;
         *ret_seq = seq;
+        *ret_owner = l->owners[seq % EVENT_LOG_MAX];
         return l->lines[seq % EVENT_LOG_MAX];
 }
 

@@ -14,6 +14,7 @@
  */
 
 #define EVENT_LOG_MAX 1024U
+#define EVENT_FOR_ALL UINT32_MAX /* owner of what everybody may know */
 
 typedef struct EventLog EventLog;
 typedef struct EventListener EventListener;
@@ -24,12 +25,17 @@ int event_log_new(EventLog **ret, TbError **err) _warn_unused_;
 EventLog *event_log_free(EventLog *l);
 TB_DEFINE_CLEANUP(EventLog *, event_log_free)
 
+/* Whose an event is: called with its fields when it is added, and kept with it. Without it, all are for everybody. */
+typedef uint32_t (*EventOwnerFn)(const json_t *fields, void *userdata);
+void event_log_set_owner(EventLog *l, EventOwnerFn fn, void *userdata);
+
 /* Takes ownership of `fields` (an object; NULL is ignored) and adds seq, time and event. What cannot be recorded for
  * want of memory is lost: never an error. */
 void event_log_add(EventLog *l, const char *event, json_t *fields);
 
-/* The first event with seq >= `from`, borrowed, as one line without newline; NULL = none yet. *ret_seq is its seq. */
-const char *event_log_get(const EventLog *l, uint64_t from, uint64_t *ret_seq);
+/* The first event with seq >= `from`, borrowed, as one line without newline; NULL = none yet. *ret_seq is its seq,
+ * *ret_owner whose it is. */
+const char *event_log_get(const EventLog *l, uint64_t from, uint64_t *ret_seq, uint32_t *ret_owner);
 /* The seq that the next event will get. */
 uint64_t event_log_next(const EventLog *l);
 

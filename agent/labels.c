@@ -147,9 +147,14 @@ static int label_read(NodeLabels *l, const char *key, const char *value, TbError
                 l->on_exit = NODE_ON_EXIT_STAY;
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "use stay, stop or restart");
         }
+        if (tb_streq(name, "owner")) {
+                r = tb_parse_u32(value, 0, UINT32_MAX - 1, &l->owner, err);
+                l->has_owner = r >= 0;
+                return r;
+        }
         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                 "there is no such label; known are tbnode.shape, tbnode.shape.NETWORK, tbnode.firewall, "
-                "tbnode.tmcd, tbnode.experiment, tbnode.node and tbnode.on-exit");
+                "tbnode.tmcd, tbnode.experiment, tbnode.node, tbnode.on-exit and tbnode.owner");
 }
 
 static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError **err)

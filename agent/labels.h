@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "common/error.h"
 
@@ -15,6 +16,7 @@
  *         tbnode.tmcd              yes | no: may the node reach the host's TMCD port (with an experiment: yes)
  *         tbnode.experiment, tbnode.node     names
  *         tbnode.on-exit           stay | stop | restart
+ *         tbnode.owner             number of the user to whom it belongs (agent/access.h)
  *
  * Any label that starts with "tbnode." makes the container a node, also one that is not known: that is an error of the
  * node (a misspelt shape must not go unnoticed). Containers without such a label are never touched. (Augmented images
@@ -48,6 +50,8 @@ typedef struct NodeLabels {
         char *firewall;   /* style as written; NULL = none given */
         int tmcd;         /* yes 1, no 0, not said -1 */
         NodeOnExit on_exit;
+        bool has_owner;
+        uint32_t owner;
         NetworkShape *shapes;
         size_t n_shapes;
 } NodeLabels;

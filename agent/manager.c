@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
+#include "agent/access.h"
 #include "agent/api.h"
 #include "agent/augment-job.h"
 #include "agent/barrier.h"
@@ -24,6 +25,7 @@
 #include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/metrics.h"
 #include "agent/node-firewall.h"
 #include "agent/reconcile.h"
 #include "agent/run.h"
@@ -62,6 +64,7 @@ int manager_new(Config *config, Manager **ret, TbError **err)
                 manager_free(m);
                 return r;
         }
+        event_log_set_owner(m->log, access_event_owner, m);
         *ret = m;
         return 0;
 }
@@ -71,6 +74,7 @@ Manager *manager_free(Manager *m)
         if (!m)
                 return NULL;
         m->api = api_free(m->api);
+        m->metrics = metrics_listener_free(m->metrics);
         link_check_stop(m);
         m->gate = gate_free(m->gate);
         exec_session_free_all(m);
@@ -187,7 +191,8 @@ static bool node_is_called(const Node *n, const char *name)
         return rest && (rest[0] == '.' || rest[0] == '/') && tb_streq(rest + 1, node_display_name(n));
 }
 
-int manager_lookup(const Manager *m, const char *name, Node **ret, TbError **err)
+int manager_lookup(const Manager *m, const char *name, bool (*may)(const Node *n, const void *userdata),
+        const void *userdata, Node **ret, TbError **err)
 {
         _cleanup_free_ char *shown = NULL;
         Node *exact = NULL, *prefix = NULL;
@@ -195,6 +200,8 @@ int manager_lookup(const Manager *m, const char *name, Node **ret, TbError **err
         bool hex = strlen(name) >= ID_PREFIX_MIN && strspn(name, "0123456789abcdef") == strlen(name);
 
         for (size_t i = 0; i < m->n_nodes; i++) {
+                if (may && !may(m->nodes[i], userdata))
+                        continue;
                 if (node_is_called(m->nodes[i], name)) {
                         exact = m->nodes[i];
                         n_exact++;
@@ -355,6 +362,10 @@ void manager_update_status(Manager *m)
                         (unsigned long) m->stats.kernel_writes, (unsigned long) m->ready_us);
                 (void) sd_notify(0, "READY=1");
         }
+        if (!m->nodes_known && m->ready && (m->synced || engine)) {
+                m->nodes_known = m->synced;
+                api_nodes_known(m->api);
+        }
         if (engine)
                 (void) sd_notifyf(0, "STATUS=Waiting for Docker: %s", tb_error_message(engine));
         else
@@ -492,6 +503,9 @@ static int manager_setup(Manager *m, TbError **err)
         if (r < 0)
                 return r;
         r = tmcd_server_new(m, &m->tmcd, err);
+        if (r < 0)
+                return r;
+        r = metrics_listener_new(m, &m->metrics, err);
         if (r < 0)
                 return r;
         return api_new(m, &m->api, err);

@@ -8,6 +8,7 @@
 
 #include "agent/config.h"
 #include "agent/event-log.h"
+#include "agent/histogram.h"
 #include "agent/node.h"
 #include "common/engine.h"
 #include "common/error.h"
@@ -39,7 +40,15 @@ typedef struct FirewallGroup {
 
 typedef struct FirewallWatch FirewallWatch;
 
+/* Augmentations that ended. */
+typedef struct AugmentStats {
+        uint64_t hits, misses, failures;
+        uint64_t downloaded, uploaded, mounted; /* bytes */
+} AugmentStats;
+
 typedef struct ManagerStats {
+        AugmentStats augment;
+        Histogram plan, apply, configure;
         uint64_t firewall_repairs; /* nodes whose rules were put back */
         uint64_t shape_repairs;    /* nodes whose queues or links were put back: link-watch.h */
         uint64_t resyncs;          /* the kernel had more to tell than was read in time */
@@ -59,6 +68,7 @@ struct Manager {
         EventLog *log;
         DockerEvents *docker;
         Api *api;
+        struct MetricsListener *metrics;
         JobQueue *jobs;
         struct RegistrySession *sessions; /* list of those that go: registry-session.c */
         sd_event_source *sessions_source;
@@ -95,8 +105,9 @@ struct Manager {
         sd_event_source *batch_retry; /* after a removal that failed */
         struct NftWatch *fw_watch;    /* see fw-watch.h; NULL: nothing to watch */
         sd_event_source *fw_watch_source;
-        bool synced;     /* the first list was worked off: batches may run */
-        bool want_sweep; /* the next batch looks for leftovers as well */
+        bool nodes_known; /* so the API may say which there are */
+        bool synced;      /* the first list was worked off: batches may run */
+        bool want_sweep;  /* the next batch looks for leftovers as well */
         bool ready;
         bool engine_has_gate; /* it knows a runtime called GATE_RUNTIME */
         uint64_t started_us;  /* CLOCK_REALTIME */
@@ -117,8 +128,9 @@ Node *manager_find(const Manager *m, const char *id);
 int manager_add(Manager *m, Node *n, TbError **err) _warn_unused_;
 void manager_remove(Manager *m, const Node *n);
 /* By display name, experiment.name, experiment/name, container name, or a unique id prefix of at least 4 digits.
- * -ENOENT, or -ENOTUNIQ when several have that name. */
-int manager_lookup(const Manager *m, const char *name, Node **ret, TbError **err) _warn_unused_;
+ * -ENOENT, or -ENOTUNIQ when several have that name. Only among those that `may` lets (NULL: all). */
+int manager_lookup(const Manager *m, const char *name, bool (*may)(const Node *n, const void *userdata),
+        const void *userdata, Node **ret, TbError **err) _warn_unused_;
 
 /* Called by nodes. */
 void manager_node_changed(Manager *m, Node *n, NodeState old);

@@ -208,6 +208,7 @@ static void node_enter(Node *n, NodeState state)
                 n->failures = 0;
                 if (n->event_us) {
                         n->configured_us = tb_now_us() - n->event_us;
+                        histogram_add(&n->manager->stats.configure, n->configured_us * 1000);
                         n->event_us = 0;
                 }
                 break;

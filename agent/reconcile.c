@@ -211,6 +211,14 @@ static int batch_collect(Manager *m, Batch *b, TbError **err)
         return 0;
 }
 
+static void count(Manager *m, const NetctlReport *r)
+{
+        m->stats.kernel_writes += r->netlink_writes + r->firewall_commits + r->sysctl_writes;
+        histogram_add(&m->stats.plan, r->plan_ns);
+        histogram_add(&m->stats.apply,
+                r->resolve_ns + r->observe_ns + r->plan_ns + r->apply_ns + r->firewall_ns + r->verify_ns);
+}
+
 static void batch_apply(Manager *m)
 {
         _cleanup_batch_ Batch b = {};
@@ -230,7 +238,7 @@ static void batch_apply(Manager *m)
                 return;
         }
         m->stats.batches++;
-        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        count(m, &report);
         log_debug("batch: %zu nodes, %lu netlink writes, %lu firewall commits", b.n, report.netlink_writes,
                 report.firewall_commits);
         for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
@@ -258,7 +266,7 @@ void reconcile_before_sync(Manager *m, Node *n)
                 node_event(n, NODE_EVENT_FAIL, err);
                 return;
         }
-        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        count(m, &report);
         reconcile_take_status(m, n, &report.nodes[0]);
 }
 
@@ -345,7 +353,7 @@ int reconcile_now_many(
                 r = netctl_apply(m->netctl, b.netctl, b.n, &report, err);
         if (r < 0)
                 return r;
-        m->stats.kernel_writes += report.netlink_writes + report.firewall_commits + report.sysctl_writes;
+        count(m, &report);
         for (size_t i = 0; i < b.n && i < report.n_nodes; i++)
                 take_written(m, b.nodes[i], report.nodes + i, where[i]);
         return 0;

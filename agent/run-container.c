@@ -144,6 +144,12 @@ static int add_labels(const RunSpec *s, json_t *body, TbError **err)
                 r = tb_json_set_string(l, "tbnode.shape", s->shape, err);
         if (r >= 0)
                 r = tb_json_set_string(l, "tbnode.on-exit", node_on_exit_to_string(s->on_exit), err);
+        if (r >= 0 && s->owner != 0) {
+                char owner[16];
+
+                (void) snprintf(owner, sizeof(owner), "%u", s->owner);
+                r = tb_json_set_string(l, "tbnode.owner", owner, err);
+        }
         /* Without a style a node still cannot send with somebody else's address. */
         if (r >= 0)
                 r = tb_json_set_string(l, "tbnode.firewall", s->firewall ?: "open", err);

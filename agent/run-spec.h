@@ -25,6 +25,7 @@ typedef struct RunSpec {
         char *shape;
         char *firewall;
         NodeOnExit on_exit;
+        uint32_t owner;  /* user to whom it belongs; 0: nobody says so */
         char **ssh_keys; /* lines of authorized_keys */
         char **env;
         char **volumes;
