@@ -53,6 +53,14 @@ static int on_run_timer(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
+int api_check_groups(const Config *c, TbError **err)
+{
+        return c->operators_group && !getgrnam(c->operators_group)
+                ? tb_error_set(err, TB_ERROR_CONFIG, -ENOENT, "there is no group '%s' (operators-group)",
+                          c->operators_group)
+                : 0;
+}
+
 int api_reload(Api *a, TbError **err)
 {
         const Config *c = &a->manager->config;

@@ -46,6 +46,8 @@ Api *api_free(Api *a);
 void api_nodes_known(Api *a);
 /* Who the operators are may have changed: looks the group up again. */
 int api_reload(Api *a, TbError **err) _warn_unused_;
+/* Are there the groups that a configuration names? */
+int api_check_groups(const Config *c, TbError **err) _warn_unused_;
 /* Connections now, and requests since the start, for metrics. */
 unsigned api_connections(const Api *a);
 uint64_t api_requests_total(const Api *a);

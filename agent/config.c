@@ -317,7 +317,10 @@ typedef struct ConfigKey {
         size_t offset;
         const char *value_name;
         const char *help;
+        size_t live; /* size of its value when it may change while the agent runs, see config-reload.h */
 } ConfigKey;
+
+#define LIVE(_member) sizeof(((Config *) NULL)->_member)
 
 static const ConfigKey config_keys[] = {
         {"registry", parse_registry, offsetof(Config, registry), "URL",
@@ -340,15 +343,17 @@ static const ConfigKey config_keys[] = {
                 "none)"},
         {"gate", parse_gate, offsetof(Config, gate_optional), "required|optional",
                 "Whether tbnode-runtime starts a labelled container that is not configured (default "
-                "required: no)"},
+                "required: no)",
+                LIVE(gate_optional)},
         {"oci-runtime", parse_runtime, offsetof(Config, oci_runtime), "NAME|PATH",
-                "The runtime behind tbnode-runtime (default runc)"},
+                "The runtime behind tbnode-runtime (default runc)", LIVE(oci_runtime)},
         {"level", parse_level, offsetof(Config, level), "none|basic|core",
-                "How much is added to images when a request does not say (default basic)"},
+                "How much is added to images when a request does not say (default basic)", LIVE(level)},
         {"builder", parse_builder, offsetof(Config, builder), "native|docker",
-                "Who builds images when a request does not say (default native)"},
+                "Who builds images when a request does not say (default native)", LIVE(builder)},
         {"policy", parse_policy, offsetof(Config, policy), "latest|cached",
-                "Ask what a tag is now for every request, or not while it is mirrored (default latest)"},
+                "Ask what a tag is now for every request, or not while it is mirrored (default latest)",
+                LIVE(policy)},
         {"run-dir", parse_path, offsetof(Config, run_dir), "PATH",
                 "Directory of sockets and the lock (default /run/tbnode)"},
         {"state-dir", parse_path, offsetof(Config, state_dir), "PATH",
@@ -361,23 +366,28 @@ static const ConfigKey config_keys[] = {
                 "Group that may use the API (default tbnode, if that group exists)"},
         {"operators-group", parse_name, offsetof(Config, operators_group), "GROUP",
                 "Group that may see and change the nodes of everybody (default tbnode-operators, if it "
-                "exists)"},
+                "exists)",
+                LIVE(operators_group)},
         {"worker-user", parse_name, offsetof(Config, worker_user), "USER",
                 "User that augmentation workers run as (default tbnode-worker, if it exists, else nobody)"},
-        {"augment-jobs", parse_jobs, offsetof(Config, jobs_max), "N", "Augmentations at a time (default 4)"},
+        {"augment-jobs", parse_jobs, offsetof(Config, jobs_max), "N", "Augmentations at a time (default 4)",
+                LIVE(jobs_max)},
         {"augment-timeout", parse_timeout, offsetof(Config, job_timeout_usec), "TIME",
-                "Longest time of one augmentation (default 1800s)"},
+                "Longest time of one augmentation (default 1800s)", LIVE(job_timeout_usec)},
         {"augment-memory", parse_memory, offsetof(Config, job_memory), "SIZE",
-                "Address space of one augmentation worker (default 4096mb)"},
+                "Address space of one augmentation worker (default 4096mb)", LIVE(job_memory)},
         {"start-timeout", parse_timeout, offsetof(Config, start_timeout_usec), "TIME",
-                "How long `tbnode run` waits until the node is configured (default 60s)"},
+                "How long `tbnode run` waits until the node is configured (default 60s)",
+                LIVE(start_timeout_usec)},
         {"nodes-max", parse_nodes, offsetof(Config, nodes_max), "N",
-                "Most nodes on this host (default 1000)"},
+                "Most nodes on this host (default 1000)", LIVE(nodes_max)},
         {"replace-foreign", parse_replace_foreign, offsetof(Config, replace_foreign), "no|yes",
-                "Delete qdiscs of somebody else that are where a node's shape belongs (default no)"},
+                "Delete qdiscs of somebody else that are where a node's shape belongs (default no)",
+                LIVE(replace_foreign)},
         {"check-links", parse_check_links, offsetof(Config, check_links), "no|latency|full",
                 "Measure links when their nodes were configured, and say what is not as declared (default "
-                "no)"},
+                "no)",
+                LIVE(check_links)},
         {"tmcd", parse_tmcd, offsetof(Config, tmcd), "[ADDRESS:]PORT|off",
                 "Where Emulab's TMCD is served to nodes (default 7777 on the control network's gateway "
                 "address)"},
@@ -417,6 +427,17 @@ const char *config_key_at(size_t i, const char **ret_value_name, const char **re
         return config_keys[i].key;
 }
 
+static_assert(ELEMENTSOF(config_keys) <= CONFIG_KEYS_MAX, "Config.given has a place for each key");
+
+bool config_key_live(size_t i, size_t *ret_offset, size_t *ret_size)
+{
+        if (i >= ELEMENTSOF(config_keys))
+                return false;
+        *ret_offset = config_keys[i].offset;
+        *ret_size = config_keys[i].live;
+        return true;
+}
+
 int config_init(Config *c, TbError **err)
 {
         *c = (Config){
@@ -443,6 +464,9 @@ int config_init(Config *c, TbError **err)
 
 void config_done(Config *c)
 {
+        free(c->path);
+        for (size_t i = 0; i < CONFIG_KEYS_MAX; i++)
+                free(c->given[i]);
         free(c->registry);
         free(c->docker);
         free(c->control_network);
@@ -461,16 +485,39 @@ void config_done(Config *c)
         *c = (Config){};
 }
 
-static void config_items(Config *c, TbIniItem items[static ELEMENTSOF(config_keys)])
+/* Keeps the text, for comparing with the file of a later time, and reads the value. */
+typedef struct ConfigItem {
+        Config *config;
+        size_t key;
+} ConfigItem;
+
+static int parse_item(const char *value, void *userdata, TbError **err)
 {
-        for (size_t i = 0; i < ELEMENTSOF(config_keys); i++)
+        const ConfigItem *item = userdata;
+        char **given = &item->config->given[item->key];
+        char *text = *given ? tb_asprintf("%s\n%s", *given, value) : strdup(value);
+
+        if (!text)
+                return tb_error_oom(err);
+        free(*given);
+        *given = text;
+        return config_keys[item->key].parse(
+                value, (char *) item->config + config_keys[item->key].offset, err);
+}
+
+static void config_items(Config *c, TbIniItem items[static ELEMENTSOF(config_keys)],
+        ConfigItem values[static ELEMENTSOF(config_keys)])
+{
+        for (size_t i = 0; i < ELEMENTSOF(config_keys); i++) {
+                values[i] = (ConfigItem){c, i};
                 items[i] = (TbIniItem){
                         .key = config_keys[i].key,
-                        .parse = config_keys[i].parse,
-                        .userdata = (char *) c + config_keys[i].offset,
+                        .parse = parse_item,
+                        .userdata = &values[i],
                         .help = config_keys[i].help,
                         .value_name = config_keys[i].value_name,
                 };
+        }
 }
 
 /* The API socket follows the run directory unless it was named. */
@@ -485,9 +532,10 @@ static int config_complete(Config *c, TbError **err)
 int config_parse(Config *c, const char *name, const char *data, size_t size, TbError **err)
 {
         TbIniItem items[ELEMENTSOF(config_keys)];
+        ConfigItem values[ELEMENTSOF(config_keys)];
         int r;
 
-        config_items(c, items);
+        config_items(c, items, values);
         r = tb_ini_parse(name, data, size, items, ELEMENTSOF(items), err);
         if (r < 0)
                 return r;
@@ -497,10 +545,16 @@ int config_parse(Config *c, const char *name, const char *data, size_t size, TbE
 int config_load(Config *c, const char *path, TbError **err)
 {
         TbIniItem items[ELEMENTSOF(config_keys)];
+        ConfigItem values[ELEMENTSOF(config_keys)];
         TbError *e = NULL;
         int r;
 
-        config_items(c, items);
+        if (path && !tb_streq(path, c->path)) {
+                r = replace(&c->path, path, err);
+                if (r < 0)
+                        return r;
+        }
+        config_items(c, items, values);
         r = tb_ini_load(path ?: AGENT_CONFIG_FILE, items, ELEMENTSOF(items), &e);
         if (r == -ENOENT && !path)
                 e = tb_error_free(e);

@@ -58,11 +58,16 @@ typedef struct ConfigPorts {
         uint16_t first, last;
 } ConfigPorts;
 
+#define CONFIG_KEYS_MAX 64U
+
 typedef struct Config {
-        char *registry;        /* the testbed's registry: "http://127.0.0.1:5000" */
-        char *docker;          /* engine endpoint: "unix:///var/run/docker.sock" */
-        char *control_network; /* Docker network that is not an experiment link */
-        char *control_subnet;  /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
+        char *path; /* it was read from; NULL = the default file, if any */
+        char *given
+                [CONFIG_KEYS_MAX]; /* the text of each key, several joined by line breaks; NULL = not there */
+        char *registry;            /* the testbed's registry: "http://127.0.0.1:5000" */
+        char *docker;              /* engine endpoint: "unix:///var/run/docker.sock" */
+        char *control_network;     /* Docker network that is not an experiment link */
+        char *control_subnet;      /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
         AgentFirewall firewall;
         char **managed_bridges; /* where a port that is not known passes nothing; NULL: none */
         bool gate_optional; /* labelled containers start although the agent is away, or they cannot be configured */
@@ -105,6 +110,10 @@ int config_parse(Config *c, const char *name, const char *data, size_t size, TbE
 
 /* The path of the API socket. */
 const char *config_socket(const Config *c);
+
+/* What may change while the agent runs: where the i-th key's value lies in Config, and how many bytes it has; 0 = a restart is needed.
+ * False beyond the end. */
+bool config_key_live(size_t i, size_t *ret_offset, size_t *ret_size);
 
 /* The table, for the reference and its test: i-th key with the text of its help; NULL beyond the end. */
 const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help);

@@ -7,6 +7,7 @@
 #include "agent/docker-events.h"
 #include "agent/key-volumes.h"
 #include "agent/log-node.h"
+#include "agent/message.h"
 #include "agent/node-dir.h"
 #include "agent/reconcile.h"
 #include "common/cleanup.h"
@@ -95,7 +96,8 @@ static Node *find_or_add(DockerEvents *d, const char *id, const char *name, cons
         Node *n;
 
         if (docker_events_find_or_add(d->manager, id, name, labels, &n, &err) < 0)
-                log_error("cannot take care of container %.12s: %s", id, tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_NODE_FAILED, "cannot take care of container %.12s: %s", id,
+                        tb_error_message(err));
         return n;
 }
 
@@ -373,8 +375,8 @@ static void on_connected(TbEngine *e, const TbError *cause, void *userdata)
         d->connected = true;
         d->error = tb_error_free(d->error);
         d->manager->stats.engine_connects++;
-        log_info("following Docker engine %s (API %s) at %s", tb_engine_version(e), tb_engine_api_version(e),
-                tb_engine_endpoint(e));
+        log_message(LOG_INFO, MESSAGE_ENGINE_FOUND, "following Docker engine %s (API %s) at %s",
+                tb_engine_version(e), tb_engine_api_version(e), tb_engine_endpoint(e));
         event_log_add(
                 d->manager->log, "engine-connected", json_pack("{s:s}", "version", tb_engine_version(e)));
         manager_update_status(d->manager);
@@ -397,7 +399,8 @@ static void disconnect(DockerEvents *d, const TbError *cause)
         bool news = d->connected || !d->error || !tb_streq(d->error->message, tb_error_message(cause));
 
         if (news) {
-                log_warning("%s; trying again until it answers", tb_error_message(cause));
+                log_message(LOG_WARNING, MESSAGE_ENGINE_LOST, "%s; trying again until it answers",
+                        tb_error_message(cause));
                 event_log_add(d->manager->log, "engine-lost",
                         json_pack("{s:s}", "reason", tb_error_message(cause)));
         }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include "agent/firewall-watch.h"
+#include "agent/message.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +59,8 @@ static void look(FirewallWatch *w)
                 return;
         uint64_t begin = tb_now_us();
         if (reconcile_firewall_repair(w->manager, &err) < 0)
-                log_error("cannot check or repair the firewall: %s", tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_FIREWALL_UNWATCHED, "cannot check or repair the firewall: %s",
+                        tb_error_message(err));
         uint64_t end = tb_now_us();
         w->again_us = end + MIN2((end - begin) * LOOK_SHARE, LOOK_INTERVAL_MAX_USEC);
 }
@@ -82,7 +84,8 @@ static void look_soon(FirewallWatch *w, uint64_t delay)
                 delay = w->again_us - now;
         if (sd_event_add_time_relative(w->manager->event, &w->soon, CLOCK_MONOTONIC, delay, 0, on_soon, w) <
                 0)
-                log_error("cannot set a timer: the firewall is looked at with the next change");
+                log_message(LOG_ERR, MESSAGE_FIREWALL_UNWATCHED,
+                        "cannot set a timer: the firewall is looked at with the next change");
 }
 
 static int on_lock(sd_event_source *s, const struct inotify_event *e, void *userdata)
@@ -118,7 +121,8 @@ void firewall_watch_start(Manager *m)
                 return;
         w = calloc(1, sizeof(*w));
         if (!w) {
-                log_error("out of memory: nobody watches the firewall");
+                log_message(
+                        LOG_ERR, MESSAGE_FIREWALL_UNWATCHED, "out of memory: nobody watches the firewall");
                 return;
         }
         w->manager = m;
@@ -127,7 +131,8 @@ void firewall_watch_start(Manager *m)
         if (interval > 0 &&
                 sd_event_add_time_relative(
                         m->event, &w->timer, CLOCK_MONOTONIC, interval, interval / 4, on_timer, w) < 0)
-                log_error("cannot set a timer: the firewall is only looked at when somebody takes its lock");
+                log_message(LOG_ERR, MESSAGE_FIREWALL_UNWATCHED,
+                        "cannot set a timer: the firewall is only looked at when somebody takes its lock");
 }
 
 FirewallWatch *firewall_watch_free(FirewallWatch *w)

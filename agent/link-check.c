@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "agent/log-node.h"
+#include "agent/message.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 #include "netctl/link-expect.h"
@@ -434,7 +435,8 @@ static void on_link(const json_t *link, void *userdata)
         event_log_add(m->log, "link-check", json_deep_copy(link));
         if (!json_is_true(json_object_get(link, "as_declared")) &&
                 !json_is_null(json_object_get(link, "as_declared")))
-                log_warning("link %s, from %s to %s: %s (declared: %s)",
+                log_message(LOG_WARNING, MESSAGE_LINK_NOT_AS_DECLARED,
+                        "link %s, from %s to %s: %s (declared: %s)",
                         json_string_value(json_object_get(link, "network")),
                         json_string_value(json_object_get(link, "from")),
                         json_string_value(json_object_get(link, "to")),

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "agent/log-node.h"
+#include "agent/message.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 
@@ -11,7 +12,7 @@ void log_node_full(const Node *n, int level, const TbError *cause, const char *f
         const char *func, const char *fmt, ...)
 {
         char text[1024], node[96], experiment[96], container[96], state[32], kind[32];
-        const char *fields[6];
+        const char *fields[7];
         size_t k = 0;
         va_list ap;
 
@@ -31,6 +32,8 @@ void log_node_full(const Node *n, int level, const TbError *cause, const char *f
         fields[k++] = container;
         (void) snprintf(state, sizeof(state), "STATE=%s", node_state_to_string(n->state));
         fields[k++] = state;
+        if (cause && level == LOG_ERR)
+                fields[k++] = "MESSAGE_ID=" MESSAGE_NODE_FAILED;
         if (cause) {
                 (void) snprintf(kind, sizeof(kind), "ERROR_KIND=%s", tb_error_kind_to_string(cause->kind));
                 fields[k++] = kind;

@@ -4,7 +4,8 @@
 #include "agent/node.h"
 #include "common/log.h"
 
-/* Messages about a node: "node NAME: ..." with the fields TBNODE_NODE, TBNODE_EXPERIMENT, CONTAINER_ID, STATE. */
+/* Messages about a node: "node NAME: ..." with the fields TBNODE_NODE, TBNODE_EXPERIMENT, CONTAINER_ID, STATE; an error's
+ * cause adds ERROR_KIND, and MESSAGE_ID (message.h). */
 void log_node_full(const Node *n, int level, const TbError *cause, const char *file, int line,
         const char *func, const char *fmt, ...) _printf_(7, 8);
 

@@ -13,6 +13,7 @@
 #include "agent/api.h"
 #include "agent/augment-job.h"
 #include "agent/barrier.h"
+#include "agent/config-reload.h"
 #include "agent/docker-events.h"
 #include "agent/exec-session.h"
 #include "agent/experiment.h"
@@ -25,6 +26,7 @@
 #include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/message.h"
 #include "agent/metrics.h"
 #include "agent/node-firewall.h"
 #include "agent/reconcile.h"
@@ -264,9 +266,10 @@ static void check_synced(Manager *m)
                         return;
         m->synced = true;
         if (reconcile_sweep(m, &removed, &err) < 0)
-                log_error("cannot look for leftovers of nodes that are gone: %s", tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_REMOVAL_FAILED,
+                        "cannot look for leftovers of nodes that are gone: %s", tb_error_message(err));
         else if (removed > 0)
-                log_notice(
+                log_message(LOG_NOTICE, MESSAGE_LEFTOVERS_REMOVED,
                         "removed %lu leftover(s) of nodes that ended while no agent was running", removed);
         reconcile_schedule(m);
         experiment_changed(m);
@@ -358,8 +361,8 @@ void manager_update_status(Manager *m)
         if (!m->ready && (m->synced || engine)) {
                 m->ready = true;
                 m->ready_us = tb_now_us() - m->ready_us;
-                log_info("ready: %zu node(s), %lu kernel write(s), %lu us", m->n_nodes,
-                        (unsigned long) m->stats.kernel_writes, (unsigned long) m->ready_us);
+                log_message(LOG_INFO, MESSAGE_READY, "ready: %zu node(s), %lu kernel write(s), %lu us",
+                        m->n_nodes, (unsigned long) m->stats.kernel_writes, (unsigned long) m->ready_us);
                 (void) sd_notify(0, "READY=1");
         }
         if (!m->nodes_known && m->ready && (m->synced || engine)) {
@@ -407,9 +410,15 @@ static int manager_lock(Manager *m, TbError **err)
         return 0;
 }
 
+static int on_reload(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+        config_reload(userdata);
+        return 0;
+}
+
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
-        log_info("stopping: nodes keep their shaping and rules");
+        log_message(LOG_INFO, MESSAGE_STOPPING, "stopping: nodes keep their shaping and rules");
         (void) sd_notify(0, "STOPPING=1");
         return sd_event_exit(sd_event_source_get_event(s), EXIT_SUCCESS);
 }
@@ -426,6 +435,7 @@ static int manager_setup_loop(Manager *m, TbError **err)
         (void) sigemptyset(&mask);
         for (size_t i = 0; i < ELEMENTSOF(signals); i++)
                 (void) sigaddset(&mask, signals[i]);
+        (void) sigaddset(&mask, SIGHUP);
         (void) sigaddset(&mask, SIGCHLD); /* sd_event_add_child() wants it blocked */
         if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, -errno, "cannot block signals");
@@ -434,6 +444,9 @@ static int manager_setup_loop(Manager *m, TbError **err)
                 if (r < 0)
                         return tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot wait for signals");
         }
+        r = sd_event_add_signal(m->event, NULL, SIGHUP, on_reload, m);
+        if (r < 0)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot wait for SIGHUP");
         (void) signal(SIGPIPE, SIG_IGN);
         (void) sd_event_set_watchdog(m->event, true);
         return 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/message.h"
 #include "agent/node-firewall.h"
 #include "agent/reconcile.h"
 #include "common/cleanup.h"
@@ -93,7 +94,8 @@ static int repair(Manager *m, Declared *d, const bool *damaged, TbError **err)
                 if (report.nodes[i].error)
                         return tb_error_move(err, &report.nodes[i].error);
         m->stats.firewall_repairs += k;
-        log_warning("somebody changed the firewall rules of %zu node(s); they are as declared again", k);
+        log_message(LOG_WARNING, MESSAGE_FIREWALL_REPAIRED,
+                "somebody changed the firewall rules of %zu node(s); they are as declared again", k);
         event_log_add(m->log, "firewall-repaired", json_pack("{s:O}", "nodes", names));
         return 0;
 }

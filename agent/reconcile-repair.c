@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/log-node.h"
+#include "agent/message.h"
 #include "agent/reconcile.h"
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -76,7 +77,8 @@ static void tell(Manager *m, const char *event, const char *what, json_t *names,
         if (n == 0)
                 return;
         *counter += n;
-        log_warning("somebody changed %s of %zu node(s); they are as declared again", what, n);
+        log_message(LOG_WARNING, MESSAGE_DRIFT_REPAIRED,
+                "somebody changed %s of %zu node(s); they are as declared again", what, n);
         event_log_add(m->log, event, json_pack("{s:O}", "nodes", owned));
 }
 

@@ -6,6 +6,7 @@
 #include "agent/firewall-watch.h"
 #include "agent/link-watch.h"
 #include "agent/log-node.h"
+#include "agent/message.h"
 #include "agent/node-client.h"
 #include "agent/reconcile.h"
 #include "agent/route.h"
@@ -87,7 +88,8 @@ static void batch_remove(Manager *m)
         }
         m->stats.kernel_writes += writes;
         if (r < 0) {
-                log_error("cannot remove the kernel objects of %zu ended node(s), trying again: %s", b.n,
+                log_message(LOG_ERR, MESSAGE_REMOVAL_FAILED,
+                        "cannot remove the kernel objects of %zu ended node(s), trying again: %s", b.n,
                         tb_error_message(err));
                 schedule_retry(m);
                 return;
@@ -136,7 +138,8 @@ void reconcile_take_status(Manager *m, Node *n, NetctlNodeStatus *s)
                 return;
         }
         if (s->bridge_nf_enabled)
-                log_notice("turned on net.bridge.bridge-nf-call-iptables: firewall rules of nodes need it");
+                log_message(LOG_NOTICE, MESSAGE_BRIDGE_NF_ENABLED,
+                        "turned on net.bridge.bridge-nf-call-iptables: firewall rules of nodes need it");
         node_status_done(&n->status);
         n->status = *s;
         n->has_status = true;
@@ -232,7 +235,8 @@ static void batch_apply(Manager *m)
         if (r >= 0)
                 r = netctl_apply(m->netctl, b.netctl, b.n, &report, &err);
         if (r < 0) {
-                log_error("cannot configure %zu node(s): %s", b.n, tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_BATCH_FAILED, "cannot configure %zu node(s): %s", b.n,
+                        tb_error_message(err));
                 for (size_t i = 0; i < b.n; i++)
                         node_event(b.nodes[i], NODE_EVENT_FAIL, err);
                 return;
@@ -294,7 +298,8 @@ static int on_batch(sd_event_source *s, void *userdata)
 
                 m->want_sweep = false;
                 if (reconcile_sweep(m, &removed, &err) < 0)
-                        log_error("cannot look for leftovers: %s", tb_error_message(err));
+                        log_message(LOG_ERR, MESSAGE_REMOVAL_FAILED, "cannot look for leftovers: %s",
+                                tb_error_message(err));
         }
         firewall_watch_start(m);
         manager_update_status(m);

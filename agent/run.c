@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "agent/docker-events.h"
+#include "agent/message.h"
 #include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/run-internal.h"
@@ -262,7 +263,8 @@ static void step_undo_end(RunJob *j)
                 log_error("cannot remove %s: %s", dir, tb_error_message(err));
         (void) node_client_prepare(
                 j->manager, j->dir_made ? j->spec.container : j->container_id, NULL, NULL);
-        log_warning("run of %s failed: %s", j->spec.node, tb_error_message(j->error));
+        log_message(LOG_WARNING, MESSAGE_RUN_FAILED, "run of %s failed: %s", j->spec.node,
+                tb_error_message(j->error));
         if (j->api) {
                 api_stream_line(j->api,
                         json_pack("{s:s, s:o}", "event", "error", "error", api_error_to_json(j->error)),

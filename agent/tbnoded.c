@@ -6,6 +6,7 @@
 
 #include "agent/config.h"
 #include "agent/manager.h"
+#include "agent/message.h"
 #include "common/log.h"
 #include "common/strv.h"
 #include "registry-client/registry.h"
@@ -88,7 +89,7 @@ int main(int argc, char *argv[])
         /* It holds credentials of registries. */
         if (registry_protect_process(&err) < 0 || manager_new(&config, &m, &err) < 0 ||
                 manager_run(m, &err) < 0) {
-                log_error("%s", tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_START_FAILED, "%s", tb_error_message(err));
                 return EXIT_FAILURE;
         }
         return EXIT_SUCCESS;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent/tmcd-server.h"
+#include "agent/message.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -135,7 +136,7 @@ void tmcd_server_look(TmcdServer *s, const Node *n)
                 s->refused = (struct in_addr){};
         else if (s->refused.s_addr != address.s_addr) {
                 s->refused = address;
-                log_error("%s", tb_error_message(err));
+                log_message(LOG_ERR, MESSAGE_TMCD_FAILED, "%s", tb_error_message(err));
                 event_log_add(
                         s->manager->log, "tmcd-failed", json_pack("{s:s}", "reason", tb_error_message(err)));
         }

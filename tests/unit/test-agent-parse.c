@@ -227,7 +227,8 @@ static void test_api_paths(void **state)
                 {"PUT", "/v1/nodes/x/shape/lan0", 0, "/v1/nodes/{}/shape/{}", "x"},
                 {"PUT", "/v1/nodes", -ENOTSUP, NULL, NULL},
                 {"GET", "/v1/nodes/", -ENOENT, NULL, NULL},
-                {"GET", "/v1", -ENOENT, NULL, NULL},
+                {"GET", "/v1", 0, "/v1", NULL},
+                {"GET", "/", -ENOENT, NULL, NULL},
                 {"GET", "/", -ENOENT, NULL, NULL},
                 {"GET", "/v1/nodes/x/y", -ENOENT, NULL, NULL},
         };
