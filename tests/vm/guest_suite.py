@@ -25,12 +25,11 @@ SLOWER = 20
 CASES = {
     'netns-shape': ['Objects.test_both_directions', 'Objects.test_netem_or_a_clear_error', 'Objects.test_removal_restores_exactly',
                     'Objects.test_drift_is_repaired_from_outside', 'Objects.test_distributions',
-                    'Objects.test_delay_is_one_way_exact_and_changes_in_place', 'Objects.test_limit_follows_rate_and_delay',
                     'Objects.test_seed_that_the_kernel_ignores_is_an_error'],
     'netns-tc-oracle': ['Oracle.test_netem', 'Oracle.test_netem_options_go_again', 'Oracle.test_distribution_changes_in_place',
                         'Oracle.test_unknown_distribution', 'Oracle.test_red'],
     'netns-rules': ['Rules.test_each_destination_has_its_delay', 'Rules.test_other_queues_are_not_touched'],
-    'netns-guard': ['GuardNftables.test_unknown_port_of_a_managed_bridge', 'GuardIptables.test_unknown_port_of_a_managed_bridge'],
+    'netns-guard': ['GuardNftables.test_unknown_port_of_a_managed_bridge'],
 }
 NETEM = {'name': 'vm-netem', 'cmd': [str(RUN.with_name('test_netem.py'))], 'env': {}, 'workdir': None, 'timeout': 50}
 MARK = '==tbvm=='
