@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "agent/docker-events.h"
+#include "agent/experiment.h"
 #include "agent/key-volumes.h"
 #include "agent/log-node.h"
 #include "agent/message.h"
@@ -125,41 +126,87 @@ static bool still_alive(const Node *n)
                 process_identity_equal(&now, &n->identity);
 }
 
+/* These say whether it runs, and so know better than a list that was asked for before. */
+static void on_life(
+        DockerEvents *d, const char *action, const char *id, const char *name, const json_t *labels)
+{
+        Node *n = find_or_add(d, id, name, labels);
+
+        if (!n)
+                return;
+        n->touched_us = tb_now_us();
+        if (tb_streq(action, "create")) {
+                if (n->label_error)
+                        node_event(n, NODE_EVENT_FAIL, n->label_error);
+                return;
+        }
+        if (tb_streq(action, "destroy")) {
+                forget(n);
+                key_volumes_sweep(d->manager);
+                return;
+        }
+        n->event_us = n->touched_us;
+        if (tb_streq(action, "start"))
+                node_event(n, NODE_EVENT_START, NULL);
+        else if (n->gate)
+                n->needs_removal = true; /* its former run; the next one waits at the gate already */
+        else
+                node_event(n, still_alive(n) ? NODE_EVENT_CHANGED : NODE_EVENT_DIE, NULL);
+}
+
+static void rename_node(Node *n, const char *name)
+{
+        char *copy = strdup(name);
+
+        if (!copy)
+                return; /* the next description of the container has the name as well */
+        free(n->name);
+        n->name = copy;
+        experiment_changed(n->manager); /* others may know it by this name */
+}
+
+/* What changes nothing that is declared is told to whoever follows the events, if it says something about the node. */
+static void tell(const Node *n, const char *event, const char *status)
+{
+        json_t *j = json_pack("{s:s, s:s}", "node", node_display_name(n), "id", n->id);
+
+        if (j && n->labels.experiment)
+                (void) json_object_set_new(j, "experiment", json_string(n->labels.experiment));
+        if (j && status)
+                (void) json_object_set_new(j, "status", json_string(status));
+        event_log_add(n->manager->log, event, j);
+}
+
 static void on_container(DockerEvents *d, const char *action, const char *id, const json_t *attributes)
 {
-        const char *name = NULL;
+        const char *name = NULL, *health;
         Node *n;
 
         if (tb_json_get_string(attributes, "name", &name, NULL) <= 0)
                 name = id;
-        n = find_or_add(d, id, name, attributes);
-        if (!n)
+        if (tb_streq(action, "create") || tb_streq(action, "start") || tb_streq(action, "die") ||
+                tb_streq(action, "destroy")) {
+                on_life(d, action, id, name, attributes);
                 return;
-        n->touched_us = tb_now_us();
-        n->event_us = n->touched_us;
-        if (tb_streq(action, "create")) {
-                if (n->label_error)
-                        node_event(n, NODE_EVENT_FAIL, n->label_error);
-        } else if (tb_streq(action, "start"))
-                node_event(n, NODE_EVENT_START, NULL);
-        else if (tb_streq(action, "die") && n->gate)
-                n->needs_removal = true; /* its former run; the next one waits at the gate already */
-        else if (tb_streq(action, "die"))
-                node_event(n, still_alive(n) ? NODE_EVENT_CHANGED : NODE_EVENT_DIE, NULL);
-        else if (tb_streq(action, "destroy")) {
-                Manager *m = n->manager;
-
-                forget(n);
-                key_volumes_sweep(m);
+        }
+        n = manager_find(d->manager, id);
+        if (!n)
+                return; /* the list is about to show it */
+        health = tb_startswith(action, "health_status: ");
+        if (health)
+                tell(n, "node-health", health);
+        else if (tb_streq(action, "pause"))
+                tell(n, "node-paused", NULL);
+        else if (tb_streq(action, "unpause"))
+                tell(n, "node-unpaused", NULL);
+        else if (tb_streq(action, "oom")) {
+                log_node(n, LOG_WARNING,
+                        "the kernel killed a process of it for want of memory; raise its limit");
+                tell(n, "node-oom", NULL);
         } else if (tb_streq(action, "rename")) {
-                char *copy = strdup(name);
-
-                if (copy) {
-                        free(n->name);
-                        n->name = copy;
-                }
-        } else
-                n->event_us = 0;
+                rename_node(n, name);
+                tell(n, "node-renamed", NULL);
+        }
 }
 
 static void on_network(DockerEvents *d, const char *action, const json_t *attributes)

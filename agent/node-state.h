@@ -17,6 +17,30 @@
  *
  *     any state -- DIE / NOT_RUNNING --> REMOVING -- REMOVED --> STOPPED -- START --> STARTING
  *
+ * Where the events come from. What is not listed is no event for a node: it changes nothing that is declared.
+ *
+ *     engine   create                          none: the node is made. FAIL when its labels are bad
+ *              start                           START
+ *              die                             DIE; CHANGED when the process that we know lives (an old `die`, told again);
+ *                                              none while it is held at the gate, which has the next run
+ *              destroy                         DIE, and the node is freed when nothing of it is left
+ *              network connect, disconnect     CHANGED while it runs
+ *              rename                          none: it is shown under its new name (and `experiment` hears of it)
+ *              pause, unpause                  none: a paused container keeps what it has in the kernel
+ *              stop, kill, oom, health, exec   none: when it ends of that, a `die` follows
+ *              its description                 FACTS, NOT_RUNNING (also: a process that is gone), FAIL (no answer: retryable)
+ *              list, after a new connection    START when it runs, NOT_RUNNING when not; DIE when it is in no list any more
+ *     gate     request                         START; the description is read from the namespace: FACTS
+ *              the container's runtime hangs up, 30 s are over: none for the node, the answer is all that is missing
+ *     kernel   batch: written and read back    APPLIED, REMOVED, FAIL; CHANGED when the container went away meanwhile
+ *     netlink  veth appears late               RETRY (the node is FAILED by then, for want of it)
+ *              veth gone, in another namespace CHANGED: the engine says what there is now; what is missing makes it FAIL
+ *              veth renamed, down, off its bridge; queues changed: none when it could be repaired (link-watch.h), else FAIL
+ *              messages lost                   all are looked at, as if each had been changed
+ *     API      shape, firewall                 none: written and read back within the request, or refused
+ *              stop, start, rm                 none: they go to the engine, whose events follow
+ *     timer    back-off of a retryable FAILED  RETRY: 0.5 s, doubled up to a minute
+ *
  * What is in the kernel is NOT told by the state alone: a node that ran carries `needs_removal` from the moment it
  * died until netctl removed its objects, whatever events come in between (a restart is die, start).
  */

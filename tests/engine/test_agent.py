@@ -140,6 +140,30 @@ class Labels(Base):
         lab.wait_for(lambda: state("aa") == "configured" and node("aa")["pid"] != before, 10, "the new run")
         self.assertEqual(1, len(L.ifbs()))
 
+    def test_what_happens_to_a_running_container(self):
+        """Pausing, health checks, running out of memory and a new name change nothing in the kernel, and are told."""
+        start("aa", SHAPE, options=("--memory", "16m", "--memory-swap", "16m", "--health-cmd", "true", "--health-interval", "200ms"))
+        wait_state("aa", "configured")
+        before = L.qdiscs(), writes()
+
+        def told(event):
+            return [e for e in map(json.loads, L.tbnode("events", "--json").out.splitlines()) if e["event"] == event]
+
+        L.docker("pause", "aa")
+        lab.wait_for(lambda: told("node-paused"), 10, "the pause")
+        self.assertEqual("configured", state("aa"))
+        L.tbnoded.restart()
+        wait_state("aa", "configured")
+        L.docker("unpause", "aa")
+        lab.wait_for(lambda: told("node-unpaused"), 10, "the end of the pause")
+        lab.wait_for(lambda: any(e["status"] == "healthy" for e in told("node-health")), 20, "its health")
+        L.docker("exec", "aa", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1", check=False)
+        lab.wait_for(lambda: told("node-oom"), 10, "the lack of memory")
+        L.docker("rename", "aa", "zz")
+        lab.wait_for(lambda: told("node-renamed"), 10, "the new name")
+        self.assertEqual(("configured", None), (state("zz"), state("aa")))
+        self.assertEqual((before[0], 0), (L.qdiscs(), writes()))
+
     def test_short_lives(self):
         for k in range(8):
             start(f"short{k}", SHAPE, "tbnode.firewall=open", cmd=("true",))
