@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -341,4 +342,17 @@ int process_identity_read(pid_t pid, ProcessIdentity *ret, TbError **err)
 bool process_identity_equal(const ProcessIdentity *a, const ProcessIdentity *b)
 {
         return a->pid == b->pid && a->start_time == b->start_time && a->netns == b->netns;
+}
+
+/* libnetwork/drivers/bridge */
+#define BRIDGE_PREFIX "br-"
+#define BRIDGE_ID_LEN 12
+
+void endpoint_bridge(const Endpoint *e, char ret[static IFNAMSIZ])
+{
+        ret[0] = '\0';
+        if (tb_streq(e->network, "bridge"))
+                (void) snprintf(ret, IFNAMSIZ, "docker0");
+        else if (e->network_id && strlen(e->network_id) >= BRIDGE_ID_LEN)
+                (void) snprintf(ret, IFNAMSIZ, BRIDGE_PREFIX "%.*s", BRIDGE_ID_LEN, e->network_id);
 }

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -72,3 +73,7 @@ typedef struct ProcessIdentity {
 /* -ESRCH: there is no such process (any more). */
 int process_identity_read(pid_t pid, ProcessIdentity *ret, TbError **err) _warn_unused_;
 bool process_identity_equal(const ProcessIdentity *a, const ProcessIdentity *b);
+
+/* Docker calls the bridge of a network "br-" and the beginning of its id, unless its options say otherwise, and that of its first
+ * network docker0. "": nothing is known of it. */
+void endpoint_bridge(const Endpoint *e, char ret[static IFNAMSIZ]);

@@ -12,11 +12,6 @@
 
 #define NAME_MAX_BYTES 256U
 #define NETWORK_ID_LEN 64U
-/* Docker calls the bridge of a network "br-" and the beginning of its id, unless its options say otherwise
- * (libnetwork/drivers/bridge). */
-#define BRIDGE_PREFIX "br-"
-#define BRIDGE_ID_LEN 12
-
 static int broken(const char *what, TbError **err)
 {
         return tb_error_set(
@@ -68,10 +63,10 @@ int gate_request_parse(const json_t *j, GateRequest *ret, TbError **err)
 
 static bool is_bridge_of(const Link *bridge, const Endpoint *e)
 {
-        if (tb_streq(e->network, "bridge") && tb_streq(bridge->name, "docker0"))
-                return true;
-        return strlen(e->network_id) >= BRIDGE_ID_LEN && tb_startswith(bridge->name, BRIDGE_PREFIX) &&
-                strncmp(bridge->name + strlen(BRIDGE_PREFIX), e->network_id, BRIDGE_ID_LEN) == 0;
+        char name[IFNAMSIZ];
+
+        endpoint_bridge(e, name);
+        return name[0] && tb_streq(bridge->name, name);
 }
 
 static void endpoint_take(Endpoint *e, const ContainerInterface *i)

@@ -16,15 +16,18 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/strv.h"
 #include "common/units.h"
 
 #define SOCKET_NAME "gate.sock"
 #define BACKLOG 512
+#define FREEZE_USEC UINT64_C(1000000)
 
 struct Gate {
         Manager *manager;
         sd_event_source *accept;
+        sd_event_source *thaw; /* nothing is accepted until then */
         int listen_fd;
         GateCall *calls;
         unsigned n_calls;
@@ -240,14 +243,38 @@ static int on_io(sd_event_source *s, int fd, uint32_t events, void *userdata)
         return 0;
 }
 
+static int on_thaw(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        Gate *g = userdata;
+
+        g->thaw = sd_event_source_disable_unref(g->thaw);
+        (void) sd_event_source_set_enabled(g->accept, SD_EVENT_ON);
+        return 0;
+}
+
+/* Out of descriptors or memory: who asks stays in the queue, and so would the event. */
+static void freeze(Gate *g)
+{
+        if (g->thaw ||
+                sd_event_add_time_relative(
+                        g->manager->event, &g->thaw, CLOCK_MONOTONIC, FREEZE_USEC, 0, on_thaw, g) < 0)
+                return;
+        log_warning("no descriptor is free for the start gate: containers wait; raise the limit of open "
+                    "files (LimitNOFILE=)");
+        (void) sd_event_source_set_enabled(g->accept, SD_EVENT_OFF);
+}
+
 static int on_accept(sd_event_source *s, int listen_fd, uint32_t events, void *userdata)
 {
         Gate *g = userdata;
         int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         GateCall *c;
 
-        if (fd < 0)
+        if (fd < 0) {
+                if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+                        freeze(g);
                 return 0;
+        }
         c = g->n_calls < GATE_CALLS_MAX ? calloc(1, sizeof(*c)) : NULL;
         if (!c) {
                 tb_close(fd); /* it connects again */
@@ -320,6 +347,7 @@ Gate *gate_free(Gate *g)
         while (g->calls)
                 call_free(g->calls);
         sd_event_source_disable_unref(g->accept);
+        sd_event_source_disable_unref(g->thaw);
         tb_close(g->listen_fd);
         free(g);
         return NULL;

@@ -85,6 +85,8 @@ static const Known *find(LinkWatch *w, uint32_t ifindex)
         return w->n_known > 0 ? bsearch(&key, w->known, w->n_known, sizeof(key), compare_known) : NULL;
 }
 
+static void look_soon(LinkWatch *w);
+
 /* ---- The look ---------------------------------------------------------------------------------------------------- */
 
 /* Its container lives on; else the engine will say more. */
@@ -132,9 +134,12 @@ static void look(LinkWatch *w)
                 else
                         nodes[k++] = n;
         }
-        if (k > 0 && reconcile_repair(m, nodes, k, &err) < 0)
-                log_error("cannot check or repair the interfaces of %zu node(s): %s", k,
+        if (k > 0 && reconcile_repair(m, nodes, k, &err) < 0) {
+                log_error("cannot check or repair the interfaces of %zu node(s), trying again: %s", k,
                         tb_error_message(err));
+                w->all = true;
+                look_soon(w);
+        }
 }
 
 static int on_soon(sd_event_source *s, uint64_t usec, void *userdata)
@@ -213,8 +218,6 @@ static void on_link(LinkWatch *w, const Known *k, const Link *l)
         } else if (ifb ? !(l->flags & IFF_UP) || !ifb_parse_alias(l->alias, id, &veth)
                        : host_side_differs(k->status, l))
                 note(w, k, DRIFT_LINK);
-        else
-                k->node->drift &= ~(unsigned) DRIFT_LINK; /* told before it was complete, or back again */
 }
 
 static void on_change(const RouteEvent *e, void *userdata)

@@ -98,6 +98,7 @@ static int declare_interface(const Node *n, const Endpoint *e, bool filtered, Ne
                 .per_packet = tb_strv_contains(n->manager->packet_networks, e->network),
         };
         memcpy(ret->mac, e->mac.ether_addr_octet, sizeof(ret->mac));
+        endpoint_bridge(e, ret->bridge_name);
         if (node_network_is_shaped(n, e->network)) {
                 r = node_shape(n, e->network, ret_shape, err);
                 if (r < 0)

@@ -168,6 +168,18 @@ static void node_schedule_retry(Node *n)
         (void) sd_event_source_set_description(n->retry, "node-retry");
 }
 
+/* Want of something that others give back is nobody's fault, whoever met it and whatever he made of it. */
+static bool passes_by_itself(const TbError *e)
+{
+        static const int codes[] = {
+                EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EAGAIN, EINTR, ETIMEDOUT};
+
+        for (size_t i = 0; e && i < ELEMENTSOF(codes); i++)
+                if (e->code == -codes[i])
+                        return true;
+        return false;
+}
+
 /* The only place where the state changes. */
 static void node_set_state(Node *n, NodeState state, const TbError *cause)
 {
@@ -176,6 +188,8 @@ static void node_set_state(Node *n, NodeState state, const TbError *cause)
         n->error = tb_error_free(n->error);
         if (state == NODE_FAILED)
                 n->error = tb_error_copy(cause);
+        if (passes_by_itself(n->error))
+                tb_error_set_retryable(&n->error);
         if (state != old) {
                 n->state = state;
                 n->since_us = realtime_us();
@@ -271,6 +285,9 @@ static int node_open_process(Node *n, TbError **err)
         if (fd < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno == ENOENT ? -ESRCH : -errno,
                         "cannot open the network namespace of process %d", (int) identity.pid);
+        /* Its last run ended unheard of (the engine was killed), and the engine may have left that run's interfaces in the kernel. */
+        if (n->identity.pid != 0)
+                n->needs_removal = true;
         tb_close(n->netns_fd);
         n->netns_fd = fd;
         n->identity = identity;

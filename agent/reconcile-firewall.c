@@ -70,57 +70,57 @@ int reconcile_firewall_show(Manager *m, Node *const *nodes, size_t n, FwReadback
         return r;
 }
 
-/* Writes those that were found damaged. */
-static int repair(Manager *m, Declared *d, const bool *damaged, TbError **err)
+/* Those whose own rules were written; all of them when it was what they share. */
+static json_t *repaired(const Declared *d, const NetctlReport *report)
 {
-        _cleanup_netctl_report_ NetctlReport report = {};
-        _cleanup_json_ json_t *names = json_array();
-        size_t k = 0;
-        int r;
+        json_t *names = json_array(), *all = json_array();
 
-        for (size_t i = 0; i < d->n; i++) {
-                if (!damaged[i])
-                        continue;
-                d->netctl[k++] = d->netctl[i];
-                (void) json_array_append_new(names, json_string(node_display_name(d->nodes[i])));
+        for (size_t i = 0; i < d->n && i < report->n_nodes; i++) {
+                const char *name = node_display_name(d->nodes[i]);
+                (void) json_array_append_new(all, json_string(name));
+                if (report->nodes[i].firewall_changed)
+                        (void) json_array_append_new(names, json_string(name));
         }
-        if (k == 0)
-                return 0;
-        r = netctl_apply(m->netctl, d->netctl, k, &report, err);
-        if (r < 0)
-                return r;
-        m->stats.kernel_writes += report.firewall_commits + report.sysctl_writes;
-        for (size_t i = 0; i < report.n_nodes; i++)
-                if (report.nodes[i].error)
-                        return tb_error_move(err, &report.nodes[i].error);
-        m->stats.firewall_repairs += k;
-        log_message(LOG_WARNING, MESSAGE_FIREWALL_REPAIRED,
-                "somebody changed the firewall rules of %zu node(s); they are as declared again", k);
-        event_log_add(m->log, "firewall-repaired", json_pack("{s:O}", "nodes", names));
-        return 0;
+        if (json_array_size(names) > 0) {
+                json_decref(all);
+                return names;
+        }
+        json_decref(names);
+        return all;
 }
 
+/* The container goes away in this moment, and its rules with it. */
+static bool is_leaving(const TbError *e)
+{
+        return e->code == -ESRCH || e->code == -ENODEV || e->code == -ENXIO || e->code == -ENOENT;
+}
+
+/* Planning all again tells what is other than declared, also of what the nodes share: the jumps and trees that lead to their chains.
+ * Nothing is locked or written when nothing is. */
 int reconcile_firewall_repair(Manager *m, TbError **err)
 {
         _cleanup_(declared_done) Declared d = {};
-        _cleanup_free_ FwReadback *back = NULL;
-        _cleanup_free_ bool *damaged = NULL;
+        _cleanup_netctl_report_ NetctlReport report = {};
+        _cleanup_json_ json_t *names = NULL;
         int r;
 
         r = declare(m, m->nodes, m->n_nodes, &d, err);
         if (r < 0 || d.n == 0)
                 return r;
-        back = calloc(d.n, sizeof(*back));
-        damaged = calloc(d.n, sizeof(*damaged));
-        if (!back || !damaged)
-                return tb_error_oom(err);
-        r = netctl_firewall_show(m->netctl, d.netctl, d.n, back, err);
+        r = netctl_apply(m->netctl, d.netctl, d.n, &report, err);
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < d.n; i++) {
-                /* Not looked at: its container went away in this moment. */
-                damaged[i] = back[i].looked_at && !back[i].intact;
-                fw_readback_done(back + i);
+        if (report.firewall_commits + report.sysctl_writes > 0) {
+                m->stats.kernel_writes += report.firewall_commits + report.sysctl_writes;
+                names = repaired(&d, &report);
+                m->stats.firewall_repairs += json_array_size(names);
+                log_message(LOG_WARNING, MESSAGE_FIREWALL_REPAIRED,
+                        "somebody changed the firewall rules of %zu node(s); they are as declared again",
+                        json_array_size(names));
+                event_log_add(m->log, "firewall-repaired", json_pack("{s:O}", "nodes", names));
         }
-        return repair(m, &d, damaged, err);
+        for (size_t i = 0; i < report.n_nodes; i++)
+                if (report.nodes[i].error && !is_leaving(report.nodes[i].error))
+                        return tb_error_move(err, &report.nodes[i].error);
+        return 0;
 }

@@ -72,14 +72,27 @@ static void unplan_node(Work *w, size_t node)
         }
 }
 
-/* A bridge that is gone can have no ports. */
-static int repair_link(Work *w, size_t i, TbError **err)
+/* The bridge that the host side is to be put to; 0: it stays where it is. One that is gone can have no ports. */
+static uint32_t bridge_of(const Work *w, size_t i)
+{
+        const Iface *x = w->ifaces + i;
+        const Links *links = work_links(w, i);
+
+        if (w->nodes[x->node].repair && x->want->bridge > 0 && links_find(links, x->want->bridge))
+                return x->want->bridge;
+        if (x->host.master > 0 || !x->want->bridge_name[0])
+                return 0;
+        const Link *bridge = links_find_name(links, x->want->bridge_name);
+        return bridge && tb_streq(bridge->kind, "bridge") ? bridge->ifindex : 0;
+}
+
+static int put_link(Work *w, size_t i, TbError **err)
 {
         Iface *x = w->ifaces + i;
-        uint32_t bridge = x->want->bridge;
+        uint32_t bridge = bridge_of(w, i);
 
-        if (bridge > 0 && !links_find(work_links(w, i), bridge))
-                bridge = 0;
+        if (!w->nodes[x->node].repair && !x->want->bridge_name[0])
+                return 0;
         int r = plan_link(&x->host, bridge, i, &w->spaces[x->space].plan, &x->change, err);
         if (r >= 0 && bridge > 0)
                 x->host.master = bridge; /* as it will be told */
@@ -105,8 +118,8 @@ static int plan_node(Work *w, size_t node, bool have_netem, TbError **err)
                         r = plan_iface(w->desired + i, w->before + i,
                                 w->nodes[node].replace_foreign || w->nodes[node].repair, i,
                                 &w->spaces[x->space].plan, &x->change, err);
-                if (r >= 0 && w->nodes[node].repair)
-                        r = repair_link(w, i, err);
+                if (r >= 0)
+                        r = put_link(w, i, err);
                 if (r < 0) {
                         work_name_error(err, w, i);
                         unplan_node(w, node);

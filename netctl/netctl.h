@@ -97,8 +97,10 @@ typedef struct NetctlInterface {
         /* Somebody else on this network has a shape that counts packets (netctl_counts_packets()), so frames of many segments
          * must not leave this node. */
         bool per_packet;
-        uint32_t
-                bridge; /* only looked at in a repair: the bridge that the host side is to be a port of; 0: whatever it is */
+        /* Where its host side belongs, if it is in the host's namespace: the bridge of this name, when it is a port of none
+         * ("": nobody knows); and in a repair the one with this index, whatever it is a port of (0: as before). */
+        char bridge_name[IFNAMSIZ];
+        uint32_t bridge;
 
         /* Firewall, only looked at when the node has one: */
         bool filtered; /* the node's style holds for this interface (the control network) */

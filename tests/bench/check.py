@@ -11,17 +11,21 @@ import sys
 OTHERS = {"augment": {"docker_warm", "docker_cold", "http_floor"}, "netctl": {"exec", "tc_batch"},
           "init": {"original"}, "mirror": {"skopeo"}, "fidelity": {"tc_by_hand"}, "start": {"without"},
           "firewall": {"restore", "linear"}, "restart": set(), "idle": set(),
-          "rules": {"none", "few", "u32_linear"}}
+          "rules": {"none", "few", "u32_linear"}, "chaos": set()}
 EXTRA = {"augment": {"cache_hit_ms", "head_ms", "first", "sixty"}, "netctl": {"noop_ms", "noop_writes", "bytes_per_node"},
          "init": {"overhead_ms", "node_start_ms"}, "mirror": {"rows", "rss_kb", "head_loop"},
          "fidelity": {"rows", "verdicts"}, "start": {"event_to_configured_ms", "unlabelled_ms"},
          "firewall": {"backend", "commit_ms", "path_ratio_1000_10"}, "restart": {"ready_ms", "kernel_writes"},
-         "idle": {"wakeups_per_s", "rss_kb"}, "rules": {"cost_ns"}}
+         "idle": {"wakeups_per_s", "rss_kb"}, "rules": {"cost_ns"},
+         "chaos": {"events", "violations", "seed"}}
 
 
 def main():
     name = sys.argv[1]
     source = os.environ.get("TBNODE_SOURCE_DIR", os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+    if name == "chaos" and os.environ.get("TBNODE_TEST_LONG") != "yes":
+        print("SKIP: the fault campaign is one of the long ones (scripts/test --long)")
+        sys.exit(77)
     p = subprocess.run([f"{source}/scripts/bench", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
     if p.returncode == 77:
         sys.exit(77)

@@ -275,6 +275,10 @@ class Others(Base):
         self.listen("aa", 81)
         self.damaged_and_repaired("flush", ["iptables-legacy", "-F"])
         self.damaged_and_repaired("IPv6 flush", ["ip6tables-legacy", "-F"])
+        for tool in ("iptables-legacy", "ip6tables-legacy"):
+            for chain in ("INPUT", "FORWARD"):
+                self.damaged_and_repaired(f"{tool} no way to {chain}", [tool, "-D", chain, "-j", f"TBNODE-{chain}"])
+            self.damaged_and_repaired(f"{tool} no way on", [tool, "-F", "TBNODE-FORWARD"])
         self.damaged_and_repaired("before ours", ["iptables-legacy", "-I", "FORWARD", "-j", "ACCEPT"])
         L.run(["iptables-legacy", "-D", "FORWARD", "-j", "ACCEPT"])
         empty = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"

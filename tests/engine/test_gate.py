@@ -169,6 +169,44 @@ class Gate(unittest.TestCase):
         for i in range(3):
             wait_state(f"n{i}", "configured")
 
+    def test_engine_is_killed_and_starts_them_anew(self):
+        """Nobody tells that the last run ended, and what the engine leaves of it keeps nothing of ours."""
+        names = [f"n{i}" for i in range(4)]
+        for name in names:
+            run(name, SHAPE, CLOSED, options=("--restart", "always"))
+        first = {name: wait_state(name, "configured")["pid"] for name in names}
+        L.dockerd.kill()
+        start_engine()
+        for name in names:
+            lab.wait_for(lambda name=name: node(name)["pid"] not in (None, first[name]), 30, f"the new run of {name}: {node(name)}")
+            wait_state(name, "configured")
+        lab.wait_for(lambda: len(L.ifbs()) == 4, 20, f"one ifb each: {L.ifbs()}")
+        used = {i for name in names for i in (node(name)["interfaces"][0]["host_ifname"], node(name)["interfaces"][0]["up"]["device"])}
+        self.assertEqual(used, {q["dev"] for q in L.qdiscs() if q["kind"] == "htb"})
+
+    def test_agent_without_a_free_descriptor(self):
+        """Containers wait until there is one; the agent meanwhile does not turn in circles."""
+        run("aa", SHAPE)
+        wait_state("aa", "configured")
+        pid = str(L.tbnoded.pid)
+        limits = L.run(["prlimit", "--pid", pid, "--nofile", "--noheadings", "-o", "SOFT,HARD"]).out.split()
+        L.run(["prlimit", "--pid", pid, f"--nofile=8:{limits[1]}"])
+
+        def ticks():
+            with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+                return sum(int(x) for x in f.read().rsplit(") ", 1)[1].split()[11:13])
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(run, "bb", SHAPE, check=False)
+            lab.wait_for(lambda: "no descriptor is free" in L.tbnoded.log(), 20, "the agent to say so")
+            before = ticks()
+            with self.assertRaises(concurrent.futures.TimeoutError):
+                waiting.result(2)
+            self.assertLess(ticks() - before, 100, "half of the time, had it been turning in circles")
+            L.run(["prlimit", "--pid", pid, f"--nofile={limits[0]}:{limits[1]}"])
+            self.assertEqual(0, waiting.result().rc, waiting.result())
+        wait_state("bb", "configured")
+
     def test_restarts_go_through_the_gate(self):
         run("victim", runtime="runc")
         to = address("victim")

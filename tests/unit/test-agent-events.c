@@ -213,6 +213,36 @@ static void test_only_what_starts_work_is_timed(void **state)
         forget_nodes();
 }
 
+/* What passes by itself is tried again, what somebody has to change is not. */
+static void test_failures_that_are_tried_again(void **state)
+{
+        static const struct {
+                TbErrorKind kind;
+                int code;
+                bool again;
+        } table[] = {
+                {TB_ERROR_SYSTEM, -EMFILE, true},
+                {TB_ERROR_RESOURCE, -ENOMEM, true},
+                {TB_ERROR_REMOTE, -ETIMEDOUT, true},
+                {TB_ERROR_CONFIG, -EINVAL, false},
+                {TB_ERROR_ENVIRONMENT, -EEXIST, false},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(table); i++) {
+                _cleanup_error_ TbError *err = NULL;
+
+                make("starting");
+                (void) tb_error_set(&err, table[i].kind, table[i].code, "for the test");
+                node_event(manager->nodes[0], NODE_EVENT_FAIL, err);
+                assert_string_equal(state_of(), "failed");
+                assert_int_equal(manager->nodes[0]->retry != NULL, table[i].again);
+                node_event(manager->nodes[0], NODE_EVENT_RETRY, NULL);
+                assert_string_equal(state_of(), "starting");
+                assert_null(manager->nodes[0]->retry);
+        }
+        forget_nodes();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -220,6 +250,7 @@ int main(void)
                 cmocka_unit_test(test_list_counts_unless_an_event_knows_better),
                 cmocka_unit_test(test_rename_is_followed),
                 cmocka_unit_test(test_only_what_starts_work_is_timed),
+                cmocka_unit_test(test_failures_that_are_tried_again),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);
