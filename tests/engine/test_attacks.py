@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -204,6 +205,40 @@ class Campaign:
         seen = {where: c.stop() for where, c in catchers.items()}
         self.assertGreater(len(seen["neighbour"]), 1000, "the flood was sent")
         self.report("floods", len(flood) * 1000, len(seen["victim"]) + len(seen["outside"]))
+
+    def test_sockets_of_the_host(self):
+        """Every TCP port that somebody of the host listens at, at every address of the host; every unix socket of the host by its path and,
+        if it has no path, by its name."""
+        listener = Listener("0.0.0.0", 2375)
+        self.addCleanup(listener.stop)
+        ports = {int(line.split()[3].rpartition(":")[2]) for line in L.run(["ss", "-Hltn"]).out.splitlines()}
+        self.assertLessEqual({5000, 2375}, ports, "the registry and what stands for Docker's TCP port")
+        addresses = {a["local"] for i in json.loads(L.run(["ip", "-j", "addr"]).out) for a in i["addr_info"]
+                     if a["family"] == "inet" and a["local"] != "127.0.0.1"}
+        self.assertLessEqual({self.attacker.gateway, "10.200.0.1", "192.0.2.1"}, addresses)
+        code = ("import json, socket, sys, threading\npassed = []\n"
+                "def one(a, p):\n    try:\n        socket.create_connection((a, p), 0.7)\n        passed.append((a, p))\n"
+                "    except OSError:\n        pass\n"
+                "all = [threading.Thread(target=one, args=x) for x in json.loads(sys.argv[1])]\n"
+                "[t.start() for t in all]\n[t.join() for t in all]\nprint(json.dumps(passed))")
+        # What a node of an experiment may: its agent's TMCD port, at the address of its own network.
+        declared = (self.attacker.gateway, 7777)
+        tries = [(a, p) for a in sorted(addresses) for p in sorted(ports) if (a, p) != declared]
+        passed = json.loads(subprocess.run(self.attacker.enter(sys.executable, "-c", code, json.dumps(tries)), stdout=subprocess.PIPE,
+                                           text=True, check=True).stdout)
+        paths = [os.path.join(d, f) for d, _, files in os.walk("/run") for f in files]
+        paths = [p for p in paths if stat.S_ISSOCK(os.lstat(p).st_mode)]
+        self.assertEqual({"docker.sock", "gate.sock", "tbnoded.sock"},
+                         {"docker.sock", "gate.sock", "tbnoded.sock"} & {os.path.basename(p) for p in paths})
+        with open("/proc/net/unix", encoding="utf-8") as f:
+            sockets = {line.split()[7] for line in f.read().splitlines()[1:] if len(line.split()) > 7}
+        found = L.docker("exec", "attacker", "sh", "-c", 'for x in "$@"; do [ ! -e "$x" ] || echo "$x"; done', "sh", *paths).out
+        passed += found.split()
+        inside = subprocess.run(self.attacker.enter("cat", "/proc/net/unix"), stdout=subprocess.PIPE, text=True, check=True).stdout
+        named = [s for s in sockets if s.startswith("@") and f" {s}\n" in inside]
+        passed += named
+        self.assertEqual([], passed)
+        self.report("sockets of the host", len(tries) + len(paths) + sum(s.startswith("@") for s in sockets), len(passed))
 
     def test_traffic_from_the_first_instant(self):
         """Containers that attack as soon as they run, and again each time that they are started."""
