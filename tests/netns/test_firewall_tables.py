@@ -292,14 +292,16 @@ class Tables:
         self.addCleanup(log.close)
         names = [f'{x}{os.getpid()}' for x in ('one', 'two')]
         b.run('ip', 'addr', 'add', '10.9.0.77/24', 'dev', 'eth0')
+        for n in (a, b):
+            # Who joins IPv6's groups is denied and logged as well, and takes lines away from those that are looked for.
+            n.run('sysctl', '-q', 'net.ipv6.conf.all.disable_ipv6=1')
 
         def flood(source, address, what, line):
             log.lines()
             b.run(sys.executable, '-c', SEND, source, address)
             found = [x for x in log.lines() if what in x]
             self.assertTrue(1 <= len(found) <= LOGGED, found)
-            for word in line:
-                self.assertIn(word, found[0])
+            self.assertTrue(any(all(word in x for word in line) for x in found), found)
 
         site = {'log': True}
         self.apply([self.node_json(a, 'closed; deny log udp to port 9', name=names[0], group=1),
