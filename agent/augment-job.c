@@ -11,6 +11,7 @@
 #include "agent/worker-pool.h"
 #include "augment/build-docker.h"
 #include "augment/cache.h"
+#include "augment/known.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -60,6 +61,7 @@ struct JobQueue {
         Job *jobs; /* oldest first */
         RegistrySession *session;
         WorkerPool *workers;
+        AugmentKnown *known;
         sd_event_source *pump;
         bool held;
         void (*idle)(void *userdata); /* the holder waits for this call; NULL = it was made */
@@ -88,7 +90,10 @@ int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
                         .cpu_sec = c->job_timeout_usec / 1000000 + 1,
                 },
                 c->job_timeout_usec, &q->workers, err);
+        if (r >= 0)
+                r = augment_known_new(&q->known, err);
         if (r < 0) {
+                worker_pool_free(q->workers);
                 free(q);
                 return r;
         }
@@ -142,6 +147,7 @@ JobQueue *job_queue_free(JobQueue *q)
         while (q->jobs)
                 job_free(q->jobs);
         worker_pool_free(q->workers);
+        augment_known_free(q->known);
         registry_session_unref(q->session);
         free(q);
         return NULL;
@@ -292,6 +298,9 @@ static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
         else if (j->op == AUGMENT_OP_AUGMENT) {
                 usage_note(q->manager->usage, result->image, result->digest.text);
                 usage_note(q->manager->usage, result->base, result->base_digest.text);
+                if (!result->cache_hit) /* else it does not tell who made it */
+                        augment_known_note_image(q->known, &result->digest,
+                                &(KnownImage){.level = result->level, .builder = result->builder});
         }
         while (j->waiters) {
                 JobWaiter *w = j->waiters;
@@ -473,7 +482,7 @@ static void job_lookup(Job *j)
         j->request.kind = AUGMENT_SOURCE_UNKNOWN;
         j->request.private = registry_session_is_private(j->session, j->request.image);
         if (augment_lookup_start(registry_session_client(j->session), registry_session_anonymous(j->session),
-                    &j->request, on_lookup_done, j, &j->lookup, &err) < 0)
+                    &j->request, j->queue->known, on_lookup_done, j, &j->lookup, &err) < 0)
                 job_finish(j, NULL, err);
 }
 

@@ -387,9 +387,9 @@ static int copy_result(AugmentDockerBuild *b, const AugmentResult *mirrored, TbE
         if ((r = augment_result_to_json(mirrored, &j, err)) < 0 ||
                 (r = augment_result_from_json(j, &b->result, err)) < 0)
                 return r;
-        b->result.builder = AUGMENT_BUILDER_DOCKER;
         if (b->result.as_is || b->result.cache_hit)
                 return 0;
+        b->result.builder = AUGMENT_BUILDER_DOCKER;
         if (!b->result.dockerfile || !b->result.base || !b->result.key_tag)
                 return tb_error_set(err, TB_ERROR_BUG, -EINVAL, "there is no Dockerfile to build");
         return 0;

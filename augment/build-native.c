@@ -4,12 +4,10 @@
 
 #include "augment/build-native.h"
 #include "augment/dockerfile.h"
+#include "augment/facts.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
-
-/* How our entries in an image's history are told. */
-#define NATIVE_COMMENT "tbnode "
 
 /* The member of `obj`, made when it is absent or null. Borrowed. */
 static int ensure_member(json_t *obj, const char *key, bool array, json_t **ret, TbError **err)
@@ -134,7 +132,7 @@ static int apply_history(ImageConfig *config, const RecipeStep *step, TbError **
                 return tb_error_oom(err);
         if ((created && (r = tb_json_set_string(entry, "created", created, err)) < 0) ||
                 (r = tb_json_set_string(entry, "created_by", text, err)) < 0 ||
-                (r = tb_json_set_string(entry, "comment", NATIVE_COMMENT TBNODE_VERSION, err)) < 0)
+                (r = tb_json_set_string(entry, "comment", IMAGE_NATIVE_COMMENT TBNODE_VERSION, err)) < 0)
                 return r;
         return step->op == RECIPE_ADD ? 0 : tb_json_set_bool(entry, "empty_layer", true, err);
 }
@@ -163,7 +161,7 @@ static int drop_history(ImageConfig *config, const Recipe *recipe, TbError **err
         json_array_foreach (old, i, entry) {
                 const char *comment = json_string_value(json_object_get(entry, "comment"));
                 bool empty = json_is_true(json_object_get(entry, "empty_layer"));
-                bool drop = empty ? comment && tb_startswith(comment, NATIVE_COMMENT)
+                bool drop = empty ? comment && tb_startswith(comment, IMAGE_NATIVE_COMMENT)
                                   : is_dropped(recipe, layer);
 
                 layer += !empty;

@@ -100,21 +100,23 @@ int augment_client_setup_anonymous(RegistryClient *client, const AugmentRequest 
  * a miss.
  */
 typedef struct AugmentLookup AugmentLookup;
+typedef struct AugmentKnown AugmentKnown; /* augment/known.h */
 /* `err` borrowed; NULL = ask augment_lookup_is_hit(). The lookup may be freed from here. */
 typedef void (*AugmentLookupFn)(AugmentLookup *l, const TbError *err, void *userdata);
 
 /* The client must have been set up with augment_client_setup() and outlive the lookup; the request is checked and
  * copied. Callbacks come from the loop only. */
 #define LOOKUP_PATIENCE_USEC UINT64_C(5000000)
-/* `anonymous` is a client without credentials on the same loop, or NULL: then nothing is taken for private. */
+/* `known` (augment/known.h) is read and added to, and must outlive the lookup; NULL = no memory: a hit's level and builder are those that were asked for. `anonymous` is a client without credentials on the same loop, or NULL: then nothing is taken for private. */
 int augment_lookup_start(RegistryClient *client, RegistryClient *anonymous, const AugmentRequest *request,
-        AugmentLookupFn done, void *userdata, AugmentLookup **ret, TbError **err) _warn_unused_;
+        AugmentKnown *known, AugmentLookupFn done, void *userdata, AugmentLookup **ret, TbError **err)
+        _warn_unused_;
 /* Cancels when still running. */
 AugmentLookup *augment_lookup_free(AugmentLookup *l);
 TB_DEFINE_CLEANUP(AugmentLookup *, augment_lookup_free)
 
 bool augment_lookup_is_hit(const AugmentLookup *l);
-/* Borrowed. After a hit a complete result; after a miss source, platform, level, key_tag, payload, from, notice, private and
+/* Borrowed. After a hit a complete result, with the level and the builder that the image was made with (see `known`); after a miss source, platform, level, key_tag, payload, from, notice, private and
  * project are set. */
 const AugmentResult *augment_lookup_result(const AugmentLookup *l);
 /* What the lookup found out, into the request for the worker. */

@@ -86,6 +86,25 @@ static size_t read_init_line(char *const *argv)
         return 0;
 }
 
+/* Nothing counts here that others wrote: who copies our words gets a wrong line in a listing. */
+static AugmentBuilder find_builder(const ImageConfig *c)
+{
+        AugmentBuilder builder = AUGMENT_BUILDER_NATIVE;
+        json_t *entry;
+        size_t i;
+
+        json_array_foreach (json_object_get(c->document, "history"), i, entry) {
+                const char *by = json_string_value(json_object_get(entry, "created_by"));
+                const char *comment = json_string_value(json_object_get(entry, "comment"));
+
+                if (by && strstr(by, "ENTRYPOINT [\"" AUGMENT_INIT "\""))
+                        builder = comment && tb_startswith(comment, IMAGE_NATIVE_COMMENT)
+                                ? AUGMENT_BUILDER_NATIVE
+                                : AUGMENT_BUILDER_DOCKER;
+        }
+        return builder;
+}
+
 static int collect_augmented(const ImageConfig *c, ImageFacts *f, TbError **err)
 {
         const char *version = image_config_label(c, AUGMENT_LABEL_VERSION);
@@ -93,6 +112,7 @@ static int collect_augmented(const ImageConfig *c, ImageFacts *f, TbError **err)
         size_t begin;
 
         f->augmented = true;
+        f->builder = find_builder(c);
         f->level = augment_level_from_string(image_config_label(c, AUGMENT_LABEL_LEVEL));
         if (f->level < 0 || f->level == AUGMENT_LEVEL_NONE)
                 f->level = AUGMENT_LEVEL_BASIC;

@@ -40,14 +40,20 @@
 #define AUGMENT_LABEL_LEVEL "org.tbnode.level"
 #define AUGMENT_LABEL_PAYLOAD "org.tbnode.payload"
 
+/* How the native builder's entries in an image's history are told. */
+#define IMAGE_NATIVE_COMMENT "tbnode "
+
 /* moby layer/layer_store.go: maxLayerDepth. An image with more can be pushed, but no engine runs it. */
 #define IMAGE_LAYERS_MAX 125u
 
 typedef struct ImageFacts {
         char *platform; /* "linux/amd64", "linux/arm/v7" */
         size_t n_layers;
-        bool augmented;          /* Entrypoint begins with our init */
-        AugmentLevel level;      /* then: what the label says, BASIC when it says nothing we know */
+        bool augmented;     /* Entrypoint begins with our init */
+        AugmentLevel level; /* then: what the label says, BASIC when it says nothing we know */
+        AugmentBuilder
+                builder; /* then: whose entry of our ENTRYPOINT is the last in the history. A native one writes none
+                                    for a base that has no history; docker always does */
         char *augmented_version; /* of the tbnode that did it; NULL = not told */
         char *augmented_payload; /* digest text; NULL = not told */
 

@@ -27,7 +27,9 @@ typedef struct Run {
         Payload *payload;       /* NULL for level none */
         RegistryManifest *base; /* of the platform */
         bool repair;            /* the mirror lacks blobs that its manifest names */
-        bool mirrored;          /* the base was found in the testbed's registry */
+        bool mirrored;          /* the base's blobs are in the testbed's registry */
+        bool copied;            /* by this run; the base has no names there yet */
+        bool files_are_new;     /* the facts about its files are not kept there yet */
         ImageConfig *config;
         ImageFacts *facts;
         AugmentPending pending;     /* written beside the image */

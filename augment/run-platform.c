@@ -174,12 +174,8 @@ static int collect_files(Run *run, TbError **err)
                          &run->facts->files, err)) < 0)
                 return r;
         run->scan = base_files_free(run->scan);
-        if (only_text)
-                return 0;
-        r = put_empty(run, kept, err);
-        return r < 0 ? r
-                     : base_files_store(
-                               run->client, kept, &run->base->digest, run->facts->files, &run->pending, err);
+        run->files_are_new = !only_text;
+        return 0;
 }
 
 /* 1 = the tag is there. */
@@ -269,6 +265,11 @@ static int plan(Run *run, TbError **err)
         RecipeInput input;
         int r;
 
+        /* What is used as it is was made by somebody else, to a level of its own. */
+        if (run->result.as_is && run->facts->augmented) {
+                run->result.level = run->facts->level;
+                run->result.builder = run->facts->builder;
+        }
         r = image_facts_to_json(run->facts, run->config, &run->result.facts, err);
         if (r < 0 || run->result.as_is)
                 return r;
@@ -382,6 +383,7 @@ static int copy_base(Run *run, TbError **err)
         _cleanup_registry_copy_result_ RegistryCopyResult copied = {};
         _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
         RegistryCopyOptions options = {
+                .blobs_only = true, /* nothing has a name before it was judged */
                 .repair = run->repair,
                 .state_dir = run->request->state_dir,
                 .progress = on_copy_progress,
@@ -408,7 +410,7 @@ static int copy_base(Run *run, TbError **err)
         run->result.bytes.uploaded += copied.bytes_uploaded;
         run->result.bytes.mounted += copied.bytes_mounted;
         run->result.bytes.resumed += copied.bytes_resumed;
-        run->mirrored = true;
+        run->mirrored = run->copied = true;
         return 0;
 }
 
@@ -417,19 +419,8 @@ static int mirror(Run *run, TbError **err)
         _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
         int r;
 
-        if (!run->names.base_is_local) {
-                bool copied = !run->mirrored;
-
-                if (copied && (r = copy_base(run, err)) < 0)
-                        return r;
-                r = copied ? follow_tag_start(run, err)
-                           : run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
-                                     run->base->data, run->base->size, &run->base->digest, err);
-                if (r >= 0 && (r > 0 || copied) && run->names.mirror_tag)
-                        r = run_note(run, err);
-                if (r < 0)
-                        return r;
-        }
+        if (!run->names.base_is_local && !run->mirrored && (r = copy_base(run, err)) < 0)
+                return r;
         r = registry_ref_new(
                 run->names.registry_host, run->names.mirror_repository, NULL, &run->base->digest, &ref, err);
         if (r < 0)
@@ -437,6 +428,43 @@ static int mirror(Run *run, TbError **err)
         free(run->result.base);
         run->result.base = registry_ref_to_string(ref);
         return run->result.base ? 0 : tb_error_oom(err);
+}
+
+static int publish_copied(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        RegistryOp *op;
+        int r;
+
+        if ((r = mirror_ref(run, &ref, err)) < 0 ||
+                (r = registry_put_manifest_start(run->client, ref,
+                         registry_manifest_kind_to_media_type(run->base->kind), run->base->data,
+                         run->base->size, NULL, NULL, &op, err)) < 0 ||
+                (r = augment_pending_add(&run->pending, op, NULL, "cannot write the mirror", err)) < 0)
+                return r;
+        run->result.bytes.uploaded += run->base->size;
+        return follow_tag_start(run, err);
+}
+
+/* The base was judged, with all its files: it gets its names, and what was found is kept. */
+static int publish_base(Run *run, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *kept = NULL;
+        int r;
+
+        if (run->files_are_new &&
+                ((r = files_ref(run, &kept, err)) < 0 || (r = put_empty(run, kept, err)) < 0 ||
+                        (r = base_files_store(run->client, kept, &run->base->digest, run->facts->files,
+                                 &run->pending, err)) < 0))
+                return r;
+        if (run->names.base_is_local)
+                return 0;
+        r = run->copied ? publish_copied(run, err)
+                        : run_follow_tag(run, registry_manifest_kind_to_media_type(run->base->kind),
+                                  run->base->data, run->base->size, &run->base->digest, err);
+        if (r >= 0 && (r > 0 || run->copied) && run->names.mirror_tag)
+                r = run_note(run, err);
+        return MIN2(r, 0);
 }
 
 static int push(Run *run, TbError **err)
@@ -480,6 +508,7 @@ static int run_base(Run *run, TbError **err)
         uint64_t started = tb_now_us();
         int r;
 
+        run->copied = run->files_are_new = false;
         run_stage(run, "facts");
         if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
                 return r;
@@ -498,8 +527,14 @@ static int run_base(Run *run, TbError **err)
         if ((r = collect_files(run, err)) < 0 || (r = lower_level(run, err)) < 0 || (r = plan(run, err)) < 0)
                 return r;
         run->result.timings.facts += tb_now_us() - started;
-        if (run->op != AUGMENT_OP_DOCKERFILE && !run->result.cache_hit &&
-                (run->op != AUGMENT_OP_MIRROR || run->result.as_is) && (r = push(run, err)) < 0)
+        if (run->op == AUGMENT_OP_DOCKERFILE)
+                return 0;
+        started = tb_now_us();
+        r = publish_base(run, err);
+        run->result.timings.mirror += tb_now_us() - started;
+        if (r < 0 ||
+                (!run->result.cache_hit && (run->op != AUGMENT_OP_MIRROR || run->result.as_is) &&
+                        (r = push(run, err)) < 0))
                 return r;
         return augment_pending_wait(&run->pending, err);
 }

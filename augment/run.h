@@ -8,7 +8,8 @@
  * The worker's job from request to answer: resolve, look up, read, mirror, build, push. Blocks; the worker process calls
  * it, and a program of its own may. The order is what keeps a failure from leaving traces: everything that can be
  * refused is refused from the base's manifest and configuration, before the first byte is written; then blobs, which
- * nobody sees without a tag; tags last, the moving one at the very end.
+ * nobody sees without a tag; what the base's files refuse is refused before the base gets one; tags last, the moving one at
+ * the very end.
  *
  * What is copied into the mirror is the image of the asked platform, or those of an index that there are payloads for, not
  * the whole index: one upstream has 10 to 20 platforms and their attestations. So a reference to the mirror has the

@@ -245,6 +245,10 @@ static int next_blobs(CopyOp *c, TbError **err)
         }
         if (c->n_active > 0 || c->next_item < c->n_items)
                 return 0;
+        if (c->blobs_only) {
+                copy_succeed(c);
+                return 0;
+        }
         return copy_enter_manifests(c, err);
 }
 
@@ -471,6 +475,7 @@ static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
         if (o->parallel > 0)
                 c->parallel = MIN2(o->parallel, COPY_PARALLEL_MAX);
         c->always_stream = o->always_stream;
+        c->blobs_only = o->blobs_only;
         c->repair = o->repair;
         if (o->tap) {
                 c->tap_copy = *o->tap;

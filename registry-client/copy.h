@@ -169,6 +169,7 @@ struct CopyOp {
         bool one_platform, same_repository;
         unsigned parallel, platform_depth;
         bool always_stream;
+        bool blobs_only;
         bool repair;
         RegistryCopyTap tap_copy;
         const RegistryCopyTap *tap; /* NULL or &tap_copy */

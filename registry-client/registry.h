@@ -621,6 +621,8 @@ typedef struct RegistryCopyOptions {
         const char *state_dir;
         uint64_t state_max; /* bytes of partial blobs to keep there, the oldest go first; 0 = 10 GiB */
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */
+        bool blobs_only; /* the manifests stay away: the caller looks at what has come before it gets a name, and pushes them
+                            itself. The result's `manifest` is what would have been pushed. Registries only */
         bool repair; /* look at every blob, also when the target has the manifest already (somebody removed blobs) */
         const RegistryCopyTap *tap; /* NULL = none */
         void (*progress)(const RegistryCopyProgress *p,

@@ -81,7 +81,7 @@ static int lookup(Driver *d, AugmentRequest *request, TbError **err)
         int r;
 
         d->done = false;
-        r = augment_lookup_start(d->registry, NULL, request, on_lookup, d, &l, err);
+        r = augment_lookup_start(d->registry, NULL, request, NULL, on_lookup, d, &l, err);
         if (r < 0)
                 return r;
         (void) run_until_done(d);

@@ -475,6 +475,49 @@ class Augment(Base):
         self.assertEqual("docker", r.json()["builder"])
         self.assertEqual(0, run("--name", "web", IMAGE, "sleep", "1000").rc)
 
+    def augment(self, image, cache, *args):
+        r = L.tbnode("augment", "--json", *args, image, check=True).json()
+        self.assertEqual(cache, r["cache"], r)
+        return r
+
+    def test_a_hit_tells_who_built_the_image(self):
+        """Whoever is asked for, also after a restart, and of an image that was augmented before."""
+        image = lab.images.busybox(L, config={"Labels": {"built": "by"}})
+        image.push(L.hub, "library/by-docker:1")
+        docker = ("--platform", "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine], "--level", "core")
+        made = self.augment("by-docker:1", "miss", *docker, "--builder", "docker")
+        self.assertEqual(("docker", "core"), (made["builder"], made["level"]))
+        for restarted in (False, True):
+            if restarted:
+                L.tbnoded.restart()
+            r = self.augment("by-docker:1", "hit", *docker)
+            self.assertEqual(("docker", made["digest"]), (r["builder"], r["digest"]))
+        # Used as it is for a lower level, and by the other builder.
+        for cache in ("miss", "hit"):
+            r = self.augment(made["image"], cache)
+            self.assertEqual(("docker", "core", made["digest"]), (r["builder"], r["level"], r["digest"]))
+
+    def test_a_hit_asks_the_registry_once(self):
+        """The name and what it was augmented to are asked for at the same time; what has changed meanwhile is noticed."""
+        lab.images.busybox(L, config={"Labels": {"hit": "1"}}).push(L.hub, "library/hits:1")
+        first = self.augment("hits:1", "miss")
+        self.augment("hits:1", "hit")
+        before = len(L.local.accesses())
+        self.assertEqual(first["digest"], self.augment("hits:1", "hit")["digest"])
+        self.assertEqual([("HEAD", "/v2/augmented/docker.io/library/hits/manifests/1-basic", 200)],
+                         L.local.accesses()[before:])
+        # Another base, then the old one again: the moving tag has to follow.
+        lab.images.busybox(L, config={"Labels": {"hit": "2"}}).push(L.hub, "library/hits:1")
+        second = self.augment("hits:1", "miss")
+        self.assertEqual(second["digest"], self.augment("hits:1", "hit")["digest"])
+        lab.images.busybox(L, config={"Labels": {"hit": "1"}}).push(L.hub, "library/hits:1")
+        for _ in range(2):
+            self.assertEqual(first["digest"], self.augment("hits:1", "hit")["digest"])
+            self.assertEqual(first["digest"], L.local.manifest("augmented/docker.io/library/hits", "1-basic")[1])
+        # Somebody has removed it.
+        L.local.request("DELETE", f"/v2/augmented/docker.io/library/hits/manifests/{first['digest']}")
+        self.assertEqual(first["digest"], self.augment("hits:1", "miss")["digest"])
+
 
 if __name__ == "__main__":
     lab.main()

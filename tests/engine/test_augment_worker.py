@@ -332,11 +332,26 @@ class Hostile(Base):
         with self.subTest("wrong diff_id"):
             push("hostile-diff", [good], diff_ids=["sha256:" + 64 * "0"])
             self.refused("hostile-diff", "the image's configuration says")
+        # What is wrong is only seen when all layers have come.
+        with self.subTest("in our place"):
+            push("hostile-ours", [gzip.compress(tar_of({"tbnode/init": b"x"}))])
+            self.refused("hostile-ours", "/tbnode already")
+        with self.subTest("wrong diff_id of a layer that is there already"):
+            push("hostile-shared", [good])
+            self.finished(request(f"{SOURCE}/hostile-shared:1"))
+            before = self.names("hostile-shared")
+            push("hostile-shared", [good], diff_ids=["sha256:" + 64 * "0"])
+            self.failed(request(f"{SOURCE}/hostile-shared:1"), "the image's configuration says")
+            self.assertEqual(self.names("hostile-shared"), before)
+
+    def names(self, name):
+        """Every tag, and what it names."""
+        return {f"{prefix}{name}:{tag}": L.local.manifest(prefix + name, tag)[1]
+                for prefix in ("mirror/127.0.0.1_5005/", "augmented/127.0.0.1_5005/") for tag in L.local.tags(prefix + name)}
 
     def refused(self, name, *words):
         self.failed(request(f"{SOURCE}/{name}:1"), *words)
-        self.assertEqual(self.augmented(name), [])
-        self.assertEqual([t for t in L.local.tags(f"mirror/127.0.0.1_5005/{name}") if not t.startswith("d-")], [])
+        self.assertEqual(self.names(name), {})
         self.assertEqual(workers(), [])
 
     def test_lying_sizes(self):

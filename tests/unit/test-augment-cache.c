@@ -9,6 +9,7 @@
 
 #include "augment/cache.h"
 #include "augment/docker-context.h"
+#include "augment/known.h"
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -77,6 +78,39 @@ static void test_key(void **state)
         assert_error(augment_cache_key_tag(&base, &r, &none, other, &err), -EINVAL, err);
         r.level = AUGMENT_LEVEL_NONE;
         assert_ok(augment_cache_key_tag(&base, &r, &none, other, &err), err);
+}
+
+/* Another request is another one, nothing is found that was not noted, and what has no room makes some. */
+static void test_known(void **state)
+{
+        _cleanup_augment_request_ AugmentRequest r = request("nginx", NULL),
+                                                 mine = request("nginx", "team-7");
+        _cleanup_(augment_known_freep) AugmentKnown *k = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        KnownHit hit = {.source = digest(BASE), .kind = AUGMENT_SOURCE_INDEX, .digest = digest(PAYLOAD)},
+                 found;
+        KnownImage image = {AUGMENT_LEVEL_CORE, AUGMENT_BUILDER_DOCKER}, what;
+        TbDigest one = digest(BASE), other = one;
+
+        assert_ok(augment_known_new(&k, &err), err);
+        assert_false(augment_known_hit(NULL, &r, &found));
+        assert_false(augment_known_hit(k, &r, &found));
+        augment_known_note_hit(k, &r, &hit);
+        assert_true(augment_known_hit(k, &r, &found));
+        assert_string_equal(found.digest.text, PAYLOAD);
+        assert_false(augment_known_hit(k, &mine, &found));
+        r.update = true;
+        assert_false(augment_known_hit(k, &r, &found));
+
+        assert_false(augment_known_image(k, &one, &what));
+        augment_known_note_image(k, &one, &image);
+        assert_true(augment_known_image(k, &one, &what));
+        assert_int_equal(what.level, AUGMENT_LEVEL_CORE);
+        assert_int_equal(what.builder, AUGMENT_BUILDER_DOCKER);
+        other.text[sizeof(other.text) - 2] = 'c'; /* the same place */
+        assert_false(augment_known_image(k, &other, &what));
+        augment_known_note_image(k, &other, &image);
+        assert_false(augment_known_image(k, &one, &what));
 }
 
 static void check_names(const char *image, const char *project, AugmentLevel level, const char *mirror,
@@ -395,6 +429,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_key),
+                cmocka_unit_test(test_known),
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_long_tag),
                 cmocka_unit_test(test_host_component),
