@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/augment-job.h"
+#include "agent/job-credentials.h"
 #include "agent/project.h"
 #include "agent/registry-session.h"
 #include "agent/transfer-dir.h"
@@ -49,6 +50,7 @@ struct Job {
         size_t n_waiters;
         RegistrySession *session;
         AugmentLookup *lookup;
+        JobCredentials *credentials; /* for the worker */
         Worker *worker;
         AugmentDockerBuild *build;
         char *transfer_dir; /* of the worker; others may use the same */
@@ -125,6 +127,7 @@ static void job_free(Job *j)
                 free(w);
         }
         augment_lookup_free(j->lookup);
+        job_credentials_free(j->credentials);
         worker_free(j->worker);
         augment_docker_build_free(j->build);
         sd_event_source_disable_unref(j->later);
@@ -399,38 +402,53 @@ static void make_transfer_dir(Job *j)
 }
 
 /* As the worker gets it: it finds the credentials elsewhere than we do. */
-static int worker_request(const Job *j, char **ret, TbError **err)
+static int worker_request(const Job *j, bool credentials, char **ret, TbError **err)
 {
         AugmentRequest request = j->request; /* borrowed contents */
         AugmentOp op = j->op;
 
         if (op == AUGMENT_OP_AUGMENT && request.builder == AUGMENT_BUILDER_DOCKER)
                 op = AUGMENT_OP_MIRROR;
-        if (request.docker_config)
-                request.docker_config = (char *) WORKER_DOCKER_CONFIG;
+        request.docker_config = credentials ? (char *) WORKER_DOCKER_CONFIG : NULL;
         request.state_dir = j->transfer_dir;
         return augment_request_to_json(&request, op, ret, err);
 }
 
-static void job_work(Job *j)
+static void on_credentials(JobCredentials *c, const char *config, void *userdata)
 {
         _cleanup_error_ TbError *err = NULL;
         _cleanup_free_ char *text = NULL;
+        Job *j = userdata;
         int r;
 
-        j->state = JOB_WORKING;
-        make_transfer_dir(j);
-        r = worker_request(j, &text, &err);
+        r = worker_request(j, config, &text, &err);
         if (r >= 0)
                 r = worker_pool_start(j->queue->workers,
                         &(WorkerJob){
-                                .docker_config = j->request.docker_config,
+                                .docker_config = config,
                                 .progress = on_worker_progress,
                                 .done = on_worker_done,
                                 .userdata = j,
                         },
                         text, &j->worker, &err);
         if (r < 0)
+                job_finish(j, NULL, err);
+}
+
+static void job_work(Job *j)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *source = NULL;
+        _cleanup_free_ char *registry = NULL;
+        _cleanup_error_ TbError *err = NULL;
+        bool plain;
+        int r;
+
+        j->state = JOB_WORKING;
+        make_transfer_dir(j);
+        if ((r = registry_ref_parse(j->request.image, &source, &err)) < 0 ||
+                (r = augment_registry_parse(j->request.registry, &registry, &plain, &err)) < 0 ||
+                (r = job_credentials_start(registry_session_client(j->session), source->host, registry,
+                         on_credentials, j, &j->credentials, &err)) < 0)
                 job_finish(j, NULL, err);
 }
 
@@ -644,8 +662,7 @@ JobWaiter *job_waiter_free(JobWaiter *w)
 
 /* ---- For those who look after the images ------------------------------------------------------------------------- */
 
-/* The registry and its credentials, as for a job. */
-static int own_request(JobQueue *q, AugmentRequest *ret, TbError **err)
+int job_queue_own_request(JobQueue *q, AugmentRequest *ret, TbError **err)
 {
         ret->image = strdup("tbnode/images"); /* is not looked at; the check wants one */
         return ret->image ? request_complete(q, ret, err) : tb_error_oom(err);
@@ -654,36 +671,14 @@ static int own_request(JobQueue *q, AugmentRequest *ret, TbError **err)
 int job_queue_session(JobQueue *q, RegistrySession **ret, TbError **err)
 {
         _cleanup_augment_request_ AugmentRequest request = {};
-        int r = own_request(q, &request, err);
+        int r = job_queue_own_request(q, &request, err);
 
         return r < 0 ? r : registry_session_get(q->manager, &q->session, &request, ret, err);
 }
 
-static void on_inventory_progress(Worker *w, const AugmentProgress *p, void *userdata)
+WorkerPool *job_queue_workers(JobQueue *q)
 {
-}
-
-int job_queue_inventory(JobQueue *q, JobInventoryFn done, void *userdata, Worker **ret, TbError **err)
-{
-        _cleanup_augment_request_ AugmentRequest request = {};
-        _cleanup_free_ char *text = NULL, *config = NULL;
-        int r;
-
-        r = own_request(q, &request, err);
-        if (r < 0)
-                return r;
-        config = request.docker_config;
-        request.docker_config = config ? strdup(WORKER_DOCKER_CONFIG) : NULL;
-        r = augment_request_to_json(&request, AUGMENT_OP_IMAGES, &text, err);
-        return r < 0 ? r
-                     : worker_pool_start(q->workers,
-                               &(WorkerJob){
-                                       .docker_config = config,
-                                       .progress = on_inventory_progress,
-                                       .done = done,
-                                       .userdata = userdata,
-                               },
-                               text, ret, err);
+        return q->workers;
 }
 
 int job_queue_hold(JobQueue *q, void (*idle)(void *userdata), void *userdata, TbError **err)

@@ -5,7 +5,7 @@
 
 #include "agent/manager.h"
 #include "agent/registry-session.h"
-#include "agent/worker.h"
+#include "agent/worker-pool.h"
 #include "augment/augment.h"
 #include "common/error.h"
 
@@ -43,10 +43,9 @@ JobWaiter *job_waiter_free(JobWaiter *w);
 
 /* A session with the agent's own credentials; the caller unrefs it. */
 int job_queue_session(JobQueue *q, RegistrySession **ret, TbError **err) _warn_unused_;
-/* One worker for AUGMENT_OP_IMAGES, beside the queue: result->report is the inventory. The worker is the caller's. */
-typedef void (*JobInventoryFn)(Worker *w, const AugmentResult *result, const TbError *err, void *userdata);
-int job_queue_inventory(JobQueue *q, JobInventoryFn done, void *userdata, Worker **ret, TbError **err)
-        _warn_unused_;
+/* A request about no image in particular, for agent/inventory-job.h: with the agent's own registry and credentials. */
+int job_queue_own_request(JobQueue *q, AugmentRequest *ret, TbError **err) _warn_unused_;
+WorkerPool *job_queue_workers(JobQueue *q);
 /* Nothing new is begun from now on, also no lookup; `idle` is called, from the loop, when what was under way has ended. One
  * holder at a time: -EBUSY. */
 int job_queue_hold(JobQueue *q, void (*idle)(void *userdata), void *userdata, TbError **err) _warn_unused_;

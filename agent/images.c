@@ -7,6 +7,7 @@
 #include "agent/augment-job.h"
 #include "agent/images.h"
 #include "agent/in-use.h"
+#include "agent/inventory-job.h"
 #include "agent/project.h"
 #include "agent/usage.h"
 #include "augment/cache.h"
@@ -22,7 +23,7 @@ struct ImagesJob {
         bool prune, dry_run, holding;
         int64_t keep_sec;
         char *host;
-        Worker *worker;
+        InventoryJob *inventory;
         InUse *in_use;
         json_t *report, *used;
         RegistrySession *session;
@@ -44,7 +45,7 @@ ImagesJob *images_job_free(ImagesJob *j)
                         *p = j->next;
                         break;
                 }
-        worker_free(j->worker);
+        inventory_job_free(j->inventory);
         in_use_free(j->in_use);
         registry_op_free(j->op);
         registry_session_unref(j->session);
@@ -334,7 +335,7 @@ static void on_in_use(InUse *q, const json_t *used, const TbError *err, void *us
                 answer_list(j);
 }
 
-static void on_inventory(Worker *w, const AugmentResult *result, const TbError *err, void *userdata)
+static void on_inventory(InventoryJob *i, const AugmentResult *result, const TbError *err, void *userdata)
 {
         _cleanup_error_ TbError *error = tb_error_copy(err);
         ImagesJob *j = userdata;
@@ -346,7 +347,7 @@ static void on_inventory(Worker *w, const AugmentResult *result, const TbError *
                 return;
         }
         j->report = json_deep_copy(result->report);
-        j->worker = worker_free(j->worker);
+        j->inventory = inventory_job_free(j->inventory);
         if (!j->report)
                 (void) tb_error_oom(&error);
         else if (in_use_ask(j->manager, on_in_use, j, &j->in_use, &error) >= 0)
@@ -366,7 +367,7 @@ static void start_inventory(void *userdata)
         _cleanup_error_ TbError *err = NULL;
         ImagesJob *j = userdata;
 
-        if (job_queue_inventory(j->manager->jobs, on_inventory, j, &j->worker, &err) < 0)
+        if (inventory_job_start(j->manager, on_inventory, j, &j->inventory, &err) < 0)
                 finish(j, NULL, err);
 }
 
@@ -401,7 +402,7 @@ int images_list(Manager *m, uid_t uid, ImagesFn done, void *userdata, ImagesJob 
         if (r < 0)
                 return r;
         j->uid = uid;
-        r = job_queue_inventory(m->jobs, on_inventory, j, &j->worker, err);
+        r = inventory_job_start(m, on_inventory, j, &j->inventory, err);
         if (r < 0) {
                 images_job_free(j);
                 return r;

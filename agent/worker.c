@@ -16,7 +16,6 @@
 
 #define STDERR_MAX 4096U
 #define REQUEST_MAX 60000U /* fits into an empty pipe, pipe(7): the write never blocks */
-#define DOCKER_CONFIG_MAX (1024U * 1024)
 
 struct Worker {
         WorkerJob job; /* zero until it has one */
@@ -241,16 +240,6 @@ bool worker_is_waiting(const Worker *w)
         return !w->job.done && !w->exited && w->out;
 }
 
-static int pass_docker_config(const Worker *w, const char *path, TbError **err)
-{
-        _cleanup_free_ char *data = NULL;
-        size_t size;
-        int r;
-
-        r = tb_file_read(path, DOCKER_CONFIG_MAX, &data, &size, err);
-        return r < 0 ? r : tb_write_all(w->process.config, data, size, err);
-}
-
 int worker_start(Worker *w, const WorkerJob *job, const char *request, TbError **err)
 {
         int r = 0;
@@ -258,7 +247,7 @@ int worker_start(Worker *w, const WorkerJob *job, const char *request, TbError *
         if (strlen(request) > REQUEST_MAX)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EMSGSIZE, "the request is too large");
         if (job->docker_config)
-                r = pass_docker_config(w, job->docker_config, err);
+                r = tb_write_all(w->process.config, job->docker_config, strlen(job->docker_config), err);
         if (r >= 0)
                 r = tb_write_all(w->process.in, request, strlen(request), err);
         if (r >= 0)
@@ -272,5 +261,6 @@ int worker_start(Worker *w, const WorkerJob *job, const char *request, TbError *
         w->process.in = tb_close(w->process.in);
         w->process.config = tb_close(w->process.config);
         w->job = *job;
+        w->job.docker_config = NULL; /* borrowed */
         return 0;
 }

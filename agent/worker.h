@@ -20,8 +20,7 @@
 typedef struct Worker Worker;
 
 typedef struct WorkerJob {
-        const char *
-                docker_config; /* handed over as an open file, because the worker may not read it; NULL = none */
+        const char *docker_config; /* the text of one: handed over as an open file; NULL = none */
         void (*progress)(Worker *w, const AugmentProgress *p, void *userdata);
         /* err == NULL: `result` is complete; both borrowed. The worker may be freed from here. */
         void (*done)(Worker *w, const AugmentResult *result, const TbError *err, void *userdata);

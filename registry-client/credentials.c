@@ -193,6 +193,19 @@ static const char *find_helper(const RegistryClient *c, const char *host)
         return NULL;
 }
 
+bool registry_credentials_recent(const RegistryClient *c, const char *host, const RegistryCredentials **ret,
+        const TbError **ret_error)
+{
+        const RegistryHost *h = host_by_name(c, host);
+
+        if (!h || h->helper_run || h->helper_asked_usec == 0 ||
+                tb_now_us() - h->helper_asked_usec >= REFRESH_USEC)
+                return false;
+        *ret = h->helper_credentials;
+        *ret_error = h->helper_error;
+        return true;
+}
+
 /* ---- asking a helper ---- */
 
 static void wake(RegistryHost *h)

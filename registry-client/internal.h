@@ -315,6 +315,9 @@ bool registry_ratelimit_parse(const char *s, uint64_t *ret_count, uint64_t *ret_
 
 /* What is known now; a helper that was not asked yet is not counted. NULL = none. */
 const RegistryCredentials *registry_client_find_credentials(const RegistryClient *c, const char *host);
+/* The helper was asked about the host not long ago: its credentials (NULL = it knows none), or why it could not say. Borrowed. */
+bool registry_credentials_recent(const RegistryClient *c, const char *host, const RegistryCredentials **ret,
+        const TbError **ret_error);
 /* A host wants credentials: 1 = what there is can be found now, 0 = a helper was asked,
  * registry_call_credentials_ready() comes later. `refused`: those that were sent were not accepted. */
 int registry_credentials_prepare(

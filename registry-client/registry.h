@@ -395,6 +395,11 @@ char **registry_op_steal_names(RegistryOp *op);                         /* list_
 char *registry_op_steal_blob(
         RegistryOp *op, size_t *ret_size); /* get_blob: NUL-terminated; NULL = no memory */
 
+/* registry_client_export_credentials() that does not wait: the text by registry_op_steal_blob(), when the result is 1. A helper
+ * that was asked within the last minute because the registry wanted credentials is not asked again. */
+int registry_client_export_credentials_start(RegistryClient *c, const char *host, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+
 /* GET /v2/ with authentication: reachable, speaks the protocol, credentials accepted. */
 int registry_ping_start(RegistryClient *c, const char *host, RegistryDoneFn done, void *userdata,
         RegistryOp **ret, TbError **err) _warn_unused_;

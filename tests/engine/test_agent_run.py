@@ -408,6 +408,56 @@ class Augment(Base):
             L.tbnoded.stop()
             L.tbnoded.start(config={"start-timeout": "20s"})
 
+    def test_credential_helper(self):
+        """The agent runs it, and a worker gets what it said, and nothing about other hosts."""
+        folder, credentials, said = L.tmp("helpers"), f"{L.dir}/helper-config.json", "/tmp/tbnode-worker-said"
+        helper, fake = f"{folder}/docker-credential-lab", f"{folder}/worker"
+        os.chmod(folder, 0o755)
+
+        def write(path, text):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
+            os.chmod(path, 0o755)
+
+        def start(**env):
+            L.tbnoded.stop()
+            L.tbnoded.start(config={"start-timeout": "20s", "docker-config": credentials},
+                            env={"PATH": f"{folder}:{os.environ['PATH']}", **env})
+
+        answer = '{"ServerURL": "s", "Username": "helped", "Secret": "by"}'
+        write(helper, f"#!/bin/sh\ncat >{folder}/asked\necho '{answer}'\n")
+        write(fake, f"#!/bin/sh\nread request\ncat /proc/self/fd/3 >{said}\nexit 1\n")
+        write(credentials, json.dumps({"credHelpers": {"docker.io": "lab"}, "auths": {
+            "elsewhere.example": {"auth": base64.b64encode(b"other:hidden").decode()}}}))
+        L.hub.add_user("helped", "by")
+        for name in ("private/helped", "library/public"):
+            lab.images.busybox(L, config={"Labels": {"for": name}}).push(L.hub, f"{name}:1")
+        try:
+            start(TBNODE_WORKER=fake)
+            self.one_line(L.tbnode("augment", "private/helped:1"), 1, "worker")
+            with open(said, encoding="utf-8") as f:
+                self.assertEqual({"auths": {"https://index.docker.io/v1/": {
+                    "auth": base64.b64encode(b"helped:by").decode()}}}, json.load(f))
+            start()
+            r = self.augment("private/helped:1", "miss")
+            self.assertTrue(r["source"]["private"])
+            with open(f"{folder}/asked", encoding="utf-8") as f:
+                self.assertEqual("https://index.docker.io/v1/", f.read().strip())
+            # What is wrong with it is said where credentials are needed, and stops nothing else.
+            for text, word in (("echo nonsense", "credential helper"), ("echo no keyring; exit 1", "no keyring"), (None, "not installed")):
+                if text:
+                    write(helper, f"#!/bin/sh\n{text}\n")
+                else:
+                    os.unlink(helper)
+                start()
+                self.one_line(L.tbnode("augment", "private/helped:1"), 1, "private/helped", word)
+                self.assertEqual(0, L.tbnode("augment", "--update", "public:1").rc)
+        finally:
+            if os.path.exists(said):
+                os.unlink(said)
+            L.tbnoded.stop()
+            L.tbnoded.start(config={"start-timeout": "20s"})
+
     def test_same_request_at_once_is_one_job(self):
         before = len([x for x in L.hub.accesses()])
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
