@@ -171,34 +171,14 @@ size_t job_queue_running(const JobQueue *q)
         return queue_count(q, false);
 }
 
-static int add_rate_limits(json_t *all, const RegistryClient *client)
-{
-        const char *host;
-        RegistryRateLimit l;
-
-        for (size_t i = 0; (host = registry_client_rate_limit_nth(client, i, &l)); i++) {
-                char told[EVENT_TIME_MAX], until[EVENT_TIME_MAX];
-                json_t *j = json_pack("{s:s, s:o*, s:o*, s:o*, s:s, s:s*}", "registry", host, "limit",
-                        l.limit == UINT64_MAX ? NULL : json_integer((json_int_t) l.limit), "remaining",
-                        l.remaining == UINT64_MAX ? NULL : json_integer((json_int_t) l.remaining),
-                        "window_s", l.window_sec == 0 ? NULL : json_integer((json_int_t) l.window_sec),
-                        "told", event_time_format(told, l.told_at_usec), "refused_until",
-                        l.refused_until_usec == 0 ? NULL : event_time_format(until, l.refused_until_usec));
-
-                if (json_array_append_new(all, j) < 0)
-                        return -ENOMEM;
-        }
-        return 0;
-}
-
 /* With credentials a registry may allow more than without: both are told. */
 json_t *job_queue_rate_limits(const JobQueue *q)
 {
         _cleanup_json_ json_t *all = json_array();
 
         if (all && q->session &&
-                (add_rate_limits(all, registry_session_client(q->session)) < 0 ||
-                        add_rate_limits(all, registry_session_anonymous(q->session)) < 0))
+                (registry_session_add_rate_limits(all, registry_session_client(q->session)) < 0 ||
+                        registry_session_add_rate_limits(all, registry_session_anonymous(q->session)) < 0))
                 return NULL;
         return TAKE_PTR(all);
 }

@@ -159,3 +159,23 @@ void registry_session_note_private(RegistrySession *s, const char *image)
         if (tb_strv_append(&s->private, image, &err) < 0)
                 return; /* found out again, then */
 }
+
+int registry_session_add_rate_limits(json_t *all, const RegistryClient *client)
+{
+        const char *host;
+        RegistryRateLimit l;
+
+        for (size_t i = 0; (host = registry_client_rate_limit_nth(client, i, &l)); i++) {
+                char told[EVENT_TIME_MAX], until[EVENT_TIME_MAX];
+                json_t *j = json_pack("{s:s, s:o*, s:o*, s:o*, s:s, s:s*}", "registry", host, "limit",
+                        l.limit == UINT64_MAX ? NULL : json_integer((json_int_t) l.limit), "remaining",
+                        l.remaining == UINT64_MAX ? NULL : json_integer((json_int_t) l.remaining),
+                        "window_s", l.window_sec == 0 ? NULL : json_integer((json_int_t) l.window_sec),
+                        "told", event_time_format(told, l.told_at_usec), "refused_until",
+                        l.refused_until_usec == 0 ? NULL : event_time_format(until, l.refused_until_usec));
+
+                if (json_array_append_new(all, j) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <jansson.h>
+
 #include "agent/manager.h"
 #include "augment/augment.h"
 #include "common/error.h"
@@ -27,5 +29,7 @@ RegistryClient *registry_session_anonymous(RegistrySession *s);
 /* Names that took credentials: they are not asked for without them again. */
 bool registry_session_is_private(const RegistrySession *s, const char *image);
 void registry_session_note_private(RegistrySession *s, const char *image);
+/* What registries told the client about their limits, appended to `all`; -ENOMEM. */
+int registry_session_add_rate_limits(json_t *all, const RegistryClient *client) _warn_unused_;
 /* Frees those that nobody needs any more; happens by itself, from the loop, and once more when the manager ends. */
 void registry_sessions_drop(Manager *m);
