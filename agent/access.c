@@ -125,6 +125,25 @@ static int check_network(const Manager *m, const Caller *c, const char *network,
         return 0;
 }
 
+/* The engine knows no owners of volumes; so their names tell. */
+static int check_volume(const Caller *c, const char *volume, TbError **err)
+{
+        _cleanup_free_ char *prefix = tb_asprintf("u%u-", c->uid), *shown = tb_escape(volume, 80);
+
+        if (!prefix || !shown)
+                return tb_error_oom(err);
+        if (volume[0] == '/')
+                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "directories of the host are mounted for root and operators only; use a "
+                        "named volume, %sNAME:/TARGET",
+                        prefix);
+        if (!tb_startswith(volume, prefix))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
+                        "volume '%s' may be somebody else's: the names of your volumes begin with '%s'",
+                        shown, prefix);
+        return 0;
+}
+
 int access_check_run(const Manager *m, const Caller *c, const RunSpec *s, TbError **err)
 {
         uid_t owner;
@@ -135,11 +154,12 @@ int access_check_run(const Manager *m, const Caller *c, const RunSpec *s, TbErro
                 return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
                         "experiment %s belongs to user %u, not to you (user %u); choose another name",
                         s->experiment, owner, c->uid);
-        for (char **v = s->volumes; v && *v; v++)
-                if (**v == '/')
-                        return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
-                                "directories of the host are mounted for root and operators only; use a "
-                                "named volume, NAME:/TARGET");
+        for (char **v = s->volumes; v && *v; v++) {
+                int r = check_volume(c, *v, err);
+
+                if (r < 0)
+                        return r;
+        }
         if (json_array_size(json_object_get(s->declare, "mounts")) > 0)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EACCES,
                         "directories of the host are mounted for root and operators only: declare no "

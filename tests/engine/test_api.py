@@ -280,6 +280,7 @@ class Users(Base):
         for body, words in (({"experiment": "roots"}, "experiment roots belongs to user 0"),
                             ({"networks": ["lan0"]}, "network lan0 is used by a node of user 0"),
                             ({"volumes": ["/etc:/mnt"]}, "root and operators only"),
+                            ({"volumes": [f"u{ANN}-data:/mnt", f"u{BEN}-data:/mnt"]}, f"your volumes begin with 'u{ANN}-'"),
                             ({"declare": {"mounts": [{"source": "/etc", "target": "/mnt"}]}}, "root and operators only")):
             self.assertIn(words, message("POST", "/v1/nodes", 403, {"image": IMAGE, "level": "none", **body}, uid=ANN))
         self.assertEqual(["r1"], L.docker("ps", "-a", "--format", "{{.Names}}").out.split())
