@@ -92,7 +92,8 @@ static int read_dump(int fd, Wanted *wanted, size_t n)
                 return errno == EINTR ? 1 : -errno;
         if (size == 0)
                 return -EIO;
-        for (struct nlmsghdr *h = (struct nlmsghdr *) buffer; NLMSG_OK(h, (uint32_t) size);
+        /* NLMSG_NEXT() takes off the padding, too, and so may come below zero. */
+        for (struct nlmsghdr *h = (struct nlmsghdr *) buffer; size > 0 && NLMSG_OK(h, (uint32_t) size);
                 h = NLMSG_NEXT(h, size)) {
                 if (h->nlmsg_type == NLMSG_DONE)
                         return 0;
