@@ -29,7 +29,7 @@ def fetch_dependencies():
     with open(os.path.dirname(os.path.abspath(__file__)) + "/../../data/debian/control.in", encoding="utf-8") as f:
         depends = next(x for x in f if x.startswith("Depends:"))
     wanted = [w.split()[0] for w in depends.removeprefix("Depends:").split(",") if "@" not in w]
-    wanted += ["libarchive13", "libcurl4", "libip4tc2", "libip6tc2", "libjansson4", "libmnl0", "libnftnl11", "libnftables1", "libmicrohttpd12", "libnl-3-200", "libnl-route-3-200",
+    wanted += ["libarchive13", "libcurl4", "libip4tc2", "libip6tc2", "libisal2", "libjansson4", "libmicrohttpd12", "libnl-3-200", "libnl-route-3-200",
                "libssl3", "libsystemd0", "libzstd1", "zlib1g", "libxtables12"]
     with tempfile.TemporaryDirectory() as d:
         with open(f"{d}/status", "wb") as f:
