@@ -223,11 +223,15 @@ static int verify(Work *w, TbError **err)
                 else if (!links_find(work_links(w, i), w->now[i].veth))
                         (void) tb_error_set(node_error, TB_ERROR_SYSTEM, -ENODEV,
                                 "the interface went away; the container has probably ended");
-                else
+                else {
                         (void) tb_error_set(node_error, TB_ERROR_ENVIRONMENT, -EOPNOTSUPP,
-                                "the kernel did not take the shape (it would need '%s' again)%s",
+                                "the kernel did not take the shape, or somebody changed it at once (it "
+                                "would need '%s' again)%s",
                                 op_to_string(plan.ops[0].kind),
                                 seeded ? "; 'seed' needs Linux 6.6 or later" : "");
+                        /* Which of the two it was can't be told; the latter passes. */
+                        tb_error_set_retryable(node_error);
+                }
                 work_name_error(node_error, w, i);
         }
         return 0;
