@@ -164,15 +164,11 @@ static int feed_zstd(TbDecompressor *d, const void *data, size_t size, TbError *
 
 static int feed_known(TbDecompressor *d, const void *data, size_t size, TbError **err)
 {
-        switch (d->compression) {
-        case TB_COMPRESSION_GZIP:
+        if (d->compression == TB_COMPRESSION_GZIP)
                 return feed_gzip(d, data, size, err);
-        case TB_COMPRESSION_ZSTD:
+        if (d->compression == TB_COMPRESSION_ZSTD)
                 return feed_zstd(d, data, size, err);
-        case TB_COMPRESSION_NONE:
-        default:
-                return emit(d, data, size, err);
-        }
+        return emit(d, data, size, err);
 }
 
 int tb_decompressor_feed(TbDecompressor *d, const void *data, size_t size, TbError **err)

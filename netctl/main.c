@@ -493,6 +493,16 @@ int main(int argc, char **argv)
                         arg_json = true;
                         argv[--argc] = NULL;
                 }
+                /* Else `sweep --help` would sweep. No id, interface or SPEC begins so. */
+                for (int k = 1; k < argc; k++)
+                        if (tb_streq(argv[k], "--help") || tb_streq(argv[k], "-h")) {
+                                help(stdout);
+                                return EXIT_DONE;
+                        } else if (argv[k][0] == '-') {
+                                fprintf(stderr, "tbnode-netctl: %s: options come before the command\n",
+                                        argv[k]);
+                                return EXIT_USAGE;
+                        }
                 if (argc - 1 < verbs[i].min || argc - 1 > verbs[i].max) {
                         fprintf(stderr, "tbnode-netctl: usage: tbnode-netctl %s %s\n", verbs[i].name,
                                 verbs[i].arguments);

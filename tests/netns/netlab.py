@@ -152,7 +152,7 @@ def qdiscs(device=None):
 
 
 def class_rate(device):
-    """Bytes per second of our class, as tc says (bit/s in text)."""
+    """Rate of our class, as tc writes it; None: there is none."""
     text = run('tc', 'class', 'show', 'dev', device).stdout
     for line in text.splitlines():
         words = line.split()

@@ -239,6 +239,12 @@ class Objects(netlab.Lab):
 
     def test_usage_and_help(self):
         self.assertIn('Usage:', self.tool('--help').stdout)
+        a, _ = self.pair()
+        self.apply([self.declare(a, [{'ifname': 'eth0', 'down': 'rate 3mbit'}])])
+        for words in (('sweep', '--help'), ('sweep', '-h')):
+            self.assertIn('Usage:', self.tool(*words).stdout)
+        self.assertIn('come before', self.tool('sweep', '--jsonn', status=2).stderr)
+        self.assertEqual(class_rate(a.host), '3Mbit', 'who asks for help wants no sweep')
         self.tool(status=2)
         self.tool('nonsense', status=2)
         self.tool('shape', '1', status=2)
