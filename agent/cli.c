@@ -105,6 +105,16 @@ const CliVerb cli_verbs[] = {
                 "Control a declared program of a node",
                 "  -s, --signal SIGNAL   for kill, instead of KILL\n", cli_program},
         {"startup", "startup NODE", "Run a node's startup command once more", NULL, cli_startup},
+        {"snapshot", "snapshot [OPTIONS] NODE [NAME]", "Make an image of a node, in the testbed's registry",
+                "  NAME[:TAG]         of the image (default: the node's own name, with its experiment; tag "
+                "latest)\n"
+                "  --project NAME     who may use it (default: the project of the node's image, else its "
+                "owner alone)\n"
+                "  --no-pause         let the node go on while its files are read\n"
+                "  The image has the node's files and, for the rest, the settings of the image that the "
+                "node "
+                "was made of.\n",
+                cli_snapshot},
         {"stop", "stop NODE...", "Stop nodes", NULL, cli_stop},
         {"start", "start NODE...", "Start stopped nodes", NULL, cli_start},
         {"rm", "rm NODE...", "Remove nodes", NULL, cli_rm},

@@ -116,6 +116,7 @@ int cli_declare(Cli *c, int argc, char **argv);
 int cli_programs(Cli *c, int argc, char **argv);
 int cli_program(Cli *c, int argc, char **argv);
 int cli_startup(Cli *c, int argc, char **argv);
+int cli_snapshot(Cli *c, int argc, char **argv);
 int cli_stop(Cli *c, int argc, char **argv);
 int cli_start(Cli *c, int argc, char **argv);
 int cli_rm(Cli *c, int argc, char **argv);

@@ -31,6 +31,8 @@
 #include "agent/node-firewall.h"
 #include "agent/reconcile.h"
 #include "agent/run.h"
+#include "agent/snapshot-sweep.h"
+#include "agent/snapshot.h"
 #include "agent/state-file.h"
 #include "agent/tmcd-server.h"
 #include "agent/usage.h"
@@ -81,6 +83,9 @@ Manager *manager_free(Manager *m)
         m->gate = gate_free(m->gate);
         exec_session_free_all(m);
         key_volumes_stop(m);
+        snapshot_sweep_stop(m);
+        while (m->snapshots)
+                snapshot_free(m->snapshots);
         while (m->runs)
                 run_job_free(m->runs);
         while (m->images)
@@ -345,6 +350,7 @@ void manager_listed(Manager *m)
                 state_file_forget_missing(m);
         inspect_pump(m);
         key_volumes_sweep(m);
+        snapshot_sweep(m);
         manager_update_status(m);
 }
 

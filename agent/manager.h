@@ -75,6 +75,8 @@ struct Manager {
         struct Usage *usage;
         struct ImagesJob *images;       /* list, see images.h */
         RunJob *runs;                   /* list */
+        struct SnapshotJob *snapshots;  /* list, see snapshot.h */
+        struct SnapshotSweep *sweep;    /* a look that is under way, see snapshot-sweep.h */
         struct KeyVolumes *key_volumes; /* a look that is under way, see key-volumes.h */
         ExecSession *execs;             /* list, see exec-session.h */
         struct NetworkJob *networks;    /* list, see network.c */

@@ -54,8 +54,7 @@ bool project_may_act(uid_t uid, const char *project)
         return uid == 0 || tb_streq(project, own) || is_member(uid, project);
 }
 
-/* The testbed's registry by its name, or by another one of this machine. */
-static bool is_testbed(const char *host, const char *registry_host)
+bool project_is_testbed(const char *host, const char *registry_host)
 {
         return tb_streq(host, registry_host) || tb_startswith(host, "localhost") ||
                 tb_startswith(host, "127.") || tb_startswith(host, "[::1]");
@@ -74,7 +73,7 @@ static int check_image(const AugmentRequest *request, TbError **err)
         if ((r = registry_ref_parse(request->image, &ref, err)) < 0 ||
                 (r = augment_registry_parse(request->registry, &host, &plain, err)) < 0)
                 return r;
-        rest = is_testbed(ref->host, host) ? tb_startswith(ref->repository, "projects/") : NULL;
+        rest = project_is_testbed(ref->host, host) ? tb_startswith(ref->repository, "projects/") : NULL;
         if (!rest)
                 return 0;
         n = strcspn(rest, "/");

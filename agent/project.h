@@ -17,3 +17,5 @@
 /* Checks the request in the name of `uid` and sets its private_project; its registry must be set. -EACCES. */
 int project_check(AugmentRequest *request, uid_t uid, TbError **err) _warn_unused_;
 bool project_may_act(uid_t uid, const char *project);
+/* Is it the testbed's registry, by its name or by another one of this machine? */
+bool project_is_testbed(const char *host, const char *registry_host);

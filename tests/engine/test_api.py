@@ -189,6 +189,8 @@ class Contract(Base):
         self.call(n + "/programs/{program}", "POST", {"action": "stop"}, node="n1", program="p")
         self.call(n + "/declaration", "PUT", {"startup": {"command": "true"}}, node="n1")
         self.call(n + "/startup", "POST", node="n1")
+        self.call(n + "/snapshot", "POST", {"name": "n1:1", "pause": False}, node="n1")
+        self.call(n + "/snapshot", "POST", {"name": "N1"}, node="n1", want=400)
         self.call(n + "/exec", "POST", {"cmd": ["true"]}, node="n1", want=426)
         self.exec_answers()
 
