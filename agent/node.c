@@ -7,6 +7,7 @@
 
 #include "agent/experiment.h"
 #include "agent/gate.h"
+#include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
 #include "agent/node-client.h"
@@ -46,6 +47,7 @@ static void node_forget_run(Node *n)
         n->netns_fd = tb_close(n->netns_fd);
         node_status_done(&n->status);
         n->has_status = false;
+        link_watch_stale(n->manager);
         n->configured_us = 0;
 }
 

@@ -388,6 +388,7 @@ static void take_shown(Node *n, NetctlNodeStatus *s)
         n->status = *s;
         n->has_status = true;
         *s = (NetctlNodeStatus){};
+        link_watch_stale(n->manager);
 }
 
 void reconcile_show_many(Manager *m, Node *const *nodes, size_t n)
