@@ -103,7 +103,7 @@ static double number(const json_t *obj, const char *group, const char *key)
 /* What the files of the base say; nothing when nobody had to look. */
 static void print_base(const json_t *files)
 {
-        if (!files)
+        if (!json_is_object(files)) /* null: nobody did */
                 return;
         printf("  base    %s%s%s, %s, packages by %s, shell %s, init %s, sshd %s\n",
                 cli_text(files, "distro", "no distribution"), cli_text(files, "version", NULL) ? " " : "",

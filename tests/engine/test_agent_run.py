@@ -547,6 +547,12 @@ class Augment(Base):
             r = self.augment(made["image"], cache)
             self.assertEqual(("docker", "core", made["digest"]), (r["builder"], r["level"], r["digest"]))
 
+    def test_nothing_is_said_of_files_that_nobody_read(self):
+        lab.images.busybox(L).push(L.local, "t/unread:1")
+        out = L.tbnode("augment", "127.0.0.1:5000/t/unread:1", check=True).out
+        self.assertIn("cache miss", out)
+        self.assertNotIn("no distribution", out)
+
     def test_a_hit_asks_the_registry_once(self):
         """The name and what it was augmented to are asked for at the same time; what has changed meanwhile is noticed."""
         lab.images.busybox(L, config={"Labels": {"hit": "1"}}).push(L.hub, "library/hits:1")
