@@ -9,14 +9,17 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import unittest
 import urllib.parse
 
-import jsonschema
-import yaml
+sys.path.append("/usr/lib/python3/dist-packages")  # Debian's, whichever python3 this is
 
-import lab
+import jsonschema  # noqa: E402
+import yaml  # noqa: E402
+
+import lab  # noqa: E402
 
 SOCKET = "/run/tbnode/tbnoded.sock"
 IMAGE = "127.0.0.1:5000/t/busybox:1"

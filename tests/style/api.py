@@ -3,11 +3,14 @@
 """docs/api.yaml and the operations of the code are the same; the reference names each of them; the document holds together."""
 
 import re
+import sys
 import unittest
 
-import yaml
+sys.path.append("/usr/lib/python3/dist-packages")  # Debian's, whichever python3 this is
 
-from tracked import ROOT
+import yaml  # noqa: E402
+
+from tracked import ROOT  # noqa: E402
 
 DOCUMENT = yaml.safe_load((ROOT / "docs/api.yaml").read_text(encoding="utf-8"))
 OPERATION = re.compile(r'^        \{"([A-Z]+)", "(/[^"]*)", op_', re.M)
