@@ -123,15 +123,12 @@ static void op_inspect(ApiRequest *r)
         api_reply(r, 200, node_to_json(n, true));
 }
 
-/* ---- Changes of running nodes ------------------------------------------------------------------------------------ */
-
 /* ---- Long work ----------------------------------------------------------------------------------------------------- */
 
 static void op_run(ApiRequest *r)
 {
         _cleanup_run_spec_ RunSpec spec = {};
         _cleanup_error_ TbError *err = NULL;
-
         const Config *config = &api_request_manager(r)->config;
 
         if (api_blame_caller(run_spec_parse(api_request_body(r), config, &spec, &err), &err) < 0 ||
