@@ -6,6 +6,13 @@ the last line counts single cases. What a test wants to be seen (TAP comments "#
 A test program that reports its cases (cmocka, Python's unittest, TAP) counts case by case, any other as one. A program
 that failed without naming a failed case (crash, time-out) counts as one more failure; a log that is missing too. Exit
 status: 0 when nothing failed and something passed.
+
+What failed beside another program and ran once more alone is in LABEL-again.json beside the log. The later verdict
+counts; a program that only passed then is called UNSTEADY above the last line, with the cases that had failed: a
+defect of the test or a race in the product, to be found, which doesn't hide what else a run has to tell.
+
+    summary.py --failed FILE    prints the names of FILE's tests that failed, for that run; not those in which a
+                                sanitizer or valgrind found an error, which no load excuses
 """
 
 import json
@@ -14,6 +21,7 @@ import sys
 
 CMOCKA = re.compile(r"^\[\s+(OK|FAILED|ERROR|SKIPPED)\s+\] (\w\S*)$", re.M)
 TAP = re.compile(r"^(ok|not ok) \d+(?: - )?([^#\n]*)(?:# *(SKIP|TODO)\S* *(.*))?$", re.M)
+REPORT = re.compile(r"ERROR: (?:Address|Leak)Sanitizer|: runtime error: |Invalid (?:read|write) of size")
 UNITTEST_RESULT = re.compile(r"^Ran (\d+) tests? in .*\n\n(OK|FAILED|NO TESTS RAN)(?: \((.*)\))?", re.M)
 
 
@@ -72,9 +80,47 @@ def shown(text):
     return re.findall(r"^# show: (.*)$", text, re.M)
 
 
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f if line.strip()]
+
+
+def program(name):
+    """The name that "meson test" takes: "tbnode:netns / netns-shape" is netns-shape."""
+    return name.rsplit(" / ", 1)[-1]
+
+
+def output(entry):
+    return (entry.get("stdout") or "") + "\n" + (entry.get("stderr") or "")
+
+
+def print_failed(path):
+    try:
+        entries = read(path)
+    except OSError:
+        return
+    for e in entries:
+        if e["result"] not in ("OK", "EXPECTEDFAIL", "SKIP") and not REPORT.search(output(e)):
+            print(program(e["name"]))
+
+
+def once_more(path, entries):
+    """The entries with the verdicts of the second run, and (name, failed cases) of those that passed only there."""
+    try:
+        again = {e["name"]: e for e in read(re.sub(r"\.json$", "-again.json", path))}
+    except OSError:
+        return entries, []
+    unsteady = [(e["name"], failed_cases(output(e))) for e in entries
+                if e["name"] in again and again[e["name"]]["result"] == "OK"]
+    return [again.get(e["name"], e) for e in entries], unsteady
+
+
 def main():
+    if sys.argv[1:2] == ["--failed"]:
+        print_failed(sys.argv[2])
+        return 0
     tables = []
-    rows, skips, names = [], [], {}
+    rows, skips, names, unsteady = [], [], {}, []
     passed = failed = skipped = 0
     for argument in sys.argv[1:]:
         label, path = argument.split("=", 1)
@@ -83,14 +129,14 @@ def main():
             passed += 1
             continue
         try:
-            with open(path, encoding="utf-8") as f:
-                entries = [json.loads(line) for line in f if line.strip()]
+            entries, twice = once_more(path, read(path))
+            unsteady += [(label, name, cases) for name, cases in twice]
         except OSError:
             rows.append((label, "(no log: it did not build or start)", "FAIL", 0, 1, 0, 0.0))
             failed += 1
             continue
         for e in entries:
-            text = (e.get("stdout") or "") + "\n" + (e.get("stderr") or "")
+            text = output(e)
             ok, bad, skip = (sum(n) for n in zip(count_cmocka(text), count_unittest(text), count_tap(text)))
             result = e["result"]
             if result == "SKIP":
@@ -117,6 +163,8 @@ def main():
     for label, name, why in skips:
         for reason in why:
             print(f"SKIPPED {label} {name}: {reason}")
+    for label, name, cases in unsteady:
+        print(f"UNSTEADY {label} {name}: failed beside another program, passed alone: {', '.join(cases) or 'no case named'}")
     for label, name, result, ok, bad, skip, _ in rows:
         if bad:
             print(f"FAILED {label} {name} ({result})")

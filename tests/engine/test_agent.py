@@ -124,7 +124,7 @@ class Labels(Base):
         self.assertEqual(2, len(L.ifbs()))
         L.docker("network", "disconnect", "lan1", "aa")
         lab.wait_for(lambda: len(L.ifbs()) == 1, 10, f"one ifb: {L.ifbs()}")
-        self.assertEqual("configured", state("aa"))
+        wait_state("aa", "configured")
 
     def test_die_and_restart(self):
         start("aa", SHAPE, "tbnode.firewall=basic")
@@ -151,7 +151,7 @@ class Labels(Base):
 
         L.docker("pause", "aa")
         lab.wait_for(lambda: told("node-paused"), 10, "the pause")
-        self.assertEqual("configured", state("aa"))
+        wait_state("aa", "configured")
         L.tbnoded.restart()
         wait_state("aa", "configured")
         L.docker("unpause", "aa")
@@ -161,7 +161,8 @@ class Labels(Base):
         lab.wait_for(lambda: told("node-oom"), 10, "the lack of memory")
         L.docker("rename", "aa", "zz")
         lab.wait_for(lambda: told("node-renamed"), 10, "the new name")
-        self.assertEqual(("configured", None), (state("zz"), state("aa")))
+        wait_state("zz", "configured")
+        self.assertIsNone(node("aa"))
         self.assertEqual((before[0], 0), (L.qdiscs(), writes()))
 
     def test_short_lives(self):
@@ -237,7 +238,7 @@ class Shape(Base):
         r = L.tbnode("shape", "set", "aa", "lan0", "delay", "20ms")
         self.assertEqual(1, r.rc)
         self.assertIn("sch_netem", r.err)
-        self.assertEqual("configured", state("aa"))
+        wait_state("aa", "configured")
         self.assertEqual("rate 10mbit", interface("aa")["shape"])
 
     def test_firewall_style_live(self):
@@ -280,7 +281,7 @@ class Drift(Base):
             L.run(c.split())
         lab.wait_for(lambda: self.counters()["shape_repairs"] > count, 5, f"{what}: the repair")
         lab.wait_for(lambda: self.kernel() == before, 5, f"{what}: {before} is {self.kernel()}")
-        self.assertEqual("configured", state("aa"), what)
+        wait_state("aa", "configured")
 
     def test_what_is_done_by_hand_is_undone(self):
         h, i = self.host, self.ifb
@@ -323,7 +324,7 @@ class Drift(Base):
         L.run(["ip", "link", "del", "elsewhere"])
         lab.wait_for(lambda: self.kernel() == before, 10, "the queues to be as declared")
         lab.wait_for(lambda: self.counters()["resyncs"] == counters["resyncs"] + 1, 10, "it to be told")
-        self.assertEqual("configured", state("aa"))
+        wait_state("aa", "configured")
 
     def test_our_own_writes_and_those_elsewhere_are_no_news(self):
         before = self.counters()
@@ -399,7 +400,7 @@ class Restarts(Base):
         wait_state("stays", "configured")
         lab.wait_for(lambda: not [x for x in L.traces() if "tbnode" in x.lower()], 10, f"no chains: {L.traces()}")
         self.assertEqual(1, len(L.ifbs()))
-        self.assertEqual("stopped", state("goes"))
+        wait_state("goes", "stopped")
         self.assertIsNone(node("rmed"))
 
     def test_engine_restart_resyncs(self):
@@ -521,7 +522,7 @@ class Api(Base):
         p.send_signal(signal.SIGINT)
         p.wait(10)
         p.stdout.close()
-        self.assertEqual("configured", state("aa"))
+        wait_state("aa", "configured")
 
     def test_logs(self):
         start("talker", SHAPE, cmd=("sh", "-c", "echo one; echo two >&2; sleep 1000"))

@@ -240,7 +240,7 @@ class Run(Base):
     def test_main_s_end_is_told(self):
         run("--name", "shorty", IMAGE, "sh", "-c", "exit 3").json()
         lab.wait_for(lambda: L.tbnode("inspect", "--json", "shorty").json()["main"] == "exited 3", 10, "main's status")
-        self.assertEqual("configured", L.tbnode("inspect", "--json", "shorty").json()["state"])
+        lab.wait_for(lambda: L.tbnode("inspect", "--json", "shorty").json()["state"] == "configured", 10, "the node to be up still")
 
     def test_level_none_is_the_original_image(self):
         r = run("--level", "none", "--name", "bare", IMAGE, "sleep", "1000").json()

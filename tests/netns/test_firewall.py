@@ -5,6 +5,7 @@
 import fcntl
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -193,7 +194,7 @@ class Iptables(Behaviour, netlab.Lab):
 
     def test_others_survive_bit_for_bit(self):
         a, b = self.pair()
-        run('iptables-legacy-restore', stdin='\n'.join([
+        run('iptables-legacy-restore', '-c', stdin='\n'.join([
             '*filter', ':INPUT ACCEPT [11:1111]', ':FORWARD ACCEPT [22:2222]', ':OUTPUT ACCEPT [33:3333]',
             ':DOCKER-USER - [0:0]', ':THEIRS - [0:0]', '[5:500] -A INPUT -s 192.0.2.1/32 -j DROP',
             '[7:700] -A FORWARD -j DOCKER-USER', '[1:100] -A FORWARD -m comment --comment "keep \\"me\\"" -j THEIRS',
@@ -204,14 +205,25 @@ class Iptables(Behaviour, netlab.Lab):
             text = [r for r in run('iptables-legacy-save', '-c').stdout.splitlines() if not r.startswith('#')]
             return [r for r in text if 'TBNODE' not in r]
 
+        def same():
+            """All as before. The bridge reports its multicast groups when it likes: what leaves the host may grow."""
+            now = save()
+            self.assertEqual([re.sub(r'^(:(?:OUTPUT|POSTROUTING) \S+) .*', r'\1', r) for r in now],
+                             [re.sub(r'^(:(?:OUTPUT|POSTROUTING) \S+) .*', r'\1', r) for r in before])
+            for old, new in zip(before, now):
+                for c, d in zip(re.findall(r'\[(\d+):(\d+)\]', old), re.findall(r'\[(\d+):(\d+)\]', new)):
+                    self.assertLessEqual((int(c[0]), int(c[1])), (int(d[0]), int(d[1])), f'{old} became {new}')
+
         before = save()
+        self.assertIn(':FORWARD ACCEPT [22:2222]', before)
+        self.assertTrue([r for r in before if r.startswith('[7:700] -A FORWARD')], before)
         nodes = [self.declare(n, [{'ifname': 'eth0', 'filtered': True, 'pinned': True}], 'closed') for n in (a, b)]
         self.apply(nodes)
-        self.assertEqual(save(), before)
+        same()
         self.assertTrue([r for r in rules() if 'TBNODE' in r])
         self.assertEqual(rules()[rules().index('-A FORWARD -j TBNODE-FORWARD') + 1], '-A FORWARD -j DOCKER-USER')
         self.tool('sweep')
-        self.assertEqual(save(), before)
+        same()
         self.assertFalse([r for r in rules() if 'TBNODE' in r])
 
     def test_drift_is_repaired(self):

@@ -54,8 +54,13 @@ def run(argv, check=True, timeout=60, input=None, env=None, cwd=None, binary=Fal
     return r
 
 
+# Limits are said as a quiet machine needs them; a loaded one with two programs at a time is slower, not wrong.
+PATIENCE = 3
+
+
 def wait_for(function, timeout=10, what="the condition"):
     """Returns function()'s first true value. For states that nothing announces; tests of events wait on the event."""
+    timeout *= PATIENCE
     end = time.monotonic() + timeout
     while True:
         value = function()
