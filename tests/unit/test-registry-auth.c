@@ -2,16 +2,14 @@
 
 /* Who gets which credentials: helpers, refresh tokens, scopes, several challenges; and what never leaves. */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -144,16 +142,6 @@ static void assert_pings(Fixture *f)
         if (ping(f, &e) < 0)
                 fail_msg("%s", tb_error_message(e));
 }
-
-#define assert_fails(_expr, _code, _text)                                          \
-        do {                                                                       \
-                _cleanup_error_ TbError *e_ = NULL;                                \
-                TbError **err = &e_;                                               \
-                assert_int_equal((_expr), (_code));                                \
-                assert_non_null(e_);                                               \
-                if (!strstr(e_->message, (_text)))                                 \
-                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
-        } while (0)
 
 /* ---- servers ---- */
 

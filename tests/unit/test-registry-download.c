@@ -2,13 +2,11 @@
 
 /* What the client makes of servers that lie, break off and send it around: manifests and downloads. */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -93,16 +91,6 @@ static int get(Fixture *f, uint64_t size, TbError **err)
         }
         return r;
 }
-
-#define assert_fails(_expr, _code, _text)                                          \
-        do {                                                                       \
-                _cleanup_error_ TbError *e_ = NULL;                                \
-                TbError **err = &e_;                                               \
-                assert_int_equal((_expr), (_code));                                \
-                assert_non_null(e_);                                               \
-                if (!strstr(e_->message, (_text)))                                 \
-                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
-        } while (0)
 
 static void assert_gets(Fixture *f)
 {

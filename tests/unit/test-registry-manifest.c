@@ -2,14 +2,12 @@
 
 /* Manifests and indexes: kinds, refusals, the choice of a platform. */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-#include <jansson.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"

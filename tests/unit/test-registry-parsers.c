@@ -2,14 +2,12 @@
 
 /* References, platforms, challenges, docker config, tokens, URLs: what is taken and what is refused. */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include <cmocka.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"

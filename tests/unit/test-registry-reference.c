@@ -7,13 +7,11 @@
  * Where we differ, and why, is marked with "ours".
  */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"

@@ -2,14 +2,12 @@
 
 /* Referrers with and without the API, pages that lead astray, nested indexes, deleting. */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-#include <pthread.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -71,16 +69,6 @@ static int teardown(void **state)
         free(f);
         return 0;
 }
-
-#define assert_fails(_expr, _code, _text)                                          \
-        do {                                                                       \
-                _cleanup_error_ TbError *e_ = NULL;                                \
-                TbError **err = &e_;                                               \
-                assert_int_equal((_expr), (_code));                                \
-                assert_non_null(e_);                                               \
-                if (!strstr(e_->message, (_text)))                                 \
-                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
-        } while (0)
 
 /* "b*" or "bc": first hex digits of what is listed, "*" = by tag. */
 static void assert_list(Fixture *f, const char *type, const char *expected)

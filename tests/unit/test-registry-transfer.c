@@ -2,15 +2,13 @@
 
 /* Uploads, mounts, tokens and copies against servers that misbehave: what they get to see, and what is left there. */
 
+#include "tests/unit/test.h"
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -92,7 +90,7 @@ static int teardown(void **state)
         return 0;
 }
 
-#define assert_error(_err, _text)                                                      \
+#define assert_says(_err, _text)                                                       \
         do {                                                                           \
                 assert_non_null(_err);                                                 \
                 if (!strstr((_err)->message, (_text)))                                 \
@@ -235,7 +233,7 @@ static void test_put_fails(void **state)
 
                 f->target_script = cases[i].script;
                 assert_int_equal(put(f, &e), cases[i].code);
-                assert_error(e, cases[i].text);
+                assert_says(e, cases[i].text);
                 assert_int_equal(
                         server_count(f->target, "DELETE", UPLOADS "session?state=2"), cases[i].deletes);
         }
@@ -345,7 +343,7 @@ static void test_token_bad(void **state)
 
                 token_answer = cases[i].answer;
                 assert_int_equal(put(f, &e), cases[i].code);
-                assert_error(e, cases[i].text);
+                assert_says(e, cases[i].text);
         }
 }
 
@@ -543,7 +541,7 @@ static void test_copy_tap_fails(void **state)
         f->source_script = good_source;
         f->target_script = good_target;
         assert_int_equal(copy(f, &o, &e), -EBADMSG);
-        assert_error(e, "not a layer I like");
+        assert_says(e, "not a layer I like");
         assert_false(f->target_has_manifest);
         assert_true(server_count(f->target, "DELETE", UPLOADS) >= 1);
 }

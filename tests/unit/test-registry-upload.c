@@ -2,14 +2,12 @@
 
 /* Uploads that break off, are refused, are taken in part: what arrives in the end is the blob, byte by byte. */
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "tests/unit/test.h"
+
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <cmocka.h>
-#include <pthread.h>
 
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -170,16 +168,6 @@ static void assert_puts(Fixture *f)
         assert_int_equal(f->n_stored, BLOB_SIZE);
         assert_memory_equal(f->stored, f->blob, BLOB_SIZE);
 }
-
-#define assert_fails(_expr, _code, _text)                                          \
-        do {                                                                       \
-                _cleanup_error_ TbError *e_ = NULL;                                \
-                TbError **err = &e_;                                               \
-                assert_int_equal((_expr), (_code));                                \
-                assert_non_null(e_);                                               \
-                if (!strstr(e_->message, (_text)))                                 \
-                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
-        } while (0)
 
 /* ---- broken off ---- */
 

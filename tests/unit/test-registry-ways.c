@@ -2,16 +2,14 @@
 
 /* The ways to a registry: proxies, unix sockets, IPv6, private CAs; and what it says beside its answers. */
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/test.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -68,24 +66,6 @@ static int teardown(void **state)
         free(f);
         return 0;
 }
-
-#define assert_fails(_expr, _code, _text)                                          \
-        do {                                                                       \
-                _cleanup_error_ TbError *e_ = NULL;                                \
-                TbError **err = &e_;                                               \
-                assert_int_equal((_expr), (_code));                                \
-                assert_non_null(e_);                                               \
-                if (!strstr(e_->message, (_text)))                                 \
-                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
-        } while (0)
-
-#define assert_works(_expr)                                   \
-        do {                                                  \
-                _cleanup_error_ TbError *e_ = NULL;           \
-                TbError **err = &e_;                          \
-                if ((_expr) < 0)                              \
-                        fail_msg("%s", tb_error_message(e_)); \
-        } while (0)
 
 static void fine(Exchange *e)
 {

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -29,4 +30,23 @@
                 assert_int_equal((err)->code, (expected)); \
                 assert_non_null((err)->message);           \
                 (err) = tb_error_free(err);                \
+        } while (0)
+
+/* An expression that passes "err" on fails with this code and a message that says so. (Wants common/cleanup.h.) */
+#define assert_fails(_expr, _code, _text)                                          \
+        do {                                                                       \
+                _cleanup_error_ TbError *e_ = NULL;                                \
+                TbError **err = &e_;                                               \
+                assert_int_equal((_expr), (_code));                                \
+                assert_non_null(e_);                                               \
+                if (!strstr(e_->message, (_text)))                                 \
+                        fail_msg("\"%s\" is not in \"%s\"", (_text), e_->message); \
+        } while (0)
+
+#define assert_works(_expr)                                   \
+        do {                                                  \
+                _cleanup_error_ TbError *e_ = NULL;           \
+                TbError **err = &e_;                          \
+                if ((_expr) < 0)                              \
+                        fail_msg("%s", tb_error_message(e_)); \
         } while (0)
