@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Operations on nodes that the engine carries out: stop, start, rm, logs. */
+/* Operations on nodes that the engine carries out: stop, start, restart, rm, logs. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +78,7 @@ static void finish_ok(NodeOp *o)
         node_op_free(o);
 }
 
-/* ---- Stop, start ------------------------------------------------------------------------------------------------- */
+/* ---- Stop, start, restart ---------------------------------------------------------------------------------------- */
 
 static void on_done(
         TbEngineRequest *r, unsigned status, const json_t *body, const TbError *err, void *userdata)
@@ -117,6 +117,11 @@ void op_stop(ApiRequest *r)
 void op_start(ApiRequest *r)
 {
         call_simple(r, "POST", "/start", on_done);
+}
+
+void op_restart(ApiRequest *r)
+{
+        call_simple(r, "POST", "/restart", on_done);
 }
 
 /* ---- Remove ------------------------------------------------------------------------------------------------------ */

@@ -152,6 +152,7 @@ const ApiOperation api_operations[] = {
         {"DELETE", "/v1/nodes/{}", op_remove, "Remove a node and its container", true},
         {"POST", "/v1/nodes/{}/stop", op_stop, "Stop a node", true},
         {"POST", "/v1/nodes/{}/start", op_start, "Start a stopped node", true},
+        {"POST", "/v1/nodes/{}/restart", op_restart, "Stop a node and start it again", true},
         {"POST", "/v1/nodes/{}/snapshot", op_snapshot,
                 "Make an image of a node: {\"name\", \"project\", \"pause\": BOOL} (JSON lines: progress, "
                 "then "

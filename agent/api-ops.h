@@ -24,6 +24,7 @@ void op_shape_clear(ApiRequest *r);
 /* api-node-ops.c: through the engine */
 void op_stop(ApiRequest *r);
 void op_start(ApiRequest *r);
+void op_restart(ApiRequest *r);
 void op_remove(ApiRequest *r);
 void op_logs(ApiRequest *r);
 /* The part of op_logs for source=syslog: the last `lines` lines, then what comes. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* tbnode ps | inspect | stop | start | rm | logs */
+/* tbnode ps | inspect | stop | start | restart | rm */
 
 #include <getopt.h>
 #include <stdio.h>
@@ -220,6 +220,11 @@ int cli_stop(Cli *c, int argc, char **argv)
 int cli_start(Cli *c, int argc, char **argv)
 {
         return for_each(c, argc, argv, "POST", "/start", "started");
+}
+
+int cli_restart(Cli *c, int argc, char **argv)
+{
+        return for_each(c, argc, argv, "POST", "/restart", "restarted");
 }
 
 int cli_rm(Cli *c, int argc, char **argv)

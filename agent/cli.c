@@ -117,6 +117,7 @@ const CliVerb cli_verbs[] = {
                 cli_snapshot},
         {"stop", "stop NODE...", "Stop nodes", NULL, cli_stop},
         {"start", "start NODE...", "Start stopped nodes", NULL, cli_start},
+        {"restart", "restart NODE...", "Stop nodes and start them again", NULL, cli_restart},
         {"rm", "rm NODE...", "Remove nodes", NULL, cli_rm},
         {"exec", "exec [OPTIONS] NODE [-it] CMD...", "Run a program in a node",
                 "  -i, --interactive  give it our standard input\n"

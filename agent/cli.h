@@ -119,6 +119,7 @@ int cli_startup(Cli *c, int argc, char **argv);
 int cli_snapshot(Cli *c, int argc, char **argv);
 int cli_stop(Cli *c, int argc, char **argv);
 int cli_start(Cli *c, int argc, char **argv);
+int cli_restart(Cli *c, int argc, char **argv);
 int cli_rm(Cli *c, int argc, char **argv);
 int cli_exec(Cli *c, int argc, char **argv);
 int cli_ssh(Cli *c, int argc, char **argv);

@@ -51,9 +51,9 @@ static void on_removed(
 
         v->call = tb_engine_request_free(v->call);
         if (!err)
-                log_info("removed volume %.12s with the host keys of a node that is gone", name);
+                log_info("removed volume %.12s of a node that is gone", name);
         else if (status != 404 && status != 409) /* gone, or in use, meanwhile */
-                log_warning("cannot remove volume %.12s with host keys of a node that is gone: %s", name,
+                log_warning("cannot remove volume %.12s of a node that is gone: %s", name,
                         tb_error_message(err));
         remove_next(v);
 }
@@ -76,7 +76,7 @@ static void remove_next(struct KeyVolumes *v)
                                  .method = "DELETE", .path = path, .done = on_removed, .userdata = v},
                          &v->call, &err) >= 0)
                 return;
-        log_warning("cannot remove volumes with host keys: %s", tb_error_message(err));
+        log_warning("cannot remove volumes of nodes that are gone: %s", tb_error_message(err));
         v->again = false;
         finish(v);
 }
@@ -90,7 +90,7 @@ static void on_listed(
         size_t i;
 
         if (err)
-                log_warning("cannot look for volumes with host keys: %s", tb_error_message(err));
+                log_warning("cannot look for volumes of nodes that are gone: %s", tb_error_message(err));
         else if (tb_json_get_array(body, "Volumes", &list, NULL) > 0)
                 json_array_foreach (list, i, volume) {
                         const char *name = NULL;
@@ -120,7 +120,7 @@ void key_volumes_sweep(Manager *m)
         if (tb_engine_call(m->engine,
                     &(TbEngineCall){.method = "GET", .path = LIST, .done = on_listed, .userdata = v},
                     &v->call, &err) < 0) {
-                log_debug("cannot look for volumes with host keys: %s", tb_error_message(err));
+                log_debug("cannot look for volumes of nodes that are gone: %s", tb_error_message(err));
                 key_volumes_stop(m);
         }
 }

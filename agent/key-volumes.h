@@ -4,9 +4,9 @@
 #include "agent/manager.h"
 
 /*
- * The volumes with nodes' host keys go with their containers
+ * The volumes of nodes go with their containers
  *
- * `tbnode run` mounts an anonymous volume on /tbnode/keys. `tbnode rm` has the engine remove it with the container, `docker rm`
+ * `tbnode run` mounts anonymous volumes on /tbnode/keys and /run/tbnode. `tbnode rm` has the engine remove it with the container, `docker rm`
  * without -v does not. The volumes carry a label, KEY_VOLUME_LABEL, so those that no container uses are found by asking the
  * engine, also after the agent was away; a volume in use cannot be removed, the engine sees to that.
  */

@@ -14,28 +14,41 @@
 #include "common/event-nl.h"
 #include "common/units.h"
 
-/* Is there a default route in the main table, through this gateway and nothing else? */
+#define DEFAULT_METRIC 1U
+
+static bool is_default(struct rtnl_route *route)
+{
+        return rtnl_route_get_table(route) == RT_TABLE_MAIN && rtnl_route_get_type(route) == RTN_UNICAST &&
+                nl_addr_get_prefixlen(rtnl_route_get_dst(route)) == 0;
+}
+
+static bool leads_through(struct rtnl_route *route, struct in_addr gateway)
+{
+        struct rtnl_nexthop *hop =
+                rtnl_route_get_nnexthops(route) == 1 ? rtnl_route_nexthop_n(route, 0) : NULL;
+        struct nl_addr *via = hop ? rtnl_route_nh_get_gateway(hop) : NULL;
+
+        return via && nl_addr_get_len(via) == sizeof(gateway) &&
+                memcmp(nl_addr_get_binary_addr(via), &gateway, sizeof(gateway)) == 0;
+}
+
+/* Does the default route that the kernel takes, the one with the lowest metric, lead through this gateway? */
 static bool is_right(struct nl_cache *routes, struct in_addr gateway)
 {
-        bool found = false;
+        uint32_t best = UINT32_MAX;
+        bool right = false;
 
         for (struct nl_object *o = nl_cache_get_first(routes); o; o = nl_cache_get_next(o)) {
                 struct rtnl_route *route = (struct rtnl_route *) o;
-                struct rtnl_nexthop *hop;
-                struct nl_addr *via;
 
-                if (rtnl_route_get_table(route) != RT_TABLE_MAIN ||
-                        rtnl_route_get_type(route) != RTN_UNICAST ||
-                        nl_addr_get_prefixlen(rtnl_route_get_dst(route)) != 0)
+                if (!is_default(route) || rtnl_route_get_priority(route) > best)
                         continue;
-                hop = rtnl_route_get_nnexthops(route) == 1 ? rtnl_route_nexthop_n(route, 0) : NULL;
-                via = hop ? rtnl_route_nh_get_gateway(hop) : NULL;
-                if (!via || nl_addr_get_len(via) != sizeof(gateway) ||
-                        memcmp(nl_addr_get_binary_addr(via), &gateway, sizeof(gateway)) != 0)
-                        return false;
-                found = true;
+                /* Two with one metric: the kernel may take either. */
+                right = leads_through(route, gateway) &&
+                        (right || rtnl_route_get_priority(route) < best || best == UINT32_MAX);
+                best = rtnl_route_get_priority(route);
         }
-        return found;
+        return right;
 }
 
 /* A unicast route of the main table through a gateway. */
@@ -68,16 +81,29 @@ static int build(struct in_addr to, unsigned prefix, struct in_addr gateway, str
         return 0;
 }
 
-static int replace_default(struct nl_sock *sock, struct in_addr gateway, TbError **err)
+/* Ours first, so that there is always one. See route.h about the metric. */
+static int replace_default(
+        struct nl_sock *sock, struct nl_cache *routes, struct in_addr gateway, TbError **err)
 {
-        struct rtnl_route *route;
+        struct rtnl_route *ours;
         char text[INET_ADDRSTRLEN];
         int r;
 
-        r = build((struct in_addr){}, 0, gateway, &route);
+        r = build((struct in_addr){}, 0, gateway, &ours);
         if (r >= 0) {
-                r = rtnl_route_add(sock, route, NLM_F_CREATE | NLM_F_REPLACE);
-                rtnl_route_put(route);
+                rtnl_route_set_priority(ours, DEFAULT_METRIC);
+                r = rtnl_route_add(sock, ours, NLM_F_CREATE | NLM_F_REPLACE);
+                rtnl_route_put(ours);
+        }
+        for (struct nl_object *o = nl_cache_get_first(routes); r >= 0 && o; o = nl_cache_get_next(o)) {
+                struct rtnl_route *route = (struct rtnl_route *) o;
+
+                if (!is_default(route) || rtnl_route_get_priority(route) >= DEFAULT_METRIC ||
+                        leads_through(route, gateway))
+                        continue;
+                r = rtnl_route_delete(sock, route, 0);
+                if (r == -NLE_OBJ_NOTFOUND)
+                        r = 0;
         }
         if (r < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, tb_nl_errno(r),
@@ -100,7 +126,6 @@ int route_ensure_default(int netns_fd, struct in_addr gateway, TbError **err)
 {
         _cleanup_(tb_nl_socket_freep) struct nl_sock *sock = NULL;
         struct nl_cache *routes = NULL;
-        bool right;
         int r;
 
         r = netns_socket_open(netns_fd, NETLINK_ROUTE, &sock, err);
@@ -108,9 +133,9 @@ int route_ensure_default(int netns_fd, struct in_addr gateway, TbError **err)
                 r = read_routes(sock, &routes, err);
         if (r < 0)
                 return r;
-        right = is_right(routes, gateway);
+        r = is_right(routes, gateway) ? 0 : replace_default(sock, routes, gateway, err);
         nl_cache_free(routes);
-        return right ? 0 : replace_default(sock, gateway, err);
+        return r;
 }
 
 /* ---- Declared routes --------------------------------------------------------------------------------------------- */

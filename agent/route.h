@@ -13,6 +13,10 @@
  * "tbnode-control" would reach the outside, and be reached from it, through the shaped experiment link. The agent puts
  * that right in the container's network namespace when it configures the node.
  *
+ * Docker's default route has metric 0. When a network is connected that sorts before the others, it deletes the one that it
+ * made, whatever has become of that, and adds another one; if there is one of metric 0, "file exists", it gives up and the
+ * network is not connected. So ours has metric 1 and Docker's goes: the place is free when Docker wants it.
+ *
  * Looks first: 0 = it was right already, 1 = it was changed. The calling thread enters the namespace for a moment and
  * always returns (failure to return ends the process: nothing may run in a foreign namespace).
  */

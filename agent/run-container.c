@@ -14,8 +14,12 @@
 
 #define INIT "/tbnode/init"
 #define NODE_DIR_TARGET "/tbnode/run"
-/* sshd's host keys lie in a volume of the container's own (augment/client/README.md). */
-#define NODE_KEYS_TARGET "/tbnode/keys"
+/*
+ * What a node writes for itself lies in volumes of the container's own, so that neither `docker commit` nor `tbnode snapshot`
+ * takes it along: sshd's host keys, and init's run-time directory with logs, the declared environment and who may log in
+ * (augment/client/README.md). Not a tmpfs: logs stay over a restart, and do not count as the node's memory.
+ */
+static const char *const node_volumes[] = {"/tbnode/keys", "/run/tbnode"};
 
 static json_t *image_config(const json_t *inspect, const char *key)
 {
@@ -175,12 +179,13 @@ static int add_mounts(const RunSpec *s, bool is_node, json_t *host, TbError **er
                 if (!m || json_array_append_new(list, m) < 0)
                         return tb_error_oom(err);
         }
-        /* sshd's host keys: they stay as long as the container, and a snapshot doesn't have them. */
-        if (is_node &&
-                json_array_append_new(list,
-                        json_pack("{s:s, s:s, s:{s:{s:s}}}", "Type", "volume", "Target", NODE_KEYS_TARGET,
-                                "VolumeOptions", "Labels", KEY_VOLUME_LABEL, s->container)) < 0)
-                return tb_error_oom(err);
+        /* NoCopy: what an image has there is another node's. */
+        for (size_t v = 0; is_node && v < ELEMENTSOF(node_volumes); v++)
+                if (json_array_append_new(list,
+                            json_pack("{s:s, s:s, s:{s:b, s:{s:s}}}", "Type", "volume", "Target",
+                                    node_volumes[v], "VolumeOptions", "NoCopy", 1, "Labels",
+                                    KEY_VOLUME_LABEL, s->container)) < 0)
+                        return tb_error_oom(err);
         return json_array_size(list) > 0 && json_object_set(host, "Mounts", list) < 0 ? tb_error_oom(err)
                                                                                       : 0;
 }

@@ -22,9 +22,9 @@ _tbnode_words() {
 # What comes behind a verb; $1: the verb, $2: how many words without dash there are already, $3: the first of them.
 _tbnode_arguments() {
     case $1 in
-        inspect | programs | startup | logs | declare | program | stop | start | rm | ssh | exec | snapshot)
+        inspect | programs | startup | logs | declare | program | stop | start | restart | rm | ssh | exec | snapshot)
             case $1:$2 in
-                *:0 | stop:* | start:* | rm:*) _tbnode_words "$(_tbnode_nodes)" ;;
+                *:0 | stop:* | start:* | restart:* | rm:*) _tbnode_words "$(_tbnode_nodes)" ;;
                 declare:1) COMPREPLY=($(compgen -f -- "$cur")) ;;
                 program:1) _tbnode_words 'start stop kill' ;;
             esac

@@ -129,15 +129,15 @@ class Run(Base):
         self.assertEqual(2, len(before))
         run("--name", "web", IMAGE, "sleep", "1000")
         run("--name", "stays", IMAGE, "sleep", "1000")
-        self.assertEqual(4, len(volumes()))
+        self.assertEqual(6, len(volumes()))  # its keys, and /run/tbnode
         L.docker("rm", "-f", "web")
-        lab.wait_for(lambda: len(volumes()) == 3, 20, "its volume to go")
+        lab.wait_for(lambda: len(volumes()) == 4, 20, "its volumes to go")
         L.docker("stop", "-t", "0", "stays")  # a container that is stopped keeps its keys
         run("--name", "web", IMAGE, "sleep", "1000")
         L.tbnoded.stop()
         L.docker("rm", "-f", "web")
         L.tbnoded.start(config={"start-timeout": "20s"})
-        lab.wait_for(lambda: len(volumes()) == 3, 20, "its volume to go when the agent is back")
+        lab.wait_for(lambda: len(volumes()) == 4, 20, "its volumes to go when the agent is back")
         self.assertEqual(0, L.tbnode("start", "stays").rc)
         L.tbnode("rm", "stays", check=True)
         self.assertEqual(before, volumes())
@@ -272,6 +272,57 @@ class Directories(Base):
     """<state-dir>/nodes/<container>: as long as the container exists, whatever it is called, and no longer."""
 
     DIR = "/var/lib/tbnode/nodes"
+
+    def test_restart(self):
+        """As stop and start: what was changed stays, and so does the log of the run before."""
+        run("--name", "web", "--network", "lan0", "--shape", "rate 10mbit", IMAGE, "sleep", "1000").json()
+        run("--name", "off", IMAGE, "sleep", "1000").json()
+        L.tbnode("stop", "off", check=True)
+        self.assertEqual(0, L.tbnode("shape", "set", "web", "lan0", "rate", "2mbit").rc)
+        self.assertEqual(0, L.tbnode("exec", "web", "/tbnode/bin/logger", "-t", "probe", "before the end").rc)
+        lab.wait_for(lambda: "before the end" in L.tbnode("logs", "--syslog", "web").out, 10, "the log")
+        pid = L.container_pid("web")
+        r = L.tbnode("restart", "web", "off", "nosuch")
+        self.assertEqual((1, "web restarted\noff restarted\n"), (r.rc, r.out))
+        self.assertIn("there is no node 'nosuch'", r.err)
+        configured = lambda name: (lambda x: x["state"] == "configured" and x)(L.tbnode("inspect", "--json", name).json())
+        n = lab.wait_for(lambda: configured("web"), 15, "the node")
+        lab.wait_for(lambda: configured("off"), 15, "the other")
+        self.assertNotEqual(pid, L.container_pid("web"))
+        self.assertEqual("rate 2mbit", next(i["shape"] for i in n["interfaces"] if i["network"] == "lan0"))
+        lab.wait_for(lambda: "before the end" in L.tbnode("logs", "--syslog", "web").out, 10, "the log of before")
+        self.assertEqual({"nodes": []}, L.tbnode("restart", "--json", "nosuch").json())
+        self.assertEqual(2, L.tbnode("restart").rc)
+
+    def test_networks_that_sort_before_the_control_network(self):
+        """Docker takes the default route to the first in the alphabet, the agent takes it back; both in any order."""
+        for name in ("aaa", "bbb", "zzz"):
+            L.docker("network", "create", name)
+        try:
+            run("--name", "web", "--network", "lan0", IMAGE, "sleep", "1000").json()
+            gateway = json.loads(L.docker("network", "inspect", "tbnode-control").out)[0]["IPAM"]["Config"][0]["Gateway"]
+
+            def right():
+                pid = L.container_pid("web")
+                routes = json.loads(L.nsrun(pid, "ip", "-j", "route", "show", "default").out)
+                to = json.loads(L.nsrun(pid, "ip", "-j", "route", "get", "198.51.100.1").out)[0]
+                return gateway == to.get("gateway") and {gateway} == {x["gateway"] for x in routes}
+            self.assertTrue(right())
+            for verb, name in (("connect", "bbb"), ("connect", "aaa"), ("connect", "zzz"), ("disconnect", "aaa"), ("connect", "aaa"),
+                               ("disconnect", "lan0"), ("disconnect", "bbb"), ("disconnect", "aaa"), ("connect", "bbb")):
+                r = L.docker("network", verb, name, "web", check=False)
+                self.assertEqual(0, r.rc, (verb, name, r))
+                lab.wait_for(right, 15, f"the route after {verb} {name}")
+            L.tbnode("restart", "web", check=True)
+            lab.wait_for(right, 15, "the route after a restart")
+            writes = L.tbnode("status", "--json").json()["counters"]["kernel_writes"]
+            L.tbnoded.restart()
+            lab.wait_for(lambda: L.tbnode("ps", "--json").json()["nodes"][0]["state"] == "configured", 15, "the node")
+            self.assertGreater(writes, 0)
+            self.assertEqual(0, L.tbnode("status", "--json").json()["counters"]["kernel_writes"])
+        finally:
+            L.tbnode("rm", "web")
+            L.docker("network", "rm", "aaa", "bbb", "zzz", check=False)
 
     def test_rename_then_remove(self):
         run("--name", "before", IMAGE, "sleep", "1000").json()

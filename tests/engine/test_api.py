@@ -222,7 +222,7 @@ class Contract(Base):
         self.call("/v1/status", "GET")
         self.call("/metrics", "GET")
         told = self.call("/v1", "GET")["operations"]
-        for verb in ("stop", "start"):
+        for verb in ("stop", "start", "restart"):
             self.call(f"/v1/nodes/{{node}}/{verb}", "POST", node="n1")
         for name in ("n1", "n2"):
             self.call("/v1/nodes/{node}", "DELETE", node=name)
