@@ -147,6 +147,7 @@ int node_declare(Node *n, const char *control_network, NodeDeclaration *ret, TbE
                 .id = n->id,
                 .name = node_display_name(n),
                 .netns_fd = n->netns_fd,
+                .nsid = &n->nsid,
                 .interfaces = d.interfaces,
                 .n_interfaces = k,
         };

@@ -45,6 +45,7 @@ static void node_forget_run(Node *n)
         n->has_facts = false;
         n->identity = (ProcessIdentity){};
         n->netns_fd = tb_close(n->netns_fd);
+        n->nsid = -1;
         node_status_done(&n->status);
         n->has_status = false;
         link_watch_stale(n->manager);
@@ -61,6 +62,7 @@ int node_new(Manager *m, const char *id, const char *name, const json_t *labels,
                 return tb_error_oom(err);
         n->manager = m;
         n->netns_fd = -EBADF;
+        n->nsid = -1;
         n->since_us = realtime_us();
         memcpy(n->id, id, CONTAINER_ID_LEN + 1);
         n->name = strdup(name);
@@ -292,6 +294,7 @@ static int node_open_process(Node *n, TbError **err)
                 n->needs_removal = true;
         tb_close(n->netns_fd);
         n->netns_fd = fd;
+        n->nsid = -1;
         n->identity = identity;
         node_client_run_began(n);
         return 0;

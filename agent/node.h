@@ -54,6 +54,7 @@ typedef struct Node {
         ContainerFacts facts;
         ProcessIdentity identity;
         int netns_fd;
+        int32_t nsid; /* its number in our namespace, as long as it is open; < 0: not known */
 
         unsigned
                 drift; /* what somebody else seems to have changed, and nobody has looked at yet: link-watch.h */

@@ -47,21 +47,21 @@ static int take_nsid(size_t message, const struct nlmsghdr *h, void *userdata)
         return 0;
 }
 
-static int ask_nsids(Rtnl *host, const int *fds, size_t n, Asked *a, TbError **err)
+static int ask_nsids(Rtnl *host, const int *fds, const int32_t *known, size_t n, Asked *a, TbError **err)
 {
         _cleanup_nlw_ NlWriter w = {};
         const struct rtgenmsg m = {.rtgen_family = AF_UNSPEC};
 
         for (size_t i = 0; i < n; i++) {
-                a->insides->nsids[i] = NETNSA_NSID_NOT_ASSIGNED;
-                if (fds[i] < 0)
+                a->insides->nsids[i] = fds[i] >= 0 && known[i] >= 0 ? known[i] : NETNSA_NSID_NOT_ASSIGNED;
+                if (fds[i] < 0 || known[i] >= 0)
                         continue;
                 a->which[w.n_messages] = i;
                 nlw_begin(&w, RTM_GETNSID, 0, &m, sizeof(m));
                 nlw_put_u32(&w, NETNSA_FD, (uint32_t) fds[i]);
                 nlw_end(&w);
         }
-        return rtnl_get_many(host, &w, take_nsid, a, err);
+        return w.n_messages > 0 ? rtnl_get_many(host, &w, take_nsid, a, err) : 0;
 }
 
 static int take_inside(size_t message, const struct nlmsghdr *h, void *userdata)
@@ -104,7 +104,8 @@ static int ask_links(
         return rtnl_get_many(host, &w, take_inside, a, err);
 }
 
-int insides_read(Rtnl *host, const Links *links, const int *fds, size_t n, Insides *ret, TbError **err)
+int insides_read(Rtnl *host, const Links *links, const int *fds, const int32_t *known, size_t n,
+        Insides *ret, TbError **err)
 {
         _cleanup_insides_ Insides x = {};
         _cleanup_free_ size_t *which = reallocarray(NULL, MAX2(n, links->n) + 1, sizeof(*which));
@@ -115,7 +116,7 @@ int insides_read(Rtnl *host, const Links *links, const int *fds, size_t n, Insid
         x.v = reallocarray(NULL, links->n + 1, sizeof(*x.v));
         if (!which || !sorted || !x.nsids || !x.v)
                 return tb_error_oom(err);
-        int r = ask_nsids(host, fds, n, &asked, err);
+        int r = ask_nsids(host, fds, known, n, &asked, err);
         if (r < 0)
                 return r;
         memcpy(sorted, x.nsids, n * sizeof(*sorted));

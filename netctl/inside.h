@@ -29,9 +29,10 @@ typedef struct Insides {
 void insides_done(Insides *x);
 #define _cleanup_insides_ _cleanup_(insides_done)
 
-/* `fds`: namespaces, < 0 where nothing is asked for. `links`: the host's, which must outlive *ret. */
-int insides_read(Rtnl *host, const Links *links, const int *fds, size_t n, Insides *ret, TbError **err)
-        _warn_unused_;
+/* `fds`: namespaces, < 0 where nothing is asked for; `known`: their numbers, < 0 where they have to be asked for. A namespace
+ * keeps its number until it ends, that is, as long as somebody has it open. `links`: the host's, which must outlive *ret. */
+int insides_read(Rtnl *host, const Links *links, const int *fds, const int32_t *known, size_t n,
+        Insides *ret, TbError **err) _warn_unused_;
 
 /* The one veth in namespace number `i` that has this MAC; NULL: there is none, or several. */
 const InsideLink *insides_find(const Insides *x, size_t i, const uint8_t mac[static 6]);

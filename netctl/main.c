@@ -24,6 +24,7 @@ enum {
 static bool arg_json;
 static const char *arg_id;
 static bool arg_replace_foreign;
+static uint32_t arg_times = 1;
 static NetctlFirewall arg_firewall = NETCTL_FIREWALL_AUTO;
 static char **arg_managed;
 
@@ -162,6 +163,13 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
         uint64_t start = tb_now_ns();
 
         int r = open_netctl(site, &netctl, &err);
+        /* All but the last one, whose report it will be. */
+        for (uint32_t i = 1; r >= 0 && i < arg_times; i++) {
+                _cleanup_netctl_report_ NetctlReport earlier = {};
+                r = write ? netctl_apply(netctl, nodes, n, &earlier, &err)
+                          : netctl_show(netctl, nodes, n, &earlier, &err);
+                start = tb_now_ns();
+        }
         if (r >= 0)
                 r = write ? netctl_apply(netctl, nodes, n, &report, &err)
                           : netctl_show(netctl, nodes, n, &report, &err);
@@ -413,7 +421,7 @@ static void help(FILE *f)
 {
         fprintf(f,
                 "Usage: tbnode-netctl [--json] [--id ID] [--replace-foreign] [--firewall BACKEND]\n"
-                "       [--managed BRIDGE]... COMMAND ...\n\n"
+                "       [--managed BRIDGE]... [--times N] COMMAND ...\n\n"
                 "Shapes and firewalls containers on the host side of their veths.\n\n");
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
                 fprintf(f, "  %-7s%-26s%s\n", verbs[i].name, verbs[i].arguments, verbs[i].help);
@@ -424,6 +432,8 @@ static void help(FILE *f)
                 "  --replace-foreign  shape: delete qdiscs of somebody else that are in the way\n"
                 "  --firewall auto|iptables|nftables  who filters (default: auto)\n"
                 "  --managed BRIDGE  a bridge where unknown ports pass nothing\n"
+                "  --times N  apply, read: N times in a row, as a program does that goes on; the last one "
+                "is told of\n"
                 "  --help, --version\n\n"
                 "SPEC: [up|down] rate 10mbit delay 20ms 2ms distribution normal loss 1%% limit 200 ...\n"
                 "      ; to 10.1.0.7 delay 5ms ; to 10.2.0.0/16 udp port 53 loss 1%% ; to 10.9.0.1 pass "
@@ -439,10 +449,12 @@ int main(int argc, char **argv)
                 {"replace-foreign", no_argument, NULL, 'r'},
                 {"firewall", required_argument, NULL, 'f'},
                 {"managed", required_argument, NULL, 'm'},
+                {"times", required_argument, NULL, 't'},
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, 'V'},
                 {},
         };
+        _cleanup_error_ TbError *err = NULL;
 
         for (int c; (c = getopt_long(argc, argv, "+h", options, NULL)) != -1;)
                 switch (c) {
@@ -470,6 +482,11 @@ int main(int argc, char **argv)
                                 break;
                         fprintf(stderr, "tbnode-netctl: out of memory\n");
                         return EXIT_FAILED;
+                case 't':
+                        if (tb_parse_u32(optarg, 1, 1000, &arg_times, &err) >= 0)
+                                break;
+                        fprintf(stderr, "tbnode-netctl: --times: %s\n", tb_error_message(err));
+                        return EXIT_USAGE;
                 case 'h':
                         help(stdout);
                         return EXIT_DONE;

@@ -9,6 +9,7 @@
 
 #include "common/cleanup.h"
 #include "common/strv.h"
+#include "netctl/netns.h"
 
 int netctl_new(const NetctlOptions *options, Netctl **ret, TbError **err)
 {
@@ -28,6 +29,7 @@ int netctl_new(const NetctlOptions *options, Netctl **ret, TbError **err)
         if (geteuid() != 0 && !netctl_may_write(n))
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EPERM,
                         "not permitted to change network interfaces; run as root (CAP_NET_ADMIN)");
+        netns_take_own_id(n->rtnl, n->host_fd);
         *ret = TAKE_PTR(n);
         return 0;
 }

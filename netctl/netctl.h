@@ -127,6 +127,9 @@ typedef struct NetctlNode {
         const char *id;   /* see NETCTL_ID_MAX */
         const char *name; /* for messages; NULL: the id */
         int netns_fd;     /* the container's network namespace (/proc/PID/ns/net) */
+        /* NULL, or a place to keep the number that the host has for that namespace, < 0 at first: what was found out by one call
+         * the next one doesn't ask for. It holds as long as netns_fd is open, and not for what is opened after it. */
+        int32_t *nsid;
         const NetctlInterface *interfaces;
         size_t n_interfaces;
         FwStyle style;     /* FW_NONE: no chains for this node (existing ones are removed) */

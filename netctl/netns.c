@@ -12,6 +12,7 @@
 #include <sys/vfs.h>
 
 #include "common/cleanup.h"
+#include "common/log.h"
 #include "common/strv.h"
 
 void netns_list_done(NetnsList *l)
@@ -53,6 +54,21 @@ int netns_id(Rtnl *r, int fd, int32_t *ret, bool *ret_known, TbError **err)
         *ret = id;
         *ret_known = id >= 0;
         return 0;
+}
+
+void netns_take_own_id(Rtnl *r, int fd)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        const struct rtgenmsg m = {.rtgen_family = AF_UNSPEC};
+        RtnlResult result;
+
+        nlw_begin(&w, RTM_NEWNSID, 0, &m, sizeof(m));
+        nlw_put_u32(&w, NETNSA_FD, (uint32_t) fd);
+        nlw_put_u32(&w, NETNSA_NSID, (uint32_t) NETNSA_NSID_NOT_ASSIGNED); /* whichever is free */
+        nlw_end(&w);
+        /* EEXIST: it has one. Nothing depends on it but speed. */
+        if (rtnl_batch(r, &w, &result, NULL, NULL) < 0 || (result.code < 0 && result.code != -EEXIST))
+                log_debug("the host's network namespace has no number of its own");
 }
 
 int netns_open(const Netns *x)

@@ -32,3 +32,9 @@ int netns_open(const Netns *x);
 /* The id by which the namespace of the socket knows the one of `fd`; *ret_known false when it has none. Ids are given when
  * links are listed. */
 int netns_id(Rtnl *r, int fd, int32_t *ret, bool *ret_known, TbError **err) _warn_unused_;
+
+/* Gives the socket's own namespace (`fd`) an id in itself, if it has none. The kernel would do so itself when the first
+ * container's interface is asked for, and whose id it needs it finds by going through all ids from the lowest: each answer about
+ * an interface in a container names the host's, so on a host full of containers, where ours is the last one, they take twice as
+ * long. */
+void netns_take_own_id(Rtnl *r, int fd);

@@ -26,6 +26,7 @@ void tool_nodes_done(ToolNodes *t)
                 fw_rules_done(t->rules + i);
         fw_rules_done(&t->site.rules);
         free(t->rules);
+        free(t->nsids);
         free(t->nodes);
         free(t->interfaces);
         free(t->shapes);
@@ -301,10 +302,13 @@ int tool_nodes_load(const char *path, ToolNodes *ret, TbError **err)
         t.interfaces = calloc(n + 1, sizeof(*t.interfaces));
         t.shapes = calloc(n + 1, sizeof(*t.shapes));
         t.rules = calloc(n + 1, sizeof(*t.rules));
-        if (!t.nodes || !t.interfaces || !t.shapes || !t.rules)
+        t.nsids = calloc(n + 1, sizeof(*t.nsids));
+        if (!t.nodes || !t.interfaces || !t.shapes || !t.rules || !t.nsids)
                 return tb_error_oom(err);
         for (size_t i = 0; i < n; i++) {
                 t.nodes[i].netns_fd = -EBADF;
+                t.nsids[i] = -1;
+                t.nodes[i].nsid = t.nsids + i;
                 t.n = i + 1;
                 r = load_node(json_array_get(nodes, i), &t, i, err);
                 if (r < 0) {

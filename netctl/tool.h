@@ -26,6 +26,7 @@ typedef struct ToolNodes {
         NetctlInterface **interfaces; /* one array per node */
         LinkShape **shapes;
         FwRules *rules; /* per node */
+        int32_t *nsids; /* the same */
         size_t n;
         FwSite site;
         json_t *document; /* holds the strings */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <linux/net_namespace.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,11 +197,22 @@ static void look_from_outside(Netctl *n, Work *w, Insides *insides)
 {
         _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ int *fds = reallocarray(NULL, w->n_nodes + 1, sizeof(*fds));
+        _cleanup_free_ int32_t *known = reallocarray(NULL, w->n_nodes + 1, sizeof(*known));
 
-        for (size_t i = 0; fds && i < w->n_nodes; i++)
-                fds[i] = w->nodes[i].n_interfaces > 0 ? w->nodes[i].netns_fd : -EBADF;
-        if (fds && insides_read(n->rtnl, &w->spaces[0].links, fds, w->n_nodes, insides, &e) < 0)
+        if (!fds || !known)
+                return;
+        for (size_t i = 0; i < w->n_nodes; i++) {
+                const NetctlNode *x = w->nodes + i;
+                fds[i] = x->n_interfaces > 0 ? x->netns_fd : -EBADF;
+                known[i] = x->nsid ? *x->nsid : NETNSA_NSID_NOT_ASSIGNED;
+        }
+        if (insides_read(n->rtnl, &w->spaces[0].links, fds, known, w->n_nodes, insides, &e) < 0) {
                 log_debug("containers are entered one by one: %s", tb_error_message(e));
+                return;
+        }
+        for (size_t i = 0; i < w->n_nodes; i++)
+                if (w->nodes[i].nsid && fds[i] >= 0)
+                        *w->nodes[i].nsid = insides->nsids[i];
 }
 
 static int work_allocate(Work *w, const NetctlNode *nodes, size_t n_nodes, TbError **err)

@@ -13,6 +13,17 @@ import netlab  # noqa: E402
 from netlab import run, snapshot  # noqa: E402
 
 
+# RTM_GETNSID of our own namespace; -1: it has none.
+OWN_NUMBER = """
+import os, socket, struct
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+fd = os.open('/proc/self/ns/net', os.O_RDONLY)
+s.send(struct.pack('=IHHIIBxxxHHI', 28, 90, 1, 1, 0, 0, 8, 3, fd))
+answer = s.recv(4096)
+print(struct.unpack_from('=i', answer, 24)[0])
+"""
+
+
 class Spaces(netlab.Lab):
     def setUp(self):
         super().setUp()
@@ -100,6 +111,19 @@ class Spaces(netlab.Lab):
             self.apply([self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 3mbit'},
                                          {'ifname': 'eth1', 'shape': 'rate 4mbit delay 1ms'}])], status=1)
             self.assertEqual((self.rate(lan, 'vetha'), netlab.class_rate('here')), (['1Mbit'], '2Mbit'))
+
+    def test_the_host_has_the_lowest_number(self):
+        """Answers about interfaces in containers name the host's namespace by its number, which the kernel finds by going through
+        all of them from the lowest: we take ours before there are containers."""
+        self.tool('sweep')
+        for i in range(3):
+            n = self.node(f'n{i}')
+            run('ip', 'link', 'add', f'v{i}', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', n.pid)
+        own = int(run('python3', '-c', OWN_NUMBER).stdout)
+        others = [link['link_netnsid'] for link in netlab.js('ip', '-j', 'link') if 'link_netnsid' in link]
+        self.assertEqual(len(others), 3)
+        self.assertGreaterEqual(own, 0)
+        self.assertLess(own, min(others))
 
     def test_leftovers_are_found(self):
         lan = self.overlay()
