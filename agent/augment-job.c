@@ -45,7 +45,7 @@ struct Job {
         AugmentRequest request;
         AugmentOp op;
         char *text; /* the request as JSON: equal texts are the same job */
-        char *key;  /* "<project>/<builder>/<key tag>" once the lookup gave it */
+        char *key;  /* "<project>/<key tag>" once the lookup gave it */
         JobWaiter *waiters;
         size_t n_waiters;
         RegistrySession *session;
@@ -459,8 +459,8 @@ static void on_lookup_done(AugmentLookup *l, const TbError *err, void *userdata)
                 return;
         }
         free(j->key);
-        j->key = tb_asprintf("%s/%s/%s", result->project ?: "",
-                augment_builder_to_string(j->request.builder), result->key_tag ?: "");
+        /* Whoever builds it: a key has one image. */
+        j->key = tb_asprintf("%s/%s", result->project ?: "", result->key_tag ?: "");
         /* The worker takes exactly what was looked up, whatever the tag means by then. */
         if (j->key ? augment_lookup_resolve(l, &j->request, &failed) < 0 : tb_error_oom(&failed) < 0) {
                 job_finish(j, NULL, failed);

@@ -193,6 +193,33 @@ static int find_tag(const Run *run, const char *tag, TbDigest *ret, TbError **er
         return r;
 }
 
+/* Who made the image that is there, and how much is in it: not who would make it now (augment/describe.h says the same to the
+ * agent). What can't be read, or says nothing, leaves what is believed. */
+static int describe_found(Run *run, TbError **err)
+{
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+        _cleanup_image_config_ ImageConfig *config = NULL;
+        _cleanup_image_facts_ ImageFacts *facts = NULL;
+        _cleanup_free_ char *data = NULL;
+        size_t size;
+        int r;
+
+        r = registry_ref_new(run->names.registry_host, run->names.target_repository, NULL,
+                &run->result.digest, &ref, err);
+        if (r < 0)
+                return r;
+        if (registry_get_manifest(run->client, ref, &m, NULL) >= 0 && !registry_manifest_is_index(m) &&
+                registry_get_blob(run->client, ref, &m->config.digest, m->config.size, IMAGE_CONFIG_MAX,
+                        &data, &size, NULL) >= 0 &&
+                image_config_parse(data, size, &config, NULL) >= 0 &&
+                image_facts_collect(config, &facts, NULL) >= 0 && facts->augmented) {
+                run->result.level = facts->level;
+                run->result.builder = facts->builder;
+        }
+        return 0;
+}
+
 /* The names have changed since the agent looked: what they mean now may be there already. A moving tag that is somewhere
  * else is put right by making the image again. */
 static int look_again(Run *run, TbError **err)
@@ -212,7 +239,7 @@ static int look_again(Run *run, TbError **err)
         }
         run->result.digest = key;
         run->result.cache_hit = true;
-        return 0;
+        return describe_found(run, err);
 }
 
 /*

@@ -376,6 +376,12 @@ class Decisions(unittest.TestCase):
         once_more = D("docker", "unknown:1", level="buildenv")["result"]
         self.assertEqual((once_more["cache"], once_more["digest"], once_more["image"]), ("hit", r["digest"], r["image"]))
         self.assertIn("level buildenv needs packages", once_more["notice"])
+        self.assertEqual((once_more["builder"], once_more["level"]), ("docker", "core"))
+        # What is there was made by somebody else than is asked now: the answer says who made it.
+        push("unknown-too", {"Cmd": ["/bin/probe"], "User": "app"})
+        native = D("augment", "unknown-too:1", level="core")["result"]
+        found = D("docker", "unknown-too:1", level="buildenv")["result"]
+        self.assertEqual([found[k] for k in ("cache", "digest", "level", "builder")], ["hit", native["digest"], "core", "native"])
         augmented = D("docker", r["image"], level="buildenv")["result"]
         self.assertEqual((augmented["as_is"], augmented["digest"], augmented["level"]), (True, r["digest"], "core"))
 

@@ -550,6 +550,21 @@ class Many(Base):
         self.assertEqual(len({r["digest"] for r in results}), 1)
         self.assertEqual(len([a for a in S.accesses() if a[0] == "GET" and digest in a[1]]), 1)
 
+    def test_one_key_has_one_image_whoever_builds(self):
+        """The key does not say who shall make it: the other builder waits, and takes what is there then."""
+        push("whoever", random_layers(1, 500_000, 201))
+        digest = S.manifest("whoever", "1")[0]["layers"][0]["digest"]
+        G.set(100_000)
+        native = request(f"{SOURCE}/whoever:1")
+        G.wait()
+        docker = request(f"{SOURCE}/whoever:1", "--builder", "docker")
+        lab.wait_for(lambda: L.tbnode("status", "--json").json()["jobs"] == 2, 10, "both requests")
+        G.set(None)
+        native, docker = self.finished(native), self.finished(docker)
+        self.assertEqual((native["cache"], docker["cache"], docker["digest"], docker["builder"]),
+                         ("miss", "hit", native["digest"], "native"))
+        self.assertEqual(len([a for a in S.accesses() if a[0] == "GET" and digest in a[1]]), 1)
+
     def test_a_project_does_not_wait_for_all_of_another(self):
         """One project asks for more than there are workers; the other's first request is next."""
         for i in range(12):
