@@ -108,6 +108,7 @@ int cli_prune(Cli *c, int argc, char **argv)
         const json_t *image;
         TbError *err = NULL;
         bool dry_run = false;
+        json_int_t young;
         uint64_t days;
         size_t i;
         int opt;
@@ -140,8 +141,13 @@ int cli_prune(Cli *c, int argc, char **argv)
                 return cli_print_json(j, &err) < 0 ? cli_fail(err) : CLI_OK;
         json_array_foreach (json_object_get(j, "removed"), i, image)
                 printf("%s %s\n", dry_run ? "would remove" : "removed", cli_text(image, "image", ""));
-        printf("%zu %s, %lld kept\n", i, dry_run ? "would go" : "removed",
+        young = json_integer_value(json_object_get(j, "young"));
+        printf("%zu %s, %lld kept", i, dry_run ? "would go" : "removed",
                 (long long) json_integer_value(json_object_get(j, "kept")));
+        if (young > 0)
+                printf("; %lld of them are known for less than %lld s (prune-grace): try again later",
+                        (long long) young, (long long) json_integer_value(json_object_get(j, "grace_s")));
+        putchar('\n');
         if (i > 0 && !dry_run)
                 printf(GC_HINT);
         return CLI_OK;

@@ -296,6 +296,22 @@ static int parse_timeout(const char *value, void *userdata, TbError **err)
         return 0;
 }
 
+static int parse_grace(const char *value, void *userdata, TbError **err)
+{
+        uint64_t ns;
+        int r;
+
+        if (value[0] == 0 || strchr("0123456789.", value[strlen(value) - 1]))
+                return bad_value(value, "a time with a unit, like 900s", err);
+        r = tb_parse_time(value, &ns, err);
+        if (r < 0)
+                return r;
+        if (ns > 86400 * 1000 * SECOND)
+                return bad_value(value, "a time between 0s and 86400s", err);
+        *(uint64_t *) userdata = ns / 1000;
+        return 0;
+}
+
 static int parse_memory(const char *value, void *userdata, TbError **err)
 {
         uint64_t bytes;
@@ -376,6 +392,10 @@ static const ConfigKey config_keys[] = {
                 "Longest time of one augmentation (default 1800s)", LIVE(job_timeout_usec)},
         {"augment-memory", parse_memory, offsetof(Config, job_memory), "SIZE",
                 "Address space of one augmentation worker (default 4096mb)", LIVE(job_memory)},
+        {"prune-grace", parse_grace, offsetof(Config, prune_grace_usec), "TIME",
+                "Images that were made, used or first seen less than this ago are never pruned (default "
+                "900s)",
+                LIVE(prune_grace_usec)},
         {"start-timeout", parse_timeout, offsetof(Config, start_timeout_usec), "TIME",
                 "How long `tbnode run` waits until the node is configured (default 60s)",
                 LIVE(start_timeout_usec)},
@@ -446,6 +466,8 @@ int config_init(Config *c, TbError **err)
                 .builder = AUGMENT_BUILDER_NATIVE,
                 .jobs_max = 4,
                 .job_timeout_usec = 1800 * SECOND,
+                /* Other hosts tell what they use at most every 600 s, and 60 s later (usage.c). */
+                .prune_grace_usec = 900 * SECOND,
                 .job_memory = UINT64_C(4096) << 20,
                 .start_timeout_usec = 60 * SECOND,
                 .nodes_max = 1000,

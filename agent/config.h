@@ -85,6 +85,7 @@ typedef struct Config {
         AugmentPolicy policy;
         uint32_t jobs_max;           /* augmentations at a time */
         uint64_t job_timeout_usec;   /* one augmentation */
+        uint64_t prune_grace_usec;   /* what is younger is never removed */
         uint64_t job_memory;         /* address space of a worker, bytes */
         uint64_t start_timeout_usec; /* `tbnode run`: from start to CONFIGURED */
         uint32_t nodes_max;

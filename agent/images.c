@@ -160,6 +160,18 @@ static json_t *item_to_json(const ImagesJob *j, const json_t *item)
         return TAKE_PTR(out);
 }
 
+static int64_t grace_of(const ImagesJob *j)
+{
+        return (int64_t) (j->manager->config.prune_grace_usec / 1000000);
+}
+
+static bool is_image(const json_t *item)
+{
+        const char *kind = json_string_value(json_object_get(item, "kind"));
+
+        return tb_streq(kind, "mirror") || tb_streq(kind, "augmented");
+}
+
 static void answer_list(ImagesJob *j)
 {
         _cleanup_json_ json_t *list = json_array(), *result = NULL;
@@ -169,10 +181,8 @@ static void answer_list(ImagesJob *j)
 
         json_array_foreach (items_of(j), i, item) {
                 const char *project = json_string_value(json_object_get(item, "project"));
-                const char *kind = json_string_value(json_object_get(item, "kind"));
 
-                if ((!tb_streq(kind, "mirror") && !tb_streq(kind, "augmented")) ||
-                        (project && !project_may_act(j->uid, project)))
+                if (!is_image(item) || (project && !project_may_act(j->uid, project)))
                         continue;
                 if (json_array_append_new(list, item_to_json(j, item)) < 0)
                         (void) tb_error_oom(&err);
@@ -202,19 +212,30 @@ static unsigned pass_of(const json_t *item)
 
 static void remove_next(ImagesJob *j);
 
+/* Stays though it is older than was asked for, and nobody has it. */
+static bool is_young(const ImagesJob *j, const json_t *item)
+{
+        int64_t age = (int64_t) time(NULL) - json_integer_value(json_object_get(item, "last"));
+
+        return is_image(item) && age >= j->keep_sec && age <= grace_of(j) &&
+                json_array_size(json_object_get(item, "in_use")) == 0;
+}
+
 static void answer_prune(ImagesJob *j)
 {
-        size_t kept = 0, i;
+        size_t kept = 0, young = 0, i;
         uint64_t bytes = 0;
         json_t *item, *result;
         TbError *err = NULL;
 
         json_array_foreach (items_of(j), i, item)
-                if (!json_is_true(json_object_get(item, "remove")))
+                if (!json_is_true(json_object_get(item, "remove"))) {
                         kept++;
-                else
+                        young += is_young(j, item);
+                } else
                         bytes += (uint64_t) json_integer_value(json_object_get(item, "size"));
-        result = json_pack("{s:O, s:I, s:I, s:b}", "removed", j->removed, "kept", (json_int_t) kept, "bytes",
+        result = json_pack("{s:O, s:I, s:I, s:I, s:I, s:b}", "removed", j->removed, "kept",
+                (json_int_t) kept, "young", (json_int_t) young, "grace_s", (json_int_t) grace_of(j), "bytes",
                 (json_int_t) bytes, "dry_run", (int) j->dry_run);
         if (!result)
                 (void) tb_error_oom(&err);
@@ -306,11 +327,12 @@ static void remove_next(ImagesJob *j)
 static void prune(ImagesJob *j)
 {
         _cleanup_error_ TbError *err = NULL;
+        int64_t keep = MAX2(j->keep_sec, grace_of(j));
 
         j->removed = json_array();
         if (!j->removed)
                 (void) tb_error_oom(&err);
-        if (!j->removed || images_decide(items_of(j), (int64_t) time(NULL), j->keep_sec, &err) < 0 ||
+        if (!j->removed || images_decide(items_of(j), (int64_t) time(NULL), keep, &err) < 0 ||
                 job_queue_session(j->manager->jobs, &j->session, &err) < 0)
                 finish(j, NULL, err);
         else

@@ -25,7 +25,8 @@ typedef void (*ImagesFn)(const json_t *result, const TbError *err, void *userdat
 /* {"images": [...], "bytes": n}; only what `uid` may see. */
 int images_list(Manager *m, uid_t uid, ImagesFn done, void *userdata, ImagesJob **ret, TbError **err)
         _warn_unused_;
-/* {"removed": [...], "kept": n, "bytes": n, "dry_run"}; `keep_sec`: what was used since then stays. */
+/* {"removed": [...], "kept": n, "young": n, "grace_s": n, "bytes": n, "dry_run"}; `keep_sec`: what was used since then
+ * stays, and what is younger than the configuration's prune-grace ("young", when nothing else keeps it). */
 int images_prune(Manager *m, int64_t keep_sec, bool dry_run, ImagesFn done, void *userdata, ImagesJob **ret,
         TbError **err) _warn_unused_;
 /* Cancels: what is deleted by then is deleted. */

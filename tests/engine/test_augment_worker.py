@@ -565,6 +565,27 @@ class Many(Base):
                          ("miss", "hit", native["digest"], "native"))
         self.assertEqual(len([a for a in S.accesses() if a[0] == "GET" and digest in a[1]]), 1)
 
+    def test_prune_waits_and_takes_nothing_of_it(self):
+        """A job is under way; another one comes while prune waits."""
+        push("pruned", random_layers(1, 500_000, 202))
+        push("pruned-too", random_layers(1, 5000, 203))
+        G.set(100_000)
+        job = request(f"{SOURCE}/pruned:1")
+        G.wait()
+        prune = [f"{L.install()}/tbnode", "prune", "--keep-days", "0", "--json"]
+        first = subprocess.Popen(prune, stdout=subprocess.PIPE, text=True)
+        lab.wait_for(lambda: "images are being removed already" in L.run(prune, check=False).err, 10, "the first prune")
+        other = request(f"{SOURCE}/pruned-too:1")
+        lab.wait_for(lambda: L.tbnode("status", "--json").json()["jobs"] == 2, 10, "both requests")
+        G.set(None)
+        self.finished(job)
+        removed = json.loads(first.communicate(timeout=60)[0])["removed"]
+        self.assertEqual([i for i in removed if "/pruned" in i["repository"]], [])
+        self.finished(other)
+        for name in ("pruned", "pruned-too"):
+            self.check_complete(name)
+            self.assertIn("1-basic", self.augmented(name))
+
     def test_a_project_does_not_wait_for_all_of_another(self):
         """One project asks for more than there are workers; the other's first request is next."""
         for i in range(12):

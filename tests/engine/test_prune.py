@@ -9,6 +9,8 @@ import unittest
 import lab
 
 L = None
+# Each case begins with an empty registry; what the grace is for is a case of its own.
+CONFIG = {"socket-group": "testers", "prune-grace": "0s"}
 USAGE = "/var/lib/tbnode/images.json"
 
 
@@ -18,7 +20,7 @@ def setUpModule():
     L.hub.ensure()
     L.run(["groupadd", "-g", "4711", "testers"])
     L.run(["useradd", "-u", "4711", "-g", "4711", "-M", "tester"])
-    L.tbnoded.start(config={"socket-group": "testers"})
+    L.tbnoded.start(config=CONFIG)
     L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{L.dir}/key"])
 
 
@@ -53,7 +55,7 @@ def grow_old(days, *words):
                 entry[k] = max(0, entry[k] - days * 86400)
     with open(USAGE, "w", encoding="utf-8") as f:
         json.dump(j, f)
-    L.tbnoded.start(config={"socket-group": "testers"})
+    L.tbnoded.start(config=CONFIG)
 
 
 class Base(unittest.TestCase):
@@ -235,6 +237,31 @@ class Prune(Base):
         self.assertEqual((again["cache"], again["digest"]), ("miss", out["digest"]))
         L.docker("run", "--rm", "--entrypoint", "/bin/true", again["image"])
 
+    def test_what_was_pushed_this_moment_stays(self):
+        """Whoever pushed it: also what this host has never seen, and what nobody has told yet that he uses it."""
+        push("fresh", "x")
+        push("aged", "y")
+        augment("aged:1")
+        grow_old(1)
+        L.tbnoded.stop()
+        L.tbnoded.start(config={**CONFIG, "prune-grace": None})
+        try:
+            augment("fresh:1")
+            # As another host does it.
+            far = lab.images.busybox(L, {"Cmd": ["far"]})
+            far.push(L.local, "augmented/docker.io/library/far:1-basic")
+            far.push(L.local, "mirror/docker.io/library/far:1")
+            before = tags("fresh") | tags("far")
+            dry = prune("--keep-days", "0", "--dry-run").json()
+            self.assertEqual({i["repository"].rsplit("/", 1)[1] for i in dry["removed"]}, {"aged"})
+            r = L.tbnode("prune", "--keep-days", "0", check=True).out
+            self.assertRegex(r, r"[0-9]+ removed, [0-9]+ kept; 4 of them are known for less than 900 s \(prune-grace\)")
+            self.assertEqual((tags("fresh") | tags("far"), tags("aged")), (before, set()))
+            self.assertEqual(prune("--keep-days", "0").json()["young"], 4)
+        finally:
+            L.tbnoded.stop()
+            L.tbnoded.start(config=CONFIG)
+
     def test_bad_requests(self):
         for args in (("--keep-days", "-1"), ("--keep-days", "x"), ("now",), ("--what",)):
             self.assertEqual(L.tbnode("prune", *args).rc, 2, args)
@@ -251,10 +278,10 @@ class Prune(Base):
         for text in ("", "{", "[]", '{"version": 9, "images": {}}'):
             with open(USAGE, "w", encoding="utf-8") as f:
                 f.write(text)
-            L.tbnoded.start(config={"socket-group": "testers"})
+            L.tbnoded.start(config=CONFIG)
             self.assertEqual(prune().json()["removed"], [])  # nobody knows, so nothing is old
             L.tbnoded.stop()
-        L.tbnoded.start(config={"socket-group": "testers"})
+        L.tbnoded.start(config=CONFIG)
 
 
 if __name__ == "__main__":
