@@ -275,6 +275,162 @@ static void test_lists_and_blobs(void **state)
         op = registry_op_free(op);
 }
 
+/* ---- Operations that their own callback frees, as it may ---- */
+
+/* 0 = as it should be; else this answer to everything. */
+static unsigned mood;
+
+static void serve_all(Exchange *e)
+{
+        if (mood)
+                exchange_text(e, mood, "", "");
+        else if (strstr(e->path, "/manifests/") && strcmp(e->method, "DELETE") == 0)
+                exchange_text(e, 202, "", "");
+        else if (strstr(e->path, "/manifests/"))
+                exchange_text(e, strcmp(e->method, "PUT") == 0 ? 201 : 200,
+                        "Content-Type: " REGISTRY_TYPE_OCI_MANIFEST "\r\n", MANIFEST);
+        else if (strstr(e->path, "_catalog"))
+                exchange_text(e, 200, "", "{\"repositories\":[\"a/b\"]}");
+        else if (strcmp(e->method, "HEAD") == 0)
+                exchange_text(e, 404, "", "");
+        else
+                serve_more(e);
+}
+
+typedef struct Freed {
+        Fixture *f;
+        RegistryOp *op;
+        unsigned ended;
+        bool failed;
+} Freed;
+
+static void on_freed(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        Freed *x = userdata;
+
+        assert_ptr_equal(op, x->op);
+        assert_int_equal(err != NULL, result < 0);
+        if (err) {
+                assert_true(
+                        strlen(tb_error_message(err)) > 0); /* it is there for as long as the operation */
+                x->failed = true;
+        }
+        x->op = registry_op_free(op);
+        x->ended++;
+}
+
+#define START(_name, ...)                                                                       \
+        static int start_##_name(RegistryClient *c, const RegistryRef *a, const RegistryRef *b, \
+                const TbDigest *d, Freed *x, TbError **err)                                     \
+        {                                                                                       \
+                return registry_##_name##_start(c, __VA_ARGS__, on_freed, x, &x->op, err);      \
+        }
+
+static RegistryMountResult mounted[1];
+static RegistryDescriptor blob;
+
+START(ping, a->host)
+START(resolve, a)
+START(get_manifest, a)
+START(put_manifest, a, REGISTRY_TYPE_OCI_MANIFEST, MANIFEST, strlen(MANIFEST))
+START(list_tags, a)
+START(list_repositories, a->host)
+START(get_blob, a, d, 2, 100)
+START(put_blob, a, "{}", 2, NULL)
+START(mount_blobs, b, "a/b", &blob, 1, mounted)
+START(client_export_credentials, a->host)
+
+/* Shares its user data with the end of the operation. */
+static int take_nothing(const void *data, size_t size, void *userdata, TbError **err)
+{
+        return 0;
+}
+
+static int start_read_blob(RegistryClient *c, const RegistryRef *a, const RegistryRef *b, const TbDigest *d,
+        Freed *x, TbError **err)
+{
+        return registry_read_blob_start(c, a, d, 2, take_nothing, on_freed, x, &x->op, err);
+}
+
+static int start_delete_manifest(RegistryClient *c, const RegistryRef *a, const RegistryRef *b,
+        const TbDigest *d, Freed *x, TbError **err)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
+
+        assert_int_equal(registry_ref_with(a, NULL, d, &ref, NULL), 0);
+        return registry_delete_manifest_start(c, ref, on_freed, x, &x->op, err);
+}
+
+static int start_copy(RegistryClient *c, const RegistryRef *a, const RegistryRef *b, const TbDigest *d,
+        Freed *x, TbError **err)
+{
+        return registry_copy_start(c, a, b, NULL, on_freed, x, &x->op, err);
+}
+
+static void test_freed_in_callback(void **state)
+{
+        static int (*const starts[])(RegistryClient *, const RegistryRef *, const RegistryRef *,
+                const TbDigest *, Freed *, TbError **) = {
+                start_ping,
+                start_resolve,
+                start_get_manifest,
+                start_put_manifest,
+                start_list_tags,
+                start_list_repositories,
+                start_get_blob,
+                start_read_blob,
+                start_put_blob,
+                start_mount_blobs,
+                start_delete_manifest,
+                start_copy,
+                start_client_export_credentials,
+        };
+        static const unsigned moods[] = {0, 403, 404, 400};
+        Fixture *f = *state;
+        _cleanup_(registry_ref_freep) RegistryRef *a = NULL, *b = NULL;
+        unsigned failed = 0;
+        TbDigest digest;
+
+        server_free(f->server);
+        f->server = server_new(serve_all, NULL);
+        registry_client_set_retry(f->client, 1, 0);
+        assert_int_equal(registry_ref_new(server_host(f->server), "a/b", "1", NULL, &a, NULL), 0);
+        assert_int_equal(registry_ref_new(server_host(f->server), "c/d", "1", NULL, &b, NULL), 0);
+        assert_int_equal(tb_digest_of("{}", 2, &digest, NULL), 0);
+        blob = (RegistryDescriptor){.digest = digest, .size = 2};
+        for (size_t m = 0; m < ELEMENTSOF(moods); m++) {
+                /* Several at once: what one frees, others may stand beside. */
+                Freed all[2 * ELEMENTSOF(starts)] = {};
+                unsigned ended;
+
+                mood = moods[m];
+                for (size_t i = 0; i < ELEMENTSOF(all); i++) {
+                        _cleanup_error_ TbError *err = NULL;
+
+                        all[i].f = f;
+                        assert_ok(starts[i % ELEMENTSOF(starts)](f->client, a, b, &digest, &all[i], &err),
+                                err);
+                }
+                do {
+                        dispatch(f);
+                        ended = 0;
+                        for (size_t i = 0; i < ELEMENTSOF(all); i++)
+                                ended += all[i].ended;
+                        if (ended < ELEMENTSOF(all))
+                                assert_true(poll(&(struct pollfd){.fd = registry_client_get_fd(f->client),
+                                                         .events = POLLIN},
+                                                    1, 20000) > 0);
+                } while (ended < ELEMENTSOF(all));
+                dispatch(f);
+                for (size_t i = 0; i < ELEMENTSOF(all); i++) {
+                        assert_int_equal(all[i].ended, 1);
+                        assert_null(all[i].op);
+                        failed += all[i].failed;
+                }
+        }
+        assert_true(failed > ELEMENTSOF(starts));
+}
+
 static void *in_a_thread(void *userdata)
 {
         Server *server = userdata;
@@ -343,6 +499,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_epoll, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_lists_and_blobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_freed_in_callback, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_debug_and_user_agent, setup, teardown),
         };
