@@ -143,6 +143,11 @@ int registry_client_set_helper_path(RegistryClient *c, const char *path, TbError
         return 0;
 }
 
+void registry_client_set_helper_timeout(RegistryClient *c, uint64_t usec)
+{
+        c->helper_timeout_usec = usec;
+}
+
 /* ---- finding ---- */
 
 static RegistryHost *host_by_name(const RegistryClient *c, const char *host)
@@ -282,7 +287,7 @@ int registry_credentials_prepare(
                         (!refused || tb_now_us() - h->helper_asked_usec < REFRESH_USEC))
                         return 1;
                 h->helper_asked_usec = tb_now_us();
-                r = registry_helper_start(c->event, c->helper_path, helper, "get",
+                r = registry_helper_start(c->event, c->helper_path, c->helper_timeout_usec, helper, "get",
                         registry_helper_server(h->name), on_helper_done, h, &h->helper_run, &e);
                 if (r < 0) {
                         take_answer(h, NULL, e);

@@ -149,7 +149,7 @@ static void export_step(ExportOp *o)
                         export_finish(o, known);
                 else
                         export_without_helper(o);
-        } else if (registry_helper_start(c->event, c->helper_path, helper, "get",
+        } else if (registry_helper_start(c->event, c->helper_path, c->helper_timeout_usec, helper, "get",
                            registry_helper_server(o->host), on_answer, o, &o->run, &e) < 0)
                 registry_op_fail(&o->op, e);
 }

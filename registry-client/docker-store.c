@@ -187,8 +187,8 @@ static int run_helper(
 
         if (!o)
                 return -ENOMEM;
-        r = registry_helper_start(
-                c->event, c->helper_path, name, verb, input, on_helper_done, o, &o->run, err);
+        r = registry_helper_start(c->event, c->helper_path, c->helper_timeout_usec, name, verb, input,
+                on_helper_done, o, &o->run, err);
         return r < 0 ? r : registry_op_wait(op, err);
 }
 

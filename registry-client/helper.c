@@ -34,7 +34,8 @@
 #include "registry-client/internal.h"
 
 #define OUTPUT_MAX (256U * 1024)
-#define TIMEOUT_USEC (60 * USEC_PER_SEC) /* it may ask a person to unlock a key ring */
+#define TIMEOUT_USEC \
+        (60 * USEC_PER_SEC) /* when nobody says another; it may ask a person to unlock a key ring */
 #define SECRET_MAX (64U * 1024)
 
 static const char not_found_message[] = "credentials not found in native keychain";
@@ -48,6 +49,7 @@ struct RegistryHelperRun {
         char *input; /* secret when it is a "store" */
         size_t input_size, written;
         TbBuffer output;
+        uint64_t timeout_usec;
         sd_event_source *exit, *writable, *readable, *timer;
         RegistryHelperDoneFn done;
         void *userdata;
@@ -353,9 +355,9 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
         TbError *e = NULL;
 
         (void) tb_error_set(&e, TB_ERROR_CONFIG, -ETIMEDOUT,
-                "docker-credential-%s %s: did not answer within %llu s; run it by hand to see what it waits "
+                "docker-credential-%s %s: did not answer within %.3g s; run it by hand to see what it waits "
                 "for",
-                run->name, run->verb, TIMEOUT_USEC / USEC_PER_SEC);
+                run->name, run->verb, (double) run->timeout_usec / (double) USEC_PER_SEC);
         finish(run, NULL, e);
         return 0;
 }
@@ -425,11 +427,12 @@ static int watch(RegistryHelperRun *run, sd_event *event)
                 (r = sd_event_add_io(event, &run->writable, run->in, EPOLLOUT, on_writable, run)) < 0)
                 return r;
         return sd_event_add_time_relative(
-                event, &run->timer, CLOCK_MONOTONIC, TIMEOUT_USEC, 100000, on_timeout, run);
+                event, &run->timer, CLOCK_MONOTONIC, run->timeout_usec, 100000, on_timeout, run);
 }
 
-int registry_helper_start(sd_event *event, const char *path, const char *name, const char *verb,
-        const char *input, RegistryHelperDoneFn done, void *userdata, RegistryHelperRun **ret, TbError **err)
+int registry_helper_start(sd_event *event, const char *path, uint64_t timeout_usec, const char *name,
+        const char *verb, const char *input, RegistryHelperDoneFn done, void *userdata,
+        RegistryHelperRun **ret, TbError **err)
 {
         _cleanup_(run_freep) RegistryHelperRun *run = NULL;
         _cleanup_close_ int in = -EBADF, out = -EBADF;
@@ -451,6 +454,7 @@ int registry_helper_start(sd_event *event, const char *path, const char *name, c
                 return tb_error_oom(err);
         run->pidfd = run->in = run->out = -EBADF;
         run->output = TB_BUFFER_INIT(OUTPUT_MAX);
+        run->timeout_usec = timeout_usec > 0 ? timeout_usec : TIMEOUT_USEC;
         run->done = done;
         run->userdata = userdata;
         run->name = strdup(name);

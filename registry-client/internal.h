@@ -157,11 +157,12 @@ typedef struct RegistryHelperAnswer {
 typedef void (*RegistryHelperDoneFn)(
         RegistryHelperRun *run, const RegistryHelperAnswer *answer, const TbError *err, void *userdata);
 
-/* Runs "docker-credential-NAME VERB" with `input` on its stdin. `path`: where to look, NULL = $PATH. `done` comes from the
+/* Runs "docker-credential-NAME VERB" with `input` on its stdin. `path`: where to look, NULL = $PATH. `timeout_usec`: 0 = a
+ * minute. `done` comes from the
  * loop, once, with an answer or an error; it may free the run. */
-int registry_helper_start(sd_event *event, const char *path, const char *name, const char *verb,
-        const char *input, RegistryHelperDoneFn done, void *userdata, RegistryHelperRun **ret, TbError **err)
-        _warn_unused_;
+int registry_helper_start(sd_event *event, const char *path, uint64_t timeout_usec, const char *name,
+        const char *verb, const char *input, RegistryHelperDoneFn done, void *userdata,
+        RegistryHelperRun **ret, TbError **err) _warn_unused_;
 /* Kills it when it still runs. */
 RegistryHelperRun *registry_helper_free(RegistryHelperRun *run);
 /* The answer to "get": {"ServerURL":..., "Username":..., "Secret":...}; user "<token>" = an identity token. Fills the secret
@@ -253,6 +254,7 @@ struct RegistryClient {
         RegistryCredentials *explicit_credentials;
         RegistryDockerConfig *configs; /* the last one loaded first */
         char *helper_path;             /* NULL = $PATH */
+        uint64_t helper_timeout_usec;  /* 0 = a minute */
         char *certs_dir;               /* NULL = not looked at */
         RegistryProxy proxy;
         struct RegistryPutOp

@@ -300,6 +300,8 @@ int registry_client_export_credentials(RegistryClient *c, const char *host, char
 /* Directories, separated by ":", where docker-credential-* programs are looked for; NULL = the absolute ones of $PATH, ""
  * = nowhere (helpers are not run). A program that others than root and we ourselves could have written is not run. */
 int registry_client_set_helper_path(RegistryClient *c, const char *path, TbError **err) _warn_unused_;
+/* How long one may take before it is killed; 0 = a minute, which is the default: it may ask a person. */
+void registry_client_set_helper_timeout(RegistryClient *c, uint64_t usec);
 /*
  * Keeps credentials where docker(1) and we find them again: with the helper that the config.json at config_path (NULL: as
  * above) names for the host, else in that file, which is made when missing. Members that we do not know stay; the file is

@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -302,8 +304,8 @@ static void test_helper_not_trusted(void **state)
                 _cleanup_error_ TbError *e = NULL;
                 RegistryHelperRun *run;
 
-                assert_int_equal(registry_helper_start(f->client->event, "::.:tmp", "open", "get", "x", NULL,
-                                         NULL, &run, &e),
+                assert_int_equal(registry_helper_start(f->client->event, "::.:tmp", 0, "open", "get", "x",
+                                         NULL, NULL, &run, &e),
                         -ENOENT);
         }
 }
@@ -336,6 +338,39 @@ static void test_helper_cancelled(void **state)
         f->client = registry_client_free(f->client);
         assert_int_equal(kill(pid, 0), -1);
         assert_int_equal(errno, ESRCH);
+}
+
+/* One that waits for ever is given up, with all that it has started; whoever waited for it is told why, and it is not asked
+ * again at once. Without credentials the registry goes on working. */
+static void test_helper_hangs(void **state)
+{
+        Fixture *f = *state;
+        _cleanup_error_ TbError *err = NULL, *again = NULL, *exported = NULL;
+        _cleanup_free_ char *text = NULL, *asked = NULL;
+        char *credentials = NULL;
+        int status;
+        pid_t pid;
+
+        assert_int_equal(
+                prctl(PR_SET_CHILD_SUBREAPER, 1), 0); /* what the helper leaves is ours to be waited for */
+        add_helper(f, "hangs", "echo x >>$D/asked; sleep 1000 & echo $! >$D/child; wait");
+        load_config(f, "{\"credsStore\":\"hangs\"}");
+        f->script = wants_basic;
+        registry_client_set_helper_timeout(f->client, 3000000);
+        assert_int_equal(registry_ping(f->client, f->ref->host, &err), -EACCES);
+        assert_non_null(strstr(tb_error_message(err),
+                "docker-credential-hangs get: did not answer within 3 s; run it by hand"));
+        text = read_in_dir(f, "child");
+        pid = (pid_t) atol(text);
+        assert_true(pid > 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        assert_int_equal(registry_ping(f->client, f->ref->host, &again), -EACCES);
+        assert_int_equal(
+                registry_client_export_credentials(f->client, f->ref->host, &credentials, &exported),
+                -ETIMEDOUT);
+        asked = read_in_dir(f, "asked");
+        assert_string_equal(asked, "x\n");
 }
 
 /* ---- OAuth2 ---- */
@@ -579,6 +614,7 @@ int main(void)
                 T(test_helper_bad),
                 T(test_helper_not_trusted),
                 T(test_helper_cancelled),
+                T(test_helper_hangs),
                 T(test_identity_token),
                 T(test_password_grant),
                 T(test_registry_token),
