@@ -259,6 +259,37 @@ class Private(Base):
             L.hub.start()
         self.assertEqual(user("augment", "--json", self.NAME).json()["cache"], "hit")
 
+    def test_its_digests_open_nothing(self):
+        """Who knows an image's manifest has not got it: it names the same blobs under a name of his own, where they are not.
+        The testbed's registry has them all, and what is known about them, in the project."""
+        image("known").push(L.hub, "private/known:1")
+        user_logs_in(auths())
+        out = user("augment", "--json", "private/known:1")
+        self.assertEqual((out.rc, out.json()["source"]["private"]), (0, True), out)
+        user_logs_in({})
+        manifest, digest = L.hub.manifest("private/known", "1")
+        blobs = [manifest["config"]["digest"], *(x["digest"] for x in manifest["layers"])]
+        for i, missing in enumerate((blobs, blobs[1:], blobs[:1])):
+            # A registry takes no manifest without its blobs: they go afterwards.
+            where = f"team/thief{i}"
+            for blob in blobs:
+                OTHER.put_blob(where, L.hub.blob("private/known", blob))
+            data = L.hub.request("GET", f"/v2/private/known/manifests/{digest}", headers={"Accept": manifest["mediaType"]})[2]
+            self.assertEqual(OTHER.put_manifest(where, "1", data, manifest["mediaType"]), digest)
+            for blob in missing:
+                self.assertEqual(OTHER.request("DELETE", f"/v2/{where}/blobs/{blob}")[0], 202)
+            before = L.local.all_tags()
+            name = f"{OTHER.host}/{where}"
+            for args in ((f"{name}:1",), (f"{name}@{digest}",), ("--level", "none", f"{name}:1"), ("--level", "core", f"{name}@{digest}"),
+                         ("--project", f"user-{USER}", f"{name}:1"), ("--builder", "docker", f"{name}:1")):
+                with self.subTest(args=args, missing=len(missing)):
+                    self.refused(user("augment", *args), where)
+            self.assertEqual(L.local.all_tags(), before)
+            for repository in L.local.repositories():
+                if where in repository:
+                    for blob in missing:
+                        self.assertEqual(L.local.request("HEAD", f"/v2/{repository}/blobs/{blob}")[0], 404)
+
     def test_credentials_are_nowhere(self):
         image("q").push(L.hub, "private/quiet:1")
         L.hub.add_user("bob", "Sesame-open-7")
