@@ -27,7 +27,8 @@ static void test_defaults_and_values(void **state)
                         "augment-jobs=9\naugment-timeout=90s\naugment-memory=1gb\nfirewall=nftables\n"
                         "managed-bridges=br0,br-nodes\n"
                         "control-network=ctl\ncontrol-subnet=172.30.0.0/16\nlevel=none\nbuilder=docker\n"
-                        "gate=optional\nnodes-max=20\nstart-timeout=1500ms\nprune-grace=0s\ntmcd=10.0.0.1:99\n",
+                        "gate=optional\nnodes-max=20\nstart-timeout=1500ms\nprune-grace=0s\ntmcd=10.0.0.1:"
+                        "99\n",
                           &c, &err),
                 err);
         assert_string_equal(c.registry, "https://r.example");
