@@ -120,10 +120,7 @@ static void forget(Node *n)
 /* A replayed `die` of an earlier run must not undo the present one. */
 static bool still_alive(const Node *n)
 {
-        ProcessIdentity now;
-
-        return n->identity.pid != 0 && process_identity_read(n->identity.pid, &now, NULL) >= 0 &&
-                process_identity_equal(&now, &n->identity);
+        return !process_identity_is_over(&n->identity);
 }
 
 /* These say whether it runs, and so know better than a list that was asked for before. */

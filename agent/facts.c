@@ -322,11 +322,11 @@ int process_identity_read(pid_t pid, ProcessIdentity *ret, TbError **err)
         dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (dir < 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno == ENOENT ? -ESRCH : -errno,
-                        "the container's process %d is gone", (int) pid);
+                        "cannot find the container's process %d", (int) pid);
         fd = openat(dir, "stat", O_RDONLY | O_CLOEXEC);
         if (fd < 0 || (n = read(fd, stat_text, sizeof(stat_text) - 1)) < 0)
-                return tb_error_set_errno(
-                        err, TB_ERROR_SYSTEM, -ESRCH, "the container's process %d is gone", (int) pid);
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno == ENOENT ? -ESRCH : -errno,
+                        "cannot read about the container's process %d", (int) pid);
         stat_text[n] = 0;
         if (parse_start_time(stat_text, &id.start_time) < 0)
                 return tb_error_set(err, TB_ERROR_SYSTEM, -EPROTO, "cannot read %s/stat", path);
@@ -342,6 +342,17 @@ int process_identity_read(pid_t pid, ProcessIdentity *ret, TbError **err)
 bool process_identity_equal(const ProcessIdentity *a, const ProcessIdentity *b)
 {
         return a->pid == b->pid && a->start_time == b->start_time && a->netns == b->netns;
+}
+
+bool process_identity_is_over(const ProcessIdentity *id)
+{
+        ProcessIdentity now;
+        int r;
+
+        if (id->pid == 0)
+                return true;
+        r = process_identity_read(id->pid, &now, NULL);
+        return r >= 0 ? !process_identity_equal(&now, id) : r == -ESRCH;
 }
 
 /* libnetwork/drivers/bridge */

@@ -73,6 +73,8 @@ typedef struct ProcessIdentity {
 /* -ESRCH: there is no such process (any more). */
 int process_identity_read(pid_t pid, ProcessIdentity *ret, TbError **err) _warn_unused_;
 bool process_identity_equal(const ProcessIdentity *a, const ProcessIdentity *b);
+/* It has ended, or there was none. Not when it only cannot be looked at, for want of a descriptor or memory. */
+bool process_identity_is_over(const ProcessIdentity *id);
 
 /* Docker calls the bridge of a network "br-" and the beginning of its id, unless its options say otherwise, and that of its first
  * network docker0. "": nothing is known of it. */

@@ -89,15 +89,6 @@ static void look_soon(LinkWatch *w);
 
 /* ---- The look ---------------------------------------------------------------------------------------------------- */
 
-/* Its container lives on; else the engine will say more. */
-static bool is_alive(const Node *n)
-{
-        ProcessIdentity now;
-
-        return n->identity.pid != 0 && process_identity_read(n->identity.pid, &now, NULL) >= 0 &&
-                process_identity_equal(&now, &n->identity);
-}
-
 /* FAILED for something that may have been put right by what the kernel told. */
 static bool is_blocked(const Node *n)
 {
@@ -125,10 +116,10 @@ static void look(LinkWatch *w)
                 unsigned drift = n->drift | (all ? DRIFT_QUEUE : 0);
 
                 n->drift = 0;
-                if (blocked && is_blocked(n) && is_alive(n))
+                if (blocked && is_blocked(n) && !process_identity_is_over(&n->identity))
                         node_event(n, NODE_EVENT_RETRY, NULL);
-                else if (n->state != NODE_CONFIGURED || drift == 0 || !is_alive(n))
-                        continue;
+                else if (n->state != NODE_CONFIGURED || drift == 0 || process_identity_is_over(&n->identity))
+                        continue; /* when it is over, the engine will say more */
                 else if (drift & DRIFT_GONE)
                         node_event(n, NODE_EVENT_CHANGED, NULL);
                 else

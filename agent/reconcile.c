@@ -104,12 +104,9 @@ static void batch_remove(Manager *m)
 /* The container went away under our hands: not the node's fault, its next event says what is. */
 static bool vanished(const Node *n, const TbError *e)
 {
-        ProcessIdentity now;
-
         if (e->code != -ESRCH && e->code != -ENODEV && e->code != -ENOENT && e->code != -ENXIO)
                 return false;
-        return process_identity_read(n->identity.pid, &now, NULL) < 0 ||
-                !process_identity_equal(&now, &n->identity);
+        return process_identity_is_over(&n->identity);
 }
 
 /* See route.h. A node that is on the control network only has no other choice anyway. */

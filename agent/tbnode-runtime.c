@@ -79,6 +79,12 @@ static void settings_take(Settings *s, char *line)
                 s->optional = tb_streq(value, "optional");
 }
 
+static void settings_done(Settings *s)
+{
+        free(s->runtime);
+        free(s->run_dir);
+}
+
 static int settings_load(Settings *s, const char *path, TbError **err)
 {
         _cleanup_free_ char *text = NULL;
@@ -342,7 +348,7 @@ int main(int argc, char **argv)
 {
         const char *config = CONFIG_FILE;
         _cleanup_error_ TbError *err = NULL;
-        Settings s = {};
+        _cleanup_(settings_done) Settings s = {};
         Call c;
 
         if (argc == 2 && tb_streq(argv[1], "--tbnode-help")) {

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -304,6 +305,52 @@ class Drift(Base):
                 self.damage(what, *commands)
         events = [json.loads(x) for x in L.tbnode("events", "--json").out.splitlines()]
         self.assertEqual(["aa"], [e for e in events if e["event"] == "shape-repaired"][-1]["nodes"])
+
+    def while_it_stands_still(self, *commands):
+        """Whatever they say, the agent hears all of it at once."""
+        L.tbnoded.signal(signal.SIGSTOP)
+        try:
+            for c in commands:
+                L.run(c.split())
+        finally:
+            L.tbnoded.signal(signal.SIGCONT)
+
+    def test_what_another_link_says_hides_nothing(self):
+        L.docker("network", "connect", "lan1", "aa")
+        other = lab.wait_for(lambda: next((i["host_ifname"] for i in node("aa")["interfaces"] if i["network"] == "lan1"), None), 10, "lan1")
+        wait_state("aa", "configured")
+        before, count = self.kernel(), self.counters()["shape_repairs"]
+        self.while_it_stands_still(f"ip link set {self.host} nomaster", f"ip link set {other} group 7")
+        lab.wait_for(lambda: self.counters()["shape_repairs"] > count, 10, "the repair")
+        lab.wait_for(lambda: self.kernel() == before, 10, f"{before} is {self.kernel()}")
+
+    def test_bridge_is_remembered_when_something_else_is_written_first(self):
+        before = self.kernel()
+        with socket.socket(socket.AF_UNIX) as asks:
+            asks.connect("/run/tbnode/tbnoded.sock")
+            L.tbnoded.signal(signal.SIGSTOP)
+            try:
+                L.run(["ip", "link", "set", self.host, "nomaster"])
+                body = b'{"spec": "rate 10mbit"}'
+                asks.sendall(b"PUT /v1/nodes/aa/shape/lan0 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                             b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            finally:
+                L.tbnoded.signal(signal.SIGCONT)
+            asks.settimeout(30)
+            self.assertIn(b" 200 ", asks.recv(65536))
+        lab.wait_for(lambda: self.kernel() == before, 10, f"{before} is {self.kernel()}")
+
+    def test_without_a_free_descriptor(self):
+        before, pid = self.kernel(), str(L.tbnoded.pid)
+        limits = L.run(["prlimit", "--pid", pid, "--nofile", "--noheadings", "-o", "SOFT,HARD"]).out.split()
+        L.run(["prlimit", "--pid", pid, f"--nofile=8:{limits[1]}"])
+        try:
+            L.run(["tc", "qdisc", "del", "dev", self.host, "root"])
+            lab.wait_for(lambda: re.search("node aa: .*failed: .*Too many open files", L.tbnoded.log()), 20, "it to fail")
+        finally:
+            L.run(["prlimit", "--pid", pid, f"--nofile={limits[0]}:{limits[1]}"])
+        lab.wait_for(lambda: self.kernel() == before, 20, f"{before} is {self.kernel()}")
+        wait_state("aa", "configured")
 
     def test_more_changes_than_the_kernel_keeps_for_us(self):
         """What happened to the node is among the messages that are lost: everything is looked at."""

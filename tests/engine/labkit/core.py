@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 
-from . import kernel
+from . import kernel, sanitizer
 from .agent import Agent
 from .engine import Engine
 from .process import LabError, run
@@ -71,6 +71,9 @@ class Lab(kernel.KernelView):
             for path in glob.glob(f"{self.build}/{folder}/tbnode*"):
                 if os.path.isfile(path) and os.access(path, os.X_OK) and not path.endswith(".so"):
                     shutil.copy(path, f"{self.dir}/bin/")
+        if sanitizer.build():
+            for path in sanitizer.PROGRAMS:
+                shutil.copy(f"{sanitizer.build()}/{path}", f"{self.dir}/bin/")
         if os.path.isdir(f"{self.build}/augment/payload"):
             shutil.copytree(f"{self.build}/augment/payload", f"{self.dir}/payload", dirs_exist_ok=True,
                             ignore=lambda base, names: [n for n in names if n.endswith(".p") or n == "src"])

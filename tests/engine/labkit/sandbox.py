@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from . import debian as debian_cache
-from . import host, packages, tap
+from . import host, packages, sanitizer, tap
 from .core import Lab
 
 STAGE = "TBNODE_LAB_STAGE"
@@ -202,6 +202,7 @@ def _inside(args):
     _arrange(lab_dir)
     os.environ.pop(STAGE)
     os.environ.update({"HOME": f"{lab_dir}/home", "TMPDIR": f"{lab_dir}/tmp", "PATH": f"{lab_dir}/bin:{PATH}"})
+    sanitizer.arrange(lab_dir)
     tests = os.fork()
     if tests == 0:
         rc = 1
@@ -232,6 +233,8 @@ def _run_tests(args, lab_dir):
             result.repeat_failures()
     finally:
         Lab.get().shutdown()
+    if sanitizer.build():
+        result.case("no report of a sanitizer", sanitizer.reports(lab_dir))
     with open(f"{lab_dir}/tap-count", "w", encoding="utf-8") as f:
         f.write(str(result.count))
     return 1 if result.bad else 0
