@@ -408,6 +408,18 @@ static void probe_firewall(Capabilities *caps)
                 access("/proc/sys/net/bridge/bridge-nf-call-iptables", F_OK) < 0 ? -errno : 0);
 }
 
+/* What could not be asked for want of descriptors or memory is not what the kernel lacks. */
+static int shortage(const Capabilities *caps)
+{
+        for (Capability c = 0; c < _CAPABILITY_MAX; c++) {
+                int code = abs(caps->error[c]);
+
+                if (code == EMFILE || code == ENFILE || code == ENOMEM || code == ENOBUFS)
+                        return -code;
+        }
+        return 0;
+}
+
 static _Noreturn void child(int fd)
 {
         struct {
@@ -424,6 +436,7 @@ static _Noreturn void child(int fd)
         if (answer.code == 0) {
                 probe_tc(r, &answer.caps);
                 probe_firewall(&answer.caps);
+                answer.code = shortage(&answer.caps);
         }
         /* Smaller than PIPE_BUF: written at once or not at all. */
         _exit(write(fd, &answer, sizeof(answer)) == (ssize_t) sizeof(answer) ? 0 : 1);

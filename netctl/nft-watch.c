@@ -29,6 +29,8 @@ int nft_watch_new(NftWatch **ret, TbError **err)
         if (!w)
                 return tb_error_oom(err);
         w->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
+        if (w->fd < 0 && errno != EPROTONOSUPPORT && errno != EAFNOSUPPORT)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot listen to nf_tables");
         if (w->fd < 0)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
                         "this kernel has no nf_tables (module nf_tables)");

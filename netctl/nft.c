@@ -48,6 +48,8 @@ int nft_new(Nft **ret, TbError **err)
         n->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
         if (!n->buffer)
                 return tb_error_oom(err);
+        if (n->fd < 0 && errno != EPROTONOSUPPORT && errno != EAFNOSUPPORT)
+                return tb_error_set_errno(err, TB_ERROR_SYSTEM, errno, "cannot ask nf_tables");
         if (n->fd < 0)
                 return tb_error_set(err, TB_ERROR_ENVIRONMENT, -ENOENT,
                         "this kernel has no nf_tables (module nf_tables); see 'tbnode doctor'");

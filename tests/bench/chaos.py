@@ -4,7 +4,8 @@
 
 Agent, its worker, the runtime wrapper, dockerd and the registry are killed; the engine's connection is cut or says nothing more;
 the kernel's messages overflow; queues, interfaces and rules are damaged by hand; containers die, start, are connected, get other
-shapes and labels. After each round the kernel must be as declared: truth.py says so, with docker, ip, tc and iptables only.
+shapes and labels. After each round the kernel must be as declared: truth.py says so, with docker, ip, tc, iptables and nft only. An agent that is started
+again may have been told the other back end of the firewall.
 `ours` is the time in ms from the end of a round until it was; a violation is a round after which it never was (LIMIT seconds),
 or an agent that holds more descriptors or memory than when it had the same to do. The same seed gives the same rounds."""
 
@@ -27,6 +28,7 @@ IMAGE = "127.0.0.1:5000/bench/busybox:1"
 PROXY = "/run/chaos-docker.sock"
 LIMIT = 60
 RATES = (1, 2, 5, 10, 20)
+BACKENDS = ("iptables", "nftables")
 STYLES = ("open", "basic", "closed")
 FDS, RSS_KB = 12, 8192  # more than this above the first quiet moment of an agent's life is a leak
 
@@ -84,6 +86,7 @@ class Chaos:
         self.random = random.Random(f"{self.seed}")
         self.lab = lab.Lab.get()
         self.declared, self.events, self.violations, self.settled = {}, [], [], []
+        self.backend = self.random.choice(BACKENDS)
         self.life, self.n = None, args.nodes
         self.start_engine()
         self.lab.local.ensure()
@@ -96,6 +99,10 @@ class Chaos:
         for k in range(args.nodes):
             self.create(f"c{k}")
         self.settle("the start")
+        for _ in BACKENDS:
+            self.judge_is_awake()
+            self.other_back_end()
+            self.settle("the other back end")
 
     # ---- the world ----
 
@@ -104,7 +111,7 @@ class Chaos:
                                        "runtimes": {"tbnode": {"path": f"{self.lab.install()}/tbnode-runtime"}}})
 
     def start_agent(self):
-        self.lab.tbnoded.start(config={"docker": f"unix://{PROXY}", "firewall": "iptables", "replace-foreign": "yes"}, services=False)
+        self.lab.tbnoded.start(config={"docker": f"unix://{PROXY}", "firewall": self.backend, "replace-foreign": "yes"}, services=False)
         self.life = None
 
     def create(self, name):
@@ -126,6 +133,11 @@ class Chaos:
     def agent_killed(self):
         self.lab.tbnoded.kill()
         self.somebody_acts()
+        self.start_agent()
+
+    def other_back_end(self):
+        self.backend = next(x for x in BACKENDS if x != self.backend)
+        self.random.choice((self.lab.tbnoded.kill, self.lab.tbnoded.stop))()
         self.start_agent()
 
     def agent_restarted(self):
@@ -190,6 +202,9 @@ class Chaos:
             self.lab.run(command.split(), check=False)
 
     def damage_rules(self):
+        if self.backend == "nftables" or self.random.random() < 0.3:
+            self.damage_tables()
+            return
         save = self.lab.iptables("filter")
         chains = [x.split()[0][1:] for x in save if x.startswith(":TBNODE")] or ["FORWARD"]
         tool = self.random.choice(("iptables-legacy", "ip6tables-legacy"))
@@ -197,6 +212,16 @@ class Chaos:
                                            (f"{tool} -D INPUT -j TBNODE-INPUT",),
                                            (f"{tool} -I FORWARD -j ACCEPT", f"{tool} -D FORWARD -j ACCEPT"))):
             self.lab.run(command.split(), check=False)
+
+    def damage_tables(self):
+        """Of nf_tables: with both back ends the guard is there."""
+        family, table = self.random.choice((("bridge", "tbnode-guard"), ("inet", "tbnode")))
+        text = self.lab.run("nft", "list", "table", family, table, check=False).out
+        found = [x.split()[:2] for x in text.splitlines() if x.strip().startswith(("chain ", "map ", "set "))]
+        kind, what = self.random.choice(found) if found else ("chain", "none")
+        self.lab.run(self.random.choice((
+            ("nft", "delete", "table", family, table), ("nft", "flush", kind, family, table, what),
+            ("nft", "flush", "table", family, table), ("nft", "delete", kind, family, table, what))), check=False)
 
     def name(self):
         return self.random.choice(sorted(self.declared))
@@ -248,7 +273,8 @@ class Chaos:
         path = f"{self.lab.dir}/declared.json"
         with open(path, "w", encoding="utf-8") as f:
             json.dump(self.declared, f)
-        return self.lab.run(sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "truth.py"), path, timeout=180).json()
+        return self.lab.run(sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "truth.py"), path, self.backend,
+                            timeout=180).json()
 
     def settle(self, what):
         begin, wrong = time.monotonic(), ["nobody has looked"]
@@ -261,6 +287,25 @@ class Chaos:
         else:
             self.settled.append((time.monotonic() - begin) * 1000)
         self.leaks(what)
+
+    def judge_is_awake(self):
+        """Who sees no damage sees no repair."""
+        filtered = self.lab.docker("ps", "-q", "--filter", f"name=^{next(n for n, d in self.declared.items() if d['style'])}$").out.strip()[:12]
+        chain = f"TBNODE-{filtered}-"
+        rules = ([f"iptables-legacy -F {next(x.split()[0][1:] for x in self.lab.iptables('filter') if x.startswith(':' + chain))}"]
+                 if self.backend == "iptables" else
+                 [f"nft flush chain inet tbnode n{filtered}-host", "nft flush map inet tbnode host4", "nft flush chain inet tbnode input"])
+        for command in [f"tc qdisc del dev {next(q['dev'] for q in self.lab.qdiscs() if q['handle'] == '7462:')} root",
+                        "nft flush chain bridge tbnode-guard forward", f"nft flush chain bridge tbnode-guard n{filtered}-peers", *rules]:
+            os.kill(self.lab.tbnoded.pid, signal.SIGSTOP)
+            try:
+                self.lab.run(command.split())
+                wrong = self.wrong()
+            finally:
+                os.kill(self.lab.tbnoded.pid, signal.SIGCONT)
+            if not wrong:
+                raise lab.LabError(f"the judge does not see {command}")
+            self.settle(command)
 
     def leaks(self, what):
         pid = self.lab.tbnoded.pid
@@ -275,7 +320,7 @@ class Chaos:
     def round(self):
         self.rounds += 1
         self.random = random.Random(f"{self.seed}:{self.rounds}")  # what one round finds does not change the next
-        heavy = [self.agent_killed, self.agent_restarted, self.worker_killed, self.gate_killed, self.engine_killed, self.engine_restarted,
+        heavy = [self.agent_killed, self.agent_restarted, self.other_back_end, self.worker_killed, self.gate_killed, self.engine_killed, self.engine_restarted,
                  self.registry_killed, self.stream_cut, self.engine_hangs, self.messages_lost]
         light = [self.damage_queues, self.damage_rules, self.container_restarted, self.container_killed, self.container_started,
                  self.container_paused, self.network_changed, self.other_labels, self.other_shape, self.other_style]

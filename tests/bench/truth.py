@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Is the kernel as declared? Answers with docker, ip, tc and iptables only; knows nothing of the agent but its contract.
+"""Is the kernel as declared? Answers with docker, ip, tc, iptables and nft only; knows nothing of the agent but its contract.
 
-    truth.py DECLARED.json      {CONTAINER: {"shape": {NETWORK: [UP, DOWN]}, "style": STYLE}, ...}; rates in bit/s, null: none
+    truth.py DECLARED.json BACKEND
+
+DECLARED.json: {CONTAINER: {"shape": {NETWORK: [UP, DOWN]}, "style": STYLE}, ...}; rates in bit/s, null: none. BACKEND: where the styles
+are, iptables or nftables; the other one must have nothing. The guard is in nf_tables with both.
 
 Prints a list of what is wrong, as JSON; [] means: every running container has what is declared for it, and nothing else is there.
 How the rules of a style look is taken from the node whose rules most others of that style agree with."""
@@ -15,6 +18,30 @@ import sys
 
 ROOT = "7462:"
 MARK = 0x40000000  # an ifb has the index of its veth above this
+
+
+# What every packet meets first: these chains look it up in these maps (docs/firewall-backends.md).
+GUARD = {"prerouting": {"ports"}, "input": {"pinned", "hosts"}, "forward": {"quiet", "peers"}, "output": {"peers4", "peers6"}}
+STYLES = {"forward": {"out4", "in4", "out6", "in6"}, "input": {"host4", "host6"}}
+
+
+def nft(family, table):
+    """One line for each chain, rule and element of a table, without what changes by itself: counters, places, names in a log."""
+    lines, place, elements = [], "", None
+    for line in run("nft", "list", "table", family, table).splitlines():
+        line = re.sub(r"counter packets \d+ bytes \d+|log prefix \"[^\"]*\"| #[0-9a-f]{16}", "", line.strip())
+        opened = re.match(r"(chain|map|set) (\S+) {$", line)
+        if opened:
+            place = f"{family} {opened[1]} {opened[2]}"
+            lines.append(f":{place}")
+        elif line.startswith("elements = {") or elements is not None:
+            elements = (elements or "") + " " + line.removeprefix("elements = {")
+            if line.endswith("}"):
+                lines += [f"-A {place} {x.strip()}" for x in elements.rstrip(" }").split(",")]
+                elements = None
+        elif line not in ("", "}") and not line.startswith(("table ", "type ", "flags ", "size ")):
+            lines.append(f"-A {place} {line}")
+    return lines
 
 
 def run(*argv):
@@ -35,6 +62,7 @@ class Host:
         for q in js("tc", "-j", "qdisc", "show"):
             self.qdiscs[q["dev"]].append(q)
         self.rules = {v: run(f"{v}-legacy-save", "-t", "filter").splitlines() for v in ("iptables", "ip6tables")}
+        self.rules |= {"guard": nft("bridge", "tbnode-guard"), "nftables": nft("inet", "tbnode")}
         ids = run("docker", "ps", "-q", "--no-trunc").split()
         self.containers = js("docker", "inspect", *ids) if ids else []
 
@@ -51,8 +79,8 @@ class Host:
 
 
 class Truth:
-    def __init__(self, declared):
-        self.declared, self.host, self.wrong = declared, Host(), []
+    def __init__(self, declared, backend):
+        self.declared, self.backend, self.host, self.wrong = declared, backend, Host(), []
         self.used = set()  # indexes of devices that may carry something of ours
         self.filtered = {}  # short id: (name, style)
         self.normal = collections.defaultdict(list)  # style: [(name, its rules)]
@@ -111,6 +139,7 @@ class Truth:
                 last = bytes.fromhex(endpoint["MacAddress"].replace(":", ""))
                 eui = bytes([last[0] ^ 2]) + last[1:3] + b"\xff\xfe" + last[3:]
                 names[re.sub(r":0{1,3}", ":", "fe80::" + ":".join(eui[i:i + 2].hex() for i in range(0, 8, 2)).lstrip("0"))] = "LL"
+                names["0xfe80000000000000" + eui.hex()] = "LL"
         if want["style"]:
             self.filtered[c["Id"][:12]] = (name, want["style"])
             names[c["Id"][:12]] = "ID"
@@ -122,9 +151,10 @@ class Truth:
         pattern = re.compile("|".join(re.escape(x) + r"(?![\w.])" for x in sorted(names, key=len, reverse=True)))
         for version, lines in self.host.rules.items():
             for line in lines:
-                if short in line and line.startswith("-A"):
+                if short in line and line.startswith("-A"):  # rules, and elements of maps and sets
                     line = pattern.sub(lambda m: names[m[0]], line)
-                    out.append(version + " " + re.sub(r"TBNODE\.([sdhio])\S*", r"TBNODE.\1", line))
+                    line = re.sub(r"TBNODE\.([sdhio])\S*", r"TBNODE.\1", line)
+                    out.append(version + " " + re.sub(r"nID-([ph])\d+", r"nID-\1", line))
         return tuple(sorted(out))
 
     def rules(self):
@@ -136,13 +166,27 @@ class Truth:
                 elif rules != usual:
                     self.say(f"{name}: rules of {style} differ: {sorted(set(rules) ^ set(usual))[:6]}")
         for version, lines in self.host.rules.items():
-            for short in {m[1] for line in lines for m in [re.match(r":TBNODE-([0-9a-f]{12})-", line)] if m}:
-                if short not in self.filtered:
-                    self.say(f"{version}: rules of {short}, which does not run or is not filtered")
+            owners = {m[1] for line in lines for m in [re.match(r"(?::TBNODE-|:\S+ chain n)([0-9a-f]{12})-", line)] if m}
+            owners |= {m[1] for line in lines for m in [re.search(r'comment "([0-9a-f]{12})"', line)] if m}
+            for short in owners:
+                if short not in self.filtered or (version != "guard" and (version == "nftables") != (self.backend == "nftables")):
+                    self.say(f"{version}: rules of {short}, which does not run or is not filtered there")
+        if self.filtered:
+            self.ways()
+
+    def ways(self):
+        """That leads to the nodes' rules: nobody else is asked before, and nothing is left out."""
+        for version in ("iptables", "ip6tables") if self.backend == "iptables" else ():
             for chain in ("FORWARD", "INPUT"):
-                first = [x for x in lines if x.startswith(f"-A {chain} ")][:1]
-                if self.filtered and first != [f"-A {chain} -j TBNODE-{chain}"]:
+                first = [x for x in self.host.rules[version] if x.startswith(f"-A {chain} ")][:1]
+                if first != [f"-A {chain} -j TBNODE-{chain}"]:
                     self.say(f"{version}: {chain} does not begin with ours: {first}")
+        for version, family, chains in (("guard", "bridge", GUARD), ("nftables", "inet", STYLES)):
+            for chain, maps in chains.items() if version == "guard" or self.backend == "nftables" else ():
+                mine = [x for x in self.host.rules[version] if x.startswith(f"-A {family} chain {chain} ")]
+                used = {m for x in mine for m in re.findall(r"@(\w+)", x)}
+                if not maps <= used:
+                    self.say(f"{version}: {chain} does not look into {sorted(maps - used)}: {mine}")
 
     def orphans(self):
         for index, link in self.host.links.items():
@@ -164,4 +208,4 @@ class Truth:
 
 if __name__ == "__main__":
     with open(sys.argv[1], encoding="utf-8") as f:
-        print(json.dumps(Truth(json.load(f)).check()))
+        print(json.dumps(Truth(json.load(f), sys.argv[2]).check()))

@@ -280,8 +280,8 @@ class Drift(Base):
         before, count = self.kernel(), self.counters()["shape_repairs"]
         for c in commands:
             L.run(c.split())
-        lab.wait_for(lambda: self.counters()["shape_repairs"] > count, 5, f"{what}: the repair")
-        lab.wait_for(lambda: self.kernel() == before, 5, f"{what}: {before} is {self.kernel()}")
+        lab.wait_for(lambda: self.counters()["shape_repairs"] > count, 20, f"{what}: the repair")
+        lab.wait_for(lambda: self.kernel() == before, 20, f"{what}: {before} is {self.kernel()}")
         wait_state("aa", "configured")
 
     def test_what_is_done_by_hand_is_undone(self):

@@ -8,6 +8,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "common/cleanup.h"
 #include "netctl/nft-table.h"
@@ -203,6 +204,27 @@ static void test_watch(void **state)
         assert_false(touched);
 }
 
+/* A guard that is left out because nobody could ask is no guard. */
+static void test_no_descriptor_is_not_no_nf_tables(void **state)
+{
+        _cleanup_error_ TbError *err = NULL;
+        struct rlimit old, none;
+        Nft *nft = NULL;
+        NftWatch *watch = NULL;
+        int opened, watched;
+
+        assert_return_code(getrlimit(RLIMIT_NOFILE, &old), errno);
+        none = old;
+        none.rlim_cur = 0;
+        assert_return_code(setrlimit(RLIMIT_NOFILE, &none), errno);
+        opened = nft_open(&nft, &err);
+        watched = nft_watch_new(&watch, NULL);
+        assert_return_code(setrlimit(RLIMIT_NOFILE, &old), errno);
+        assert_int_equal(opened, -EMFILE);
+        assert_int_equal(err->code, -EMFILE);
+        assert_int_equal(watched, -EMFILE);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -211,6 +233,7 @@ int main(void)
                 cmocka_unit_test(test_wrong_set),
                 cmocka_unit_test(test_end_of_a_datagram),
                 cmocka_unit_test(test_watch),
+                cmocka_unit_test(test_no_descriptor_is_not_no_nf_tables),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
