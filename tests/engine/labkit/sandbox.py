@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from . import debian as debian_cache
-from . import host, packages, sanitizer, tap
+from . import host, packages, rpmworld, sanitizer, tap
 from .core import Lab
 
 STAGE = "TBNODE_LAB_STAGE"
@@ -41,7 +41,7 @@ def _die_with_parent():
 
 def main(debian=False, layers=()):
     """Call at the end of a test file. debian: images.debian() is used (made outside, where apt sources are). layers: names
-    of packages.LAYERS, made outside, too; TBNODE_LAB_FIXTURES is then {name: path} in JSON."""
+    of packages.LAYERS and rpmworld.LAYERS, made outside, too; TBNODE_LAB_FIXTURES is then {name: path} in JSON."""
     p = argparse.ArgumentParser(description="Runs this file's tests in a laboratory of its own.")
     p.add_argument("-k", action="append", dest="patterns", metavar="PATTERN", help="only tests with this in the name")
     p.add_argument("--shell", action="store_true", help="a shell in the laboratory instead of the tests")
@@ -79,7 +79,10 @@ def _outside(args, debian, layers):
         _skip(f"this machine does not allow new namespaces: {probe.stderr.decode().strip()}")
 
     tarball = debian_cache.tarball() if debian else ""
-    fixtures = packages.paths(layers, tarball) if layers else {}
+    fixtures = {}
+    for kind in (packages, rpmworld):
+        names = [n for n in layers if (n in rpmworld.LAYERS) == (kind is rpmworld)]
+        fixtures.update(kind.paths(names, tarball) if names else {})
     before = host.snapshot()
     lab_dir = tempfile.mkdtemp(prefix="tbnode-lab-", dir=os.environ.get("TBNODE_LAB_TMP", "/tmp"))
     os.chmod(lab_dir, 0o755)

@@ -26,29 +26,38 @@ for t in dnf microdnf yum; do\n\
     fi\n\
 done\n\
 if ! \"$tool\" -y makecache; then\n\
+    release=$(sed -n -E 's/^CentOS .*release ([56][.][0-9]+).*/\\1/p' /etc/redhat-release 2>/dev/null || :)\n\
     for f in /etc/yum.repos.d/*.repo; do\n\
         [ -f \"$f\" ] || continue\n\
         cp -p \"$f\" \"$f.tbnode\"\n\
-        sed -i -E \\\n\
-            -e 's/^(mirrorlist|metalink)=/#&/' \\\n\
-            -e 's/^# *baseurl=/baseurl=/' \\\n\
-            -e 's#https?://mirror[.]centos[.]org/#http://vault.centos.org/#' \\\n\
-            -e 's#https?://(download[.]example|download[.]fedoraproject[.]org|dl[.]fedoraproject[.]org)/pub/fedora/linux#https://archives.fedoraproject.org/pub/archive/fedora/linux#' \\\n\
-            \"$f\"\n\
+        sed -n -E -i '\n\
+            1{h;$!d}\n\
+            /^\\[/!{H;$!d}\n\
+            x\n\
+            /\\n# *baseurl=|\\nbaseurl=/{\n\
+                /baseurl=https?:[/][/](mirror[.]centos[.]org|[a-z]+[.](example|fedoraproject[.]org)[/]pub[/]fedora[/]linux)[/]/{\n\
+                    s/\\n(mirrorlist|metalink)=/\\n#\\1=/g\n\
+                    s/\\n# *baseurl=/\\nbaseurl=/g\n\
+                    s#https?://mirror[.]centos[.]org/#http://vault.centos.org/#g\n\
+                    s#https?://[a-z]+[.](example|fedoraproject[.]org)/pub/fedora/linux/#https://archives.fedoraproject.org/pub/archive/fedora/linux/#g\n\
+                }\n\
+            }\n\
+            p' \"$f\"\n\
+        if [ -n \"$release\" ]; then\n\
+            sed -i -E \"/vault[.]centos[.]org/s/[$]releasever/$release/\" \"$f\"\n\
+        fi\n\
     done\n\
-    if grep -qs 'CentOS.* 6[.]' /etc/centos-release; then\n\
-        release=$(sed -E 's/[^0-9.]//g' /etc/centos-release)\n\
-        sed -i \"s/[$]releasever/$release/\" /etc/yum.repos.d/*.repo\n\
-    fi\n\
     \"$tool\" clean all\n\
     \"$tool\" -y makecache\n\
 fi\n\
 \"$tool\" -y install ca-certificates gcc gcc-c++ make glibc-devel patch sudo flex git openssl-devel openssh-server rsyslog iproute iputils less\n\
-for p in wget byacc libtool libpcap-devel boost-devel python3 python3-devel python python-devel perl file tar net-tools bridge-utils logrotate tcpdump traceroute rsync nano psmisc tcsh zsh ksh perl-libwww-perl; do\n\
-    \"$tool\" -y install \"$p\" || echo \"not in this release: $p\"\n\
-done\n\
+if ! \"$tool\" -y --setopt=strict=0 install wget byacc libtool libpcap-devel boost-devel python3 python3-devel python python-devel perl file tar net-tools bridge-utils logrotate tcpdump traceroute rsync nano psmisc tcsh zsh ksh perl-libwww-perl; then\n\
+    for p in wget byacc libtool libpcap-devel boost-devel python3 python3-devel python python-devel perl file tar net-tools bridge-utils logrotate tcpdump traceroute rsync nano psmisc tcsh zsh ksh perl-libwww-perl; do\n\
+        \"$tool\" -y install \"$p\" || echo \"not in this release: $p\"\n\
+    done\n\
+fi\n\
 \"$tool\" clean all\n\
-rm -rf /var/cache/yum /var/cache/dnf\n\
+rm -rf /var/cache/yum /var/cache/dnf /var/cache/libdnf5\n\
 for f in /etc/yum.repos.d/*.tbnode; do\n\
     [ ! -f \"$f\" ] || mv \"$f\" \"${f%.tbnode}\"\n\
 done\n"]
