@@ -36,6 +36,25 @@ deb http://deb.debian.org/debian stretch main
 deb http://security.debian.org/ stretch/updates main
 deb http://deb.debian.org/debian stretch-updates main
 """
+# As docker.io/library/ubuntu has them: 23.04 in the old form, with a mirror of a country beside it; 24.10 in the new one.
+UBUNTU_2304 = b"""# See http://help.ubuntu.com/community/UpgradeNotes
+deb http://archive.ubuntu.com/ubuntu/ lunar main restricted
+deb http://us.archive.ubuntu.com/ubuntu/ lunar-updates main restricted
+# deb-src http://archive.ubuntu.com/ubuntu/ lunar main restricted
+deb http://security.ubuntu.com/ubuntu/ lunar-security main restricted
+"""
+UBUNTU_2410 = b"""Types: deb
+URIs: http://archive.ubuntu.com/ubuntu/
+Suites: oracular oracular-updates oracular-backports
+Components: main universe restricted multiverse
+Signed-By: /etc/apt/lab.gpg
+
+Types: deb
+URIs: http://security.ubuntu.com/ubuntu/
+Suites: oracular-security
+Components: main universe restricted multiverse
+Signed-By: /etc/apt/lab.gpg
+"""
 HELLO = "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 3; }\n"
 
 
@@ -179,6 +198,20 @@ class Sources(unittest.TestCase):
         self.assertIn(OLD_SOURCES.decode(), r.out)
         self.assertNotIn(".tbnode", r.out)
         self.assertEqual(M.hosts(), ["archive.debian.org"])
+
+    def test_ubuntu_whose_releases_are_with_the_old_ones(self):
+        for name, codename, sources in (("23.04", "lunar", UBUNTU_2304), ("24.10", "oracular", UBUNTU_2410)):
+            with self.subTest(name):
+                M.clear()
+                for suite in ("", "-updates", "-security", "-backports"):
+                    M.publish("old-releases.ubuntu.com/ubuntu", codename + suite, packages=not suite)
+                r = self.run_script(f"ubuntu-{name}", "bookworm/sid", sources, **{
+                    "etc/os-release": f'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="{name}"\n'.encode(), "etc/apt/trusted.gpg.d/lab.gpg": M.key})
+                self.assertEqual(r.rc, 0, r)
+                self.assertIn("\nless 5", r.out)
+                self.assertIn(sources.decode(), r.out)
+                self.assertNotIn(".tbnode", r.out)
+                self.assertEqual(M.hosts(), ["old-releases.ubuntu.com"])
 
     def test_unsigned_archive_of_a_newer_release_is_refused(self):
         ended(signed=False)

@@ -84,6 +84,41 @@ exec /usr/lib/real-dnf "$@"
 """
 
 
+# What apk(8), apk-update(8), apk-search(8) and apk-add(8) document of what is used here, with the messages of apk 2.14. It
+# refuses what they don't know, and knows fewer packages than are wanted.
+APK = b"""#!/bin/sh
+echo "$*" >>/var/log/apk.calls
+there=" ca-certificates gcc g++ make musl-dev patch wget sudo flex git libtool openssl-dev libpcap-dev python3 openssh rsyslog iproute2
+ iputils net-tools less nano zsh "
+wrong() { echo "apk: $1" >&2; exit 99; }
+command=$1
+[ $# -gt 0 ] || wrong usage
+shift
+case $command in
+update)
+    [ $# = 0 ] || wrong "update $1"
+    [ ! -e /etc/apk/no-network ] || { echo 'WARNING: fetching https://dl-cdn.alpinelinux.org/: temporary error (try again later)'; exit 4; }
+    mkdir -p /var/cache/apk; echo index >/var/cache/apk/APKINDEX.1.tar.gz ;;
+search)
+    [ $# = 2 ] && [ "$1" = -e ] || wrong "search $*"
+    case $there in *[[:space:]]"$2"[[:space:]]*) echo "$2-1.2.3-r4" ;; esac ;;
+add)
+    for p; do
+        case $p in
+        -*) wrong "unrecognized option $p" ;;
+        *[!a-z0-9+._-]*) wrong "'$p' is not a correct format" ;;
+        esac
+        case $there in
+        *[[:space:]]"$p"[[:space:]]*) ;;
+        *) printf 'ERROR: unable to select packages:\\n  %s (no such package):\\n    required by: world[%s]\\n' "$p" "$p" >&2; exit 1 ;;
+        esac
+    done
+    for p; do echo "$p" >>/etc/apk/world; done ;;
+*) wrong "'$command' is not an apk command" ;;
+esac
+"""
+
+
 def setUpModule():
     global L, D, M, S
     L = lab.Lab.get()
@@ -285,6 +320,41 @@ class Sources(Base):
         r = self.run_script(base, check=False)
         self.assertNotEqual(r.rc, 0)
         self.assertIn("not signed", r.out + r.err)
+
+
+class Alpine(Base):
+    def push(self, name, **files):
+        return lab.images.busybox(L, {"Cmd": ["id"], "User": "app"}, {
+            "etc/os-release": b'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.19.1\n', "etc/alpine-release": b"3.19.1\n",
+            "etc/apk/world": b"alpine-baselayout\n", "sbin/apk": (APK, 0o755), "var/log": None, **files,
+        }).push(L.local, f"fixture/{name}:1")
+
+    def test_full(self):
+        """By busybox's shell; what a release has not is left out, all else is asked for once."""
+        base = self.push("alpine")
+        r = D("docker", base, level="full")
+        self.assertNotIn("error", r)
+        files = r["result"]["facts"]["files"]
+        self.assertEqual((files["distro"], files["packages"]), ("alpine", "apk"))
+        image = r["result"]["image"]
+        L.docker("pull", "-q", image)
+        seen = run(image, "cat /etc/apk/world; echo CALLS; cat /var/log/apk.calls; echo CACHE; ls /var/cache/apk").out
+        world, calls = seen.split("CALLS\n")
+        calls, cache = calls.split("CACHE\n")
+        self.assertEqual(cache, "")
+        self.assertEqual(world.split()[0], "alpine-baselayout")
+        self.assertEqual(set(world.split()[1:]), set(
+            "ca-certificates gcc g++ make musl-dev patch wget sudo flex git libtool openssl-dev libpcap-dev python3 openssh rsyslog "
+            "iproute2 iputils net-tools less nano zsh".split()))
+        self.assertEqual([x.split()[0] for x in calls.splitlines() if not x.startswith("search -e ")], ["update", "add"])
+        self.assertIn("uid=1000(app)", L.docker("run", "--rm", image).out)
+
+    def test_without_a_mirror_nothing_is_made(self):
+        base = self.push("alpine-offline", **{"etc/apk/no-network": b""})
+        before = L.local.all_tags()
+        r = D("docker", base, level="buildenv")
+        self.assertIn("the engine says:", r["error"]["message"])
+        self.assertEqual([t for t in L.local.all_tags() if t not in before and (":k-" in t or t.endswith("-buildenv"))], [])
 
 
 if __name__ == "__main__":
