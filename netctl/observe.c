@@ -134,10 +134,10 @@ static TcRule *find_rule(const Observation *o, TcTree *t, uint32_t handle)
         return t->rules + at;
 }
 
-static bool is_rule_class(uint32_t handle)
+/* A class of our root but the default one: a rule's, or somebody's. */
+static bool is_other_class(uint32_t handle)
 {
-        return TC_H_MAJ(handle) == TC_HANDLE_ROOT && TC_H_MIN(handle) >= TC_CLASS_RULES &&
-                TC_H_MIN(handle) < TC_CLASS_RULES + SHAPE_RULES_MAX;
+        return TC_H_MAJ(handle) == TC_HANDLE_ROOT && TC_H_MIN(handle) != 0 && handle != TC_HANDLE_CLASS;
 }
 
 static int take_qdisc(const struct nlmsghdr *h, void *userdata)
@@ -148,17 +148,21 @@ static int take_qdisc(const struct nlmsghdr *h, void *userdata)
         if (!qdisc_decode(h, &q))
                 return 0;
         Device *d = find_device(o, q.ifindex);
-        if (!d || q.handle == 0) /* handle 0: the kernel's own default */
+        if (!d)
                 return 0;
 
         TcTree *t = d->is_ifb ? &d->iface->up : &d->iface->down;
+        /* The kernel's own default. In a class of our root it is the only trace of what somebody made by hand: classes are listed
+         * device by device, which nobody does a thousand times for what is hardly ever there. */
+        if (q.handle == 0)
+                return !is_other_class(q.parent) || find_rule(o, t, q.parent) ? 0 : -ENOMEM;
         if (q.parent == TC_H_ROOT) {
                 t->owner = q.handle == TC_HANDLE_ROOT && tb_streq(q.kind, "htb") ? TC_OURS : TC_FOREIGN;
                 (void) snprintf(t->kind, sizeof(t->kind), "%s", q.kind);
                 t->stats = q.stats;
         } else if (q.parent == TC_HANDLE_CLASS)
                 t->leaf = q.leaf;
-        else if (is_rule_class(q.parent)) {
+        else if (is_other_class(q.parent)) {
                 TcRule *rule = find_rule(o, t, q.parent);
                 if (!rule)
                         return -ENOMEM;
@@ -183,7 +187,7 @@ static int take_class(const struct nlmsghdr *h, void *userdata)
         if (handle == TC_HANDLE_CLASS) {
                 o->tree->has_class = true;
                 o->tree->htb_class = c;
-        } else if (is_rule_class(handle)) {
+        } else if (is_other_class(handle)) {
                 TcRule *rule = find_rule(o, o->tree, handle);
                 if (!rule)
                         return -ENOMEM;
@@ -307,9 +311,21 @@ static int observe_ingress(Rtnl *r, IfaceState *s, TbError **err)
         return k;
 }
 
+/* All queues of all devices. TCA_DUMP_INVISIBLE (Linux 4.12): also those that the kernel put into classes itself. */
+static int observe_qdiscs(Rtnl *r, Observation *o, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        const struct tcmsg m = {.tcm_family = AF_UNSPEC};
+
+        nlw_begin(&w, RTM_GETQDISC, 0, &m, sizeof(m));
+        nlw_put(&w, TCA_DUMP_INVISIBLE, NULL, 0);
+        nlw_end(&w);
+        return rtnl_dump(r, &w, take_qdisc, o, err);
+}
+
 static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
 {
-        int k = dump_device(r, rtnl_dump, RTM_GETQDISC, 0, 0, take_qdisc, o, err);
+        int k = observe_qdiscs(r, o, err);
         if (k >= 0)
                 k = observe_default_classes(r, o, err);
         if (k < 0)

@@ -53,9 +53,9 @@ bool class_decode(const struct nlmsghdr *h, uint32_t *ret_ifindex, uint32_t *ret
 /*
  * Fills states[].down, .ingress, .ifb and .up from the kernel for the veths named in states[].veth (sorted or not, each
  * once; .ruled says where classes of rules are looked for even when no leaf of one is there). `links` is a dump of this moment.
- * One dump of all qdiscs; filters (which the kernel only lists per device) only where an ingress qdisc was found; of our roots
- * the default class, and all classes and programs where there are rules. Repeats itself
- * when the tables changed meanwhile. Rules and programs lie in the arena.
+ * One dump of all qdiscs, which also shows classes that nobody declared; filters (which the kernel only lists per device) only
+ * where an ingress qdisc was found; of our roots the default class, and all classes and programs where there are rules. Repeats
+ * itself when the tables changed meanwhile. Rules and programs lie in the arena.
  */
 int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)
         _warn_unused_;

@@ -174,7 +174,8 @@ static void plan_rules(const TcTree *desired, const TcTree *actual, uint32_t dev
                         if ((desired->programs[g].n > 0) == (bool) wanted &&
                                 !programs_equal(desired->programs + g, actual->programs + g))
                                 plan_generation(desired, actual, g, device, owner, p);
-        for (size_t i = 0; i < actual->n_rules; i++)
+        /* The highest first: a class that somebody put below another one mostly has the higher number, and goes before it. */
+        for (size_t i = actual->n_rules; i-- > 0;)
                 if (actual->rules[i].has_class && !tree_find_rule(desired, actual->rules[i].minor))
                         plan_add(p, OP_CLASS_DELETE, device, owner)->minor = actual->rules[i].minor;
 }

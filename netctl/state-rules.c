@@ -42,6 +42,12 @@ int tree_name_rules(TcTree *t, Arena *arena)
         return 0;
 }
 
+/* A class that a rule can have; others are somebody's, and go. */
+static bool is_slot(uint16_t minor)
+{
+        return minor >= TC_CLASS_RULES && minor < TC_CLASS_RULES + SHAPE_RULES_MAX;
+}
+
 /* Which class each match has in the kernel. */
 typedef struct Known {
         const TcRule **v; /* sorted by match */
@@ -62,7 +68,7 @@ static int known_load(const TcTree *actual, Known *ret, TbError **err)
         if (!k.v)
                 return tb_error_oom(err);
         for (size_t i = 0; i < actual->n_rules; i++)
-                if (actual->rules[i].match && actual->rules[i].has_class)
+                if (actual->rules[i].match && actual->rules[i].has_class && is_slot(actual->rules[i].minor))
                         k.v[k.n++] = actual->rules + i;
         if (k.n > 1)
                 qsort(k.v, k.n, sizeof(*k.v), compare_known);
@@ -171,12 +177,12 @@ static void adopt(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, const
                 htb_class_for_shape(s, mtu, &class);
                 for (size_t k = 0; k < actual->n_rules; k++) {
                         const TcRule *there = actual->rules + (from + k) % actual->n_rules;
-                        bool *kept = slots->kept + there->minor - TC_CLASS_RULES;
-                        if (there->match || !there->has_class || *kept ||
+                        if (there->match || !there->has_class || !is_slot(there->minor) ||
+                                slots->kept[there->minor - TC_CLASS_RULES] ||
                                 !does_the_same(s, &class, mtu, have_netem, there))
                                 continue;
                         targets[i].minor = there->minor;
-                        *kept = true;
+                        slots->kept[there->minor - TC_CLASS_RULES] = true;
                         from += k + 1;
                         break;
                 }
@@ -198,7 +204,8 @@ static int assign(const ShapeRule *rules, size_t n, bool up, uint32_t mtu, const
         if (!slots)
                 return tb_error_oom(err);
         for (size_t i = 0; actual && i < actual->n_rules; i++)
-                slots->used[actual->rules[i].minor - TC_CLASS_RULES] = true;
+                if (is_slot(actual->rules[i].minor))
+                        slots->used[actual->rules[i].minor - TC_CLASS_RULES] = true;
         for (size_t i = 0; i < n; i++) {
                 const TcRule *there = known_find(&known, &rules[i].match);
                 targets[i] = (ClassifyRule){.match = rules[i].match};

@@ -171,6 +171,24 @@ class Rules(netlab.Lab):
             self.assertEqual(self.shape(a, text)['netlink_writes'], 0, damage)
             self.assertIn('to 10.9.0.3', self.hits(a, lambda: a.run('ping', '-c1', '-W5', '10.9.0.3')))
 
+    def test_classes_that_nobody_declared_go(self):
+        """Also where no rules are declared, and when they were made while nobody listened: the next look finds them."""
+        a, b = self.pair()
+        nodes = [self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}]),
+                 self.declare(b, [{'ifname': 'eth0', 'shape': 'rate 10mbit; to 10.9.0.3 rate 1mbit'}])]
+        self.apply(nodes)
+        for host in (a.host, b.host):
+            ifb = f'tbi{js("ip", "-j", "link", "show", "dev", host)[0]["ifindex"]}'
+            for device in (host, ifb):
+                before = self.classes(device)
+                for parent, minor in (('7462:', '5'), ('7462:', '6'), ('7462:6', '9'), ('7462:', 'fff0')):
+                    run('tc', 'class', 'add', 'dev', device, 'parent', parent, 'classid', f'7462:{minor}', 'htb', 'rate', '1mbit')
+                run('tc', 'qdisc', 'add', 'dev', device, 'parent', '7462:5', 'handle', '99:', 'pfifo', 'limit', '3')
+                self.assertEqual(len(self.classes(device)), len(before) + 4)
+                self.apply(nodes)
+                self.assertEqual(self.classes(device), before)
+        self.assertEqual(self.apply(nodes)['netlink_writes'], 0)
+
     def test_mistakes_leave_everything_as_it_was(self):
         a, _ = self.world()
         self.shape(a, 'rate 10mbit; to 10.9.0.2 rate 1mbit')
