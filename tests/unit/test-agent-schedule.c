@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "agent/node-shape.h"
+#include "agent/node.h"
 #include "agent/shape-schedule.h"
 #include "common/cleanup.h"
 
@@ -103,6 +105,48 @@ static void test_instants(void **state)
         json_decref(j);
 }
 
+static uint64_t rate_of(const Node *n, const char *network)
+{
+        _cleanup_link_shape_ LinkShape shape = {};
+        TbError *err = NULL;
+
+        assert_ok(node_shape(n, network, &shape, &err), err);
+        return shape.base.up.rate_bps;
+}
+
+/* Every batch asks for the shapes of all nodes: the text is read when it is new, and never again. */
+static void test_labels_are_parsed_once(void **state)
+{
+        char text[64] = "rate 10mbit; to 10.0.0.1 rate 1mbit";
+        NetworkShape shapes[] = {{.spec = text}};
+        Node n = {.labels = {.shapes = shapes, .n_shapes = 1}};
+        _cleanup_link_shape_ LinkShape shape = {};
+        TbError *err = NULL;
+
+        assert_int_equal(rate_of(&n, "lan0"), 10000000);
+        assert_int_equal(rate_of(&n, "lan1"), 10000000);
+        assert_int_equal(n.n_parsed, 1);
+        n.parsed[0].shape.base.up.rate_bps = 77; /* whoever reads the text again doesn't see that */
+        assert_int_equal(rate_of(&n, "lan0"), 77);
+
+        /* Other labels (a container that was made anew under the same name). */
+        (void) snprintf(text, sizeof(text), "rate 20mbit");
+        assert_int_equal(rate_of(&n, "lan0"), 20000000);
+        /* What is wrong is wrong each time. */
+        (void) snprintf(text, sizeof(text), "rate 20 miles");
+        for (int i = 0; i < 2; i++) {
+                assert_true(node_shape(&n, "lan0", &shape, &err) < 0);
+                err = tb_error_free(err);
+        }
+        assert_int_equal(n.n_parsed, 2);
+        for (unsigned i = 1; i <= 3 * NODE_OVERRIDES_MAX; i++) {
+                (void) snprintf(text, sizeof(text), "rate %ukbit", i);
+                assert_int_equal(rate_of(&n, "lan0"), i * 1000);
+                assert_in_range(n.n_parsed, 1, NODE_OVERRIDES_MAX);
+        }
+        parsed_shapes_done(n.parsed, n.n_parsed);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -110,6 +154,7 @@ int main(void)
                 cmocka_unit_test(test_flap_phases),
                 cmocka_unit_test(test_bad_flaps),
                 cmocka_unit_test(test_instants),
+                cmocka_unit_test(test_labels_are_parsed_once),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
