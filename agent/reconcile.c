@@ -213,6 +213,7 @@ static int batch_collect(Manager *m, Batch *b, TbError **err)
 
 static void count(Manager *m, const NetctlReport *r)
 {
+        m->stats.batches++;
         m->stats.kernel_writes += r->netlink_writes + r->firewall_commits + r->sysctl_writes;
         histogram_add(&m->stats.plan, r->plan_ns);
         histogram_add(&m->stats.apply,
@@ -238,7 +239,6 @@ static void batch_apply(Manager *m)
                         node_event(b.nodes[i], NODE_EVENT_FAIL, err);
                 return;
         }
-        m->stats.batches++;
         count(m, &report);
         log_debug("batch: %zu nodes, %lu netlink writes, %lu firewall commits", b.n, report.netlink_writes,
                 report.firewall_commits);
