@@ -187,7 +187,8 @@ static void add_port_chain(const Port *p, const char *name)
         deny(p, nft_rule(p->t), "anything else");
 }
 
-/* Where a node's dropped frames are counted, and the first of them logged. */
+/* Where a node's dropped frames are counted, and the first of them logged (but not those of ARP, for which a kernel may have no
+ * logger). */
 static void add_drop_chain(NftTable *t, const FwNode *node, const char *suffix, const char *what)
 {
         char name[NFT_NAME_MAX], prefix[80];
@@ -196,10 +197,13 @@ static void add_drop_chain(NftTable *t, const FwNode *node, const char *suffix, 
         fw_guard_chain(node->id, suffix, name);
         (void) snprintf(prefix, sizeof(prefix), "tbnode %s %s: ", shown ? shown : "?", what);
         nft_add_chain(t, name);
-        NlWriter *w = nft_rule(t);
-        nfe_limit(w, FW_LOG_PER_MINUTE, FW_LOG_BURST);
-        nfe_log(w, prefix);
-        nft_rule_end(t, "log");
+        NlWriter *w;
+        if (t->family != NFPROTO_ARP) {
+                w = nft_rule(t);
+                nfe_limit(w, FW_LOG_PER_MINUTE, FW_LOG_BURST);
+                nfe_log(w, prefix);
+                nft_rule_end(t, "log");
+        }
         w = nft_rule(t);
         nfe_counter(w);
         nfe_verdict(w, NF_DROP, NULL);
@@ -483,6 +487,52 @@ static void build_host(
         nft_rule_end(t, "the bit goes");
 }
 
+/* An interface whose host side is no bridge's port. The lists of the back end know its IP packets by its name; ARP reaches nobody
+ * but the host, which shall not learn from it who else is there. */
+static void add_lone_interface(NftTable *t, const FwNode *node, const FwInterface *x)
+{
+        Port p = {.t = t, .node = node, .x = x};
+        char name[NFT_NAME_MAX], suffix[16];
+
+        (void) snprintf(suffix, sizeof(suffix), "p%u", x->ifindex);
+        fw_guard_chain(node->id, suffix, name);
+        fw_guard_chain(node->id, "drop", p.drop);
+        nft_add_chain(t, name);
+        add_arp(&p);
+        deny(&p, nft_rule(t), "another's ARP");
+        nft_add_element(t, "ports", node->id, &x->ifindex, 4, NULL, 0, name);
+}
+
+static bool is_lone(const FwInterface *x)
+{
+        return !x->bridge && (x->pinned || x->filtered) && x->ipv4.s_addr;
+}
+
+static void build_arp(const FwGuard *g, const FwNode *nodes, size_t n, bool managed, NftTable *t)
+{
+        if (managed)
+                build_host(g, t, "input", NF_ARP_IN, FW_GUARD_PRIORITY, true);
+        else
+                nft_add_base_chain(t, "input", "filter", NF_ARP_IN, FW_GUARD_PRIORITY);
+        nft_add_set(t, "ports", NFT_TYPE_IFINDEX, 4, NFT_DATA_VERDICT, 0);
+        NlWriter *w = nft_rule(t);
+        nfe_meta(w, NFT_META_IIF, NFT_REG_1);
+        nfe_map(w, "ports", NFT_REG_1, NFT_REG_VERDICT);
+        nft_rule_end(t, "pinned interfaces without a bridge");
+
+        for (size_t i = 0; i < n; i++) {
+                bool dropping = false;
+                for (size_t k = 0; k < nodes[i].n_interfaces && nodes[i].style != FW_NONE; k++) {
+                        if (!is_lone(nodes[i].interfaces + k))
+                                continue;
+                        if (!dropping)
+                                add_drop_chain(t, nodes + i, "drop", "guard");
+                        dropping = true;
+                        add_lone_interface(t, nodes + i, nodes[i].interfaces + k);
+                }
+        }
+}
+
 void fw_guard_build(
         const FwGuard *g, const FwNode *nodes, size_t n, NftTable *bridge, NftTable *inet, NftTable *arp)
 {
@@ -495,9 +545,10 @@ void fw_guard_build(
         bridge->permanent = managed;
         for (size_t i = 0; managed && g->bridge_names && i < g->n_managed; i++)
                 nft_add_element(bridge, "managed", NULL, g->managed[i], IFNAMSIZ, NULL, 0, NULL);
-        if (!managed || g->bridge_names)
-                return; /* none of the other two tables: nft_sync() removes what is there of them */
+        bool marks = managed && !g->bridge_names;
+        build_arp(g, nodes, n, marks, arp);
+        if (!marks)
+                return; /* no table `inet`: nft_sync() removes what is there of it */
         inet->permanent = arp->permanent = true;
         build_host(g, inet, "prerouting", NF_INET_PRE_ROUTING, PRIORITY_BEFORE_DEFRAGMENTATION, false);
-        build_host(g, arp, "input", NF_ARP_IN, FW_GUARD_PRIORITY, true);
 }

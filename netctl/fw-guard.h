@@ -17,6 +17,9 @@
  * interfaces (experiment networks) send what they like to their own network: an experimenter may bridge, route, and use VLANs
  * there. Only what the host itself takes from them, to keep or to route, must come from their own addresses.
  *
+ * A pinned interface without a bridge (the host routes to it alone) is in table `arp tbnode-guard` with the same rules for ARP; its
+ * IP packets are known to the back end by the interface's name.
+ *
  * Nodes of different groups (experiments) don't reach each other over a common bridge: no unicast, no copy of a broadcast or
  * multicast, and nothing that the host routes back into the bridge.
  *
@@ -46,12 +49,25 @@ bool fw_guard_manages(const FwGuard *g, const char *bridge);
 void fw_guard_build(
         const FwGuard *g, const FwNode *nodes, size_t n, NftTable *bridge, NftTable *inet, NftTable *arp);
 
+/* What the kernel has of these three, in this order. */
+#define FW_GUARD_TABLES 3U
+typedef struct FwGuardSeen {
+        NftSeen v[FW_GUARD_TABLES];
+} FwGuardSeen;
+void fw_guard_seen_done(FwGuardSeen *s);
+#define _cleanup_fw_guard_seen_ _cleanup_(fw_guard_seen_done)
+int fw_guard_see(Nft *nft, const NftTable *const tables[static FW_GUARD_TABLES], const NftScope *scope,
+        FwGuardSeen *ret, TbError **err) _warn_unused_;
+/* Is everything of this owner ("": what belongs to nobody) as the tables say? */
+bool fw_guard_is_as(
+        const NftTable *const tables[static FW_GUARD_TABLES], const FwGuardSeen *seen, const char *owner);
+
 /* What the calls of both back ends have in common: whose objects they are about, and which of them were written. */
 int fw_guard_scope(const FwNode *nodes, size_t n, bool sweep, char *const *keep, NftScope *ret,
         TbError **err) _warn_unused_;
 void fw_guard_note(const FwNode *nodes, size_t n, const NftScope *scope, FwOutcome *ret);
 /* Is anything of the node there? Adds what it counted. */
-bool fw_guard_read(const NftSeen *bridge, const char *id, FwCounters *counters);
+bool fw_guard_read(const FwGuardSeen *seen, const char *id, FwCounters *counters);
 
 /* The guard's part of what back ends that don't have it in them read: counters, and whether it is as it should be. */
 int fw_guard_read_nodes(const FwSite *site, const FwNode *nodes, size_t n, FwReadback *ret, TbError **err)

@@ -465,8 +465,9 @@ static int read_list(const Tables *t, const NftSeen *seen, const FwNode *node, c
 }
 
 static int read_node(const FwSite *site, const FwNode *node, const Tables *t, const NftSeen *rules,
-        const NftSeen *guard, FwReadback *ret, TbError **err)
+        const FwGuardSeen *guard, FwReadback *ret, TbError **err)
 {
+        const NftTable *const tables[] = {&t->bridge, &t->inet, &t->arp};
         _cleanup_fw_policy_ FwPolicy p = {};
         char owner[NFT_OWNER_MAX], other[NFT_OWNER_MAX];
 
@@ -482,8 +483,8 @@ static int read_node(const FwSite *site, const FwNode *node, const Tables *t, co
         }
         ret->present |= fw_guard_read(guard, node->id, &ret->counters);
         ret->intact = ret->present && nft_owner_is_as(&t->rules, rules, owner) &&
-                nft_owner_is_as(&t->bridge, guard, owner) && nft_owner_is_as(&t->rules, rules, "") &&
-                nft_owner_is_as(&t->bridge, guard, "");
+                fw_guard_is_as(tables, guard, owner) && nft_owner_is_as(&t->rules, rules, "") &&
+                fw_guard_is_as(tables, guard, "");
         ret->style = ret->intact ? node->style : _FW_STYLE_INVALID;
         return 0;
 }
@@ -492,7 +493,9 @@ static int read_nodes(const FwSite *site, const FwNode *nodes, size_t n, FwReadb
 {
         _cleanup_(tables_done) Tables t = {};
         _cleanup_nft_scope_ NftScope scope = {};
-        _cleanup_nft_seen_ NftSeen rules = {}, guard = {};
+        const NftTable *const tables[] = {&t.bridge, &t.inet, &t.arp};
+        _cleanup_fw_guard_seen_ FwGuardSeen guard = {};
+        _cleanup_nft_seen_ NftSeen rules = {};
         _cleanup_nft_ Nft *nft = NULL;
 
         memset(ret, 0, n * sizeof(*ret));
@@ -504,7 +507,7 @@ static int read_nodes(const FwSite *site, const FwNode *nodes, size_t n, FwReadb
         if (r >= 0)
                 r = nft_see_again(nft, &t.rules, &scope, &rules, err);
         if (r >= 0)
-                r = nft_see_again(nft, &t.bridge, &scope, &guard, err);
+                r = fw_guard_see(nft, tables, &scope, &guard, err);
         for (size_t i = 0; i < n && r >= 0; i++)
                 r = read_node(site, nodes + i, &t, &rules, &guard, ret + i, err);
         for (size_t i = 0; i < n && r < 0; i++)

@@ -289,20 +289,27 @@ static void plan_elements(Plan *p, const NftElement *want, size_t n_want, bool g
         elements_end(p, &list);
 }
 
+bool nft_table_is_needed(const NftTable *t)
+{
+        bool needed = t->permanent;
+
+        for (size_t i = 0; i < t->n_chains; i++)
+                needed |= strchr(t->chains[i].name, '-') != NULL;
+        for (size_t i = 0; i < t->n_elements; i++)
+                needed |= t->elements[i].owner[0] != '\0';
+        return needed;
+}
+
 /* Chains that are there and shall not be; is anything of a node left in the table afterwards? */
 static int find_dropped(Plan *p, bool *ret_left, TbError **err)
 {
         const NftSeen *s = p->seen;
-        bool left = false;
+        bool left = nft_table_is_needed(p->table);
 
         _cleanup_free_ const char **names = sorted_names(p->table);
         p->dropped = calloc(s->n_chains + 1, sizeof(*p->dropped));
         if (!p->dropped || !names)
                 return tb_error_oom(err);
-        for (size_t i = 0; i < p->table->n_chains; i++)
-                left |= strchr(p->table->chains[i].name, '-') != NULL;
-        for (size_t i = 0; i < p->table->n_elements; i++)
-                left |= p->table->elements[i].owner[0] != '\0';
         for (size_t i = 0; i < s->n_chains; i++) {
                 char owner[NFT_OWNER_MAX];
                 const char *name = s->chains[i].name;
@@ -395,7 +402,7 @@ static int plan_table(const NftTable *t, const NftSeen *seen, NftScope *scope, N
         int r = find_dropped(&p, &left, err);
         if (r < 0)
                 return r;
-        if (!left && !t->permanent) {
+        if (!left) {
                 if (seen->present)
                         drop_table(&p);
                 return 0;

@@ -154,6 +154,8 @@ int nft_see_again(Nft *nft, const NftTable *table, const NftScope *scope, NftSee
 const NftSeenChain *nft_seen_chain(const NftSeen *s, const char *name);
 /* Is the chain there, with exactly these rules? */
 bool nft_chain_is_as(const NftTable *t, const NftChain *want, const NftSeen *s, const NftSeenChain *seen);
+/* Shall it be there? One that holds nothing of a node is not, unless it is permanent. */
+bool nft_table_is_needed(const NftTable *t);
 /* Is everything of this owner there as it should be, and nothing else? */
 bool nft_owner_is_as(const NftTable *t, const NftSeen *s, const char *owner);
 /* The owner in a chain's name; "" if there is none. */

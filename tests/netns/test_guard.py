@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What nodes may send on layer 2. Attackers write frames; whoever is on the other side catches what arrives."""
 
+import json
 import os
 import subprocess
 import sys
@@ -154,6 +155,57 @@ class Guard:
         self.tool('sweep')
         self.assertEqual(netlab.ours(), [])
         d.run('ping', '-c1', '-W2', '10.9.0.254')
+
+    def firewall(self, node):
+        """What the tool reads back of one node's firewall."""
+        return json.loads(self.tool('firewall', os.path.join(self.directory.name, 'nodes.json')).stdout)[0]['firewall']
+
+    def test_arp_without_a_bridge(self):
+        """The host side of c is nobody's port: the host must not learn from c who else is there."""
+        c = self.node('c')
+        host = c.plug(None, '10.7.0.1')
+        run('ip', 'addr', 'add', '10.7.0.254/24', 'dev', host)
+        mac = c.mac()
+        forged = [ether(mac, BROADCAST, 0x806, arp(mac, '10.7.0.77', '10.7.0.254')),
+                  ether(mac, BROADCAST, 0x806, arp(OTHER_MAC, '10.7.0.78', '10.7.0.254')),
+                  ether(mac, BROADCAST, 0x806, arp(OTHER_MAC, '10.7.0.1', '10.7.0.254'))]
+
+        def learned():
+            """Whom the host knows after the forged ones; c itself, which comes last, is known for certain."""
+            run('ip', 'neigh', 'flush', 'dev', host)
+            self.send(c, 'eth0', *forged, ether(mac, BROADCAST, 0x806, arp(mac, '10.7.0.1', '10.7.0.254')))
+            while True:
+                seen = {x['dst']: x.get('lladdr') for x in netlab.js('ip', '-j', '-4', 'neigh', 'show', 'dev', host)}
+                if seen.get('10.7.0.1') == mac:
+                    return set(seen)
+
+        self.assertEqual(learned(), {'10.7.0.1', '10.7.0.77', '10.7.0.78'})
+        self.guard((c,))
+        self.assertEqual(learned(), {'10.7.0.1'})
+        c.run('ping', '-c1', '-W5', '10.7.0.254')
+        seen = self.firewall(c)
+        self.assertTrue(seen['intact'], seen)
+        self.assertGreaterEqual(seen['counters']['dropped']['identity'], 3)
+        # Somebody's hand on it is seen, and undone.
+        run('nft', 'flush', 'chain', 'arp', 'tbnode-guard', f'n{c.id[:12]}-drop')
+        self.assertFalse(self.firewall(c)['intact'])
+        self.assertEqual(self.guard((c,))['firewall_commits'], 1)
+        self.assertTrue(self.firewall(c)['intact'])
+        self.assertEqual(self.guard((c,))['firewall_commits'], 0)
+        self.assertEqual(learned(), {'10.7.0.1'})
+
+    def test_damage_to_what_marks_is_seen(self):
+        """Where bridges have no names, the bit of known ports is asked for in tables of their own."""
+        self.options = ('--managed', 'br0')
+        self.guard()
+        self.assertTrue(self.firewall(self.a)['intact'])
+        for family, chain in (('arp', 'input'), ('inet', 'prerouting')):
+            if run('nft', 'list', 'table', family, 'tbnode-guard', check=False).returncode != 0:
+                continue
+            run('nft', 'flush', 'chain', family, 'tbnode-guard', chain)
+            self.assertFalse(self.firewall(self.a)['intact'])
+            self.guard()
+            self.assertTrue(self.firewall(self.a)['intact'])
 
     def test_restart_is_no_write(self):
         self.options = ('--managed', 'br0')

@@ -4,6 +4,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -386,6 +387,28 @@ class Traffic(netlab.Lab):
             changes += 1
         self.assertEqual(json.loads(counter.stdout.readline())['received'], 1600, f'{changes} changes')
         self.assertGreater(changes, 5)
+
+    def test_what_the_machine_adds_is_measured(self):
+        """P11 and P23: a link without a shape has a delay of its own, and who was too late to send is told from who waited on the
+        way. Nothing declared comes into it."""
+        a, b = self.pair()
+
+        def sent():
+            return int(a.run('ip', '-s', '-j', 'link', 'show', 'eth0').stdout.split('"tx":')[1].split('"packets":')[1].split(',')[0])
+
+        began = sent()
+        p = subprocess.Popen([netlab.TOOL, '--json', 'probe', str(a.pid), 'eth0', str(b.pid), 'eth0', 'packets', '1000', 'interval',
+                              '1ms'], stdout=subprocess.PIPE, text=True)
+        while sent() < began + 50:
+            self.assertIsNone(p.poll())
+        p.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)  # not until anything happens: this is the disturbance
+        p.send_signal(signal.SIGCONT)
+        seen = json.loads(p.communicate()[0])
+        self.assertEqual((seen['sent'], seen['received'], seen['reordered']), (1000, 1000, 0))
+        self.assertGreater(seen['late_max_ns'], 150e6)
+        self.assertGreater(seen['delay_min_ns'], 0)
+        self.assertLess(seen['delay_median_ns'], 100e6)
 
     def test_arp_and_ipv6_pass_the_ifb(self):
         a, b = self.pair()
