@@ -6,7 +6,8 @@ Two network namespaces with a bridge between them, as Docker makes it. A row is 
 by tbnode-netctl, once by hand with `tc` (htb, netem, an ifb for the way from the node), measured with the same train of packets,
 one after the other in the same run. Rates are of layer 2 frames. Bounds:
 
-    rate    0.5 % of the declared rate after the first second, 2 % (or one full frame: no bucket holds less) in it; offered 1.3 times as much
+    rate    0.5 % of the declared rate after the first second, 2 % in it; offered 1.3 times as much. At 0.1 Mbit/s, where one full frame
+            is 12 % of a second, what is in the bucket at first (a full frame and 4 ms: docs/shaping.md)
     delay   median one-way delay: at most 50 us above the declared one plus what a tree without delay takes; no packet earlier than
             declared
     loss    inside the 99 % interval of the binomial distribution (one in a hundred lies outside: a second one decides)
@@ -48,6 +49,7 @@ FULL, SMALL = 1514, 98
 PACKETS_PER_SECOND = 300000
 TOO_SLOW = "too slow"
 ROUNDS = 2  # of a delay
+LATE_NS = 20e6
 
 
 def say(text):
@@ -146,8 +148,17 @@ class Bench:
         self.where = where
         self.quick = quick
         self.net = lab.Network()
+        self.quiet()
         self.ours, self.hand = Ours(self.net), ByHand(self.net)
         self.rows = []
+
+    def quiet(self):
+        """Nothing but the trains on the link: what the stacks say by themselves when interfaces come up (solicitations and reports
+        of IPv6) is 1.3 kB in the first ten seconds, 1 % of what 0.1 Mbit/s carries in that time."""
+        for node in (self.net.one, self.net.two):
+            node.run("sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1")
+        for name in ("default", "br-exp", "h-one", "h-two"):
+            lab.command("sysctl", "-q", f"net.ipv6.conf.{name}.disable_ipv6=1")
 
     def ends(self, direction):
         one, two = self.net.one.netns, self.net.two.netns
@@ -202,10 +213,12 @@ class Bench:
             declared = f"{direction} {mbit} Mbit/s, {size} byte frames" + \
                        (f", other way {up if direction == 'down' else down}" if up != down else "")
             flows = {s: seen[s][direction] for s in seen}
-            slow = {s: f["offered_bps"] < mbit * 1e6 * 1.05 for s, f in flows.items()}
+            # A sender that stood still for longer may have left the queue empty: what is missing then is not the link's.
+            slow = {s: f["offered_bps"] < mbit * 1e6 * 1.05 or (f["late_max_ns"] > LATE_NS and f["rate_bps"] < mbit * 1e6)
+                    for s, f in flows.items()}
             for what, key, bound in (("rate", "rate_bps", 0.5),
                                      ("rate, first second", "first_second_bps",
-                                      max(2.0, 100 * FULL * 8 / (mbit * 1e6)))):
+                                      max(2.0, 100 * (FULL * 8 / (mbit * 1e6) + 0.004)))):
                 self.judge(what, declared, {s: round(f[key] / 1e6, 6) for s, f in flows.items()},
                            {s: round((f[key] / (mbit * 1e6) - 1) * 100, 4) for s, f in flows.items()},
                            round(bound, 3), "percent", slow=slow)
