@@ -43,8 +43,8 @@ static char *interfaces_text(const json_t *node)
 
 int cli_ps(Cli *c, int argc, char **argv)
 {
-        static const char *const columns[] = {
-                "NODE", "EXPERIMENT", "STATE", "CLIENT", "IP", "FIREWALL", "LINKS", "IMAGE", NULL};
+        static const char *const columns[] = {"NODE", "EXPERIMENT", "STATE", "CLIENT", "IP", "SSH-PORT",
+                "FIREWALL", "LINKS", "IMAGE", NULL};
         _cleanup_(cli_table_freep) CliTable *t = NULL;
         _cleanup_json_ json_t *answer = NULL;
         TbError *err = NULL;
@@ -65,10 +65,14 @@ int cli_ps(Cli *c, int argc, char **argv)
                 return cli_fail(err);
         json_array_foreach (json_object_get(answer, "nodes"), i, n) {
                 _cleanup_free_ char *links = interfaces_text(n);
+                json_int_t port = json_integer_value(json_object_get(n, "ssh_port"));
+                char ssh[24] = "-";
                 const char *const cells[] = {cli_text(n, "node", "-"), cli_text(n, "experiment", "-"),
                         cli_text(n, "state", "-"), cli_text(n, "client_state", "-"), cli_text(n, "ip", "-"),
-                        cli_text(n, "firewall", "-"), links ?: "-", cli_text(n, "image", "-"), NULL};
+                        ssh, cli_text(n, "firewall", "-"), links ?: "-", cli_text(n, "image", "-"), NULL};
 
+                if (port > 0)
+                        (void) snprintf(ssh, sizeof(ssh), "%lld", (long long) port);
                 if (cli_table_add(t, cells, &err) < 0)
                         return cli_fail(err);
         }

@@ -38,7 +38,22 @@ static int pass_on(char ***args, int opt, const char *value, TbError **err)
         return r >= 0 && value ? tb_strv_append(args, value, err) : r;
 }
 
-static int node_address(Cli *c, const char *node, char **ret, TbError **err)
+/* A node that is served from outside has its ssh on a port of this host. */
+static int outside_port(const json_t *answer, const char *node, uint16_t *ret, TbError **err)
+{
+        const char *missing = cli_text(answer, "ssh_missing", NULL);
+        json_int_t port = json_integer_value(json_object_get(answer, "ssh_port"));
+
+        if (missing || port <= 0 || port > UINT16_MAX)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EADDRNOTAVAIL,
+                        "node %s has no ssh: %s. tbnode exec -it %s sh needs none", node,
+                        missing ?: "no port was given to it", node);
+        *ret = (uint16_t) port;
+        return 0;
+}
+
+/* *ret_port: 0 = ssh's own. */
+static int node_address(Cli *c, const char *node, char **ret, uint16_t *ret_port, TbError **err)
 {
         _cleanup_free_ char *path = cli_node_path(node, "");
         _cleanup_json_ json_t *answer = NULL;
@@ -49,6 +64,13 @@ static int node_address(Cli *c, const char *node, char **ret, TbError **err)
         if (r < 0)
                 return r;
         ip = cli_text(answer, "ip", NULL);
+        *ret_port = 0;
+        if (tb_streq(cli_text(answer, "ssh", NULL), "outside")) {
+                r = outside_port(answer, node, ret_port, err);
+                if (r < 0)
+                        return r;
+                ip = "127.0.0.1";
+        }
         if (!ip)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EADDRNOTAVAIL, "node %s is %s and has no address",
                         node, cli_text(answer, "state", ""));
@@ -60,10 +82,15 @@ static int node_address(Cli *c, const char *node, char **ret, TbError **err)
 static int add_target(Cli *c, char ***args, const char *where, bool has_login, TbError **err)
 {
         const char *at = strrchr(where, '@');
-        _cleanup_free_ char *ip = NULL, *target = NULL;
+        _cleanup_free_ char *ip = NULL, *target = NULL, *option = NULL;
+        uint16_t port = 0;
         int r;
 
-        r = node_address(c, at ? at + 1 : where, &ip, err);
+        r = node_address(c, at ? at + 1 : where, &ip, &port, err);
+        if (r >= 0 && port != 0) {
+                option = tb_asprintf("-p%u", port);
+                r = option ? tb_strv_append(args, option, err) : tb_error_oom(err);
+        }
         if (r < 0)
                 return r;
         if (at)

@@ -435,7 +435,12 @@ static const ConfigKey config_keys[] = {
                 "(default "
                 "60s)"},
         {"ssh-ports", config_parse_ssh_ports, 0, "FIRST-LAST|off",
-                "Ports of the host of which every node with a firewall gets one for its ssh (default off)"},
+                "Ports of the host of which every node with a firewall or with tbnode.ssh-keys gets one for "
+                "its "
+                "ssh (default off)"},
+        {"ssh-tree", parse_path, offsetof(Config, ssh_tree), "PATH",
+                "The programs that nodes with tbnode.ssh-keys have mounted, read-only "
+                "(default " TBNODE_LIBEXECDIR "/node)"},
 };
 
 const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help)
@@ -479,7 +484,9 @@ int config_init(Config *c, TbError **err)
         c->control_network = strdup("tbnode-control");
         c->run_dir = strdup("/run/tbnode");
         c->state_dir = strdup("/var/lib/tbnode");
-        if (!c->registry || !c->docker || !c->control_network || !c->run_dir || !c->state_dir)
+        c->ssh_tree = strdup(TBNODE_LIBEXECDIR "/node");
+        if (!c->registry || !c->docker || !c->control_network || !c->run_dir || !c->state_dir ||
+                !c->ssh_tree)
                 return tb_error_oom(err);
         return 0;
 }
@@ -495,6 +502,7 @@ void config_done(Config *c)
         tb_strv_free(c->managed_bridges);
         free(c->control_subnet);
         free(c->run_dir);
+        free(c->ssh_tree);
         free(c->state_dir);
         free(c->distributions);
         free(c->socket);

@@ -93,6 +93,7 @@ typedef struct Config {
         FwSite site; /* what the firewall is told of the site */
         uint64_t firewall_check_usec;
         ConfigPorts ssh_ports;
+        char *ssh_tree; /* what nodes that are served from outside have as /tbnode: outside-ssh.h */
         CheckLinks check_links;
         bool replace_foreign;
         ConfigListener metrics; /* port 0: only on the API socket */

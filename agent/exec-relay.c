@@ -23,6 +23,9 @@ static int queue_frame(ExecSession *s, ExecFrameType type, const void *data, siz
         unsigned char header[EXEC_FRAME_HEADER];
         int r;
 
+        if (s->spec.bare)
+                return type == EXEC_STDOUT && size > 0 ? tb_buffer_append(&s->to_client, data, size, err)
+                                                       : 0;
         exec_frame_header(header, type, size);
         r = tb_buffer_append(&s->to_client, header, sizeof(header), err);
         return r < 0 || size == 0 ? r : tb_buffer_append(&s->to_client, data, size, err);
@@ -100,6 +103,8 @@ static int take_input(ExecSession *s, const void *data, size_t size, TbError **e
 {
         const unsigned char *p = data;
 
+        if (s->spec.bare)
+                return size > 0 ? tb_buffer_append(&s->to_engine, data, size, err) : 0;
         while (size > 0) {
                 size_t n;
                 int r;

@@ -353,6 +353,8 @@ static int check_limits(const Node *n, TbError **err)
         unsigned all = 0, here = 0;
 
         for (const ExecSession *s = n->manager->execs; s; s = s->next) {
+                if (s->spec.bare)
+                        continue;
                 all++;
                 if (tb_streq(s->node_id, n->id))
                         here++;
@@ -378,7 +380,7 @@ int exec_session_start(
                 return tb_error_set(err, TB_ERROR_CONFIG, -ENOTCONN,
                         "node %s is %s; start it first: tbnode start %s", node_display_name(n),
                         node_state_to_string(n->state), node_display_name(n));
-        r = check_limits(n, err);
+        r = spec->bare ? 0 : check_limits(n, err);
         if (r < 0)
                 return r;
         s = calloc(1, sizeof(*s));

@@ -20,6 +20,9 @@
  * ends its own session only; the program gets SIGHUP then, as from a terminal that hangs up. When the agent ends, programs
  * go on without their clients.
  *
+ * A `bare` session has a client that knows nothing of frames: it gets standard output and nothing else, what it sends is standard
+ * input, and its end is the connection's. Who starts these has limits of his own.
+ *
  * Sessions belong to the manager: they can outlive who asked for them, until the program has been told.
  */
 
@@ -35,6 +38,7 @@ typedef struct ExecSpec {
         char *workdir; /* NULL: the container's */
         bool tty;
         bool takes_stdin;
+        bool bare;              /* the client speaks no frames: outside-ssh.h */
         uint16_t rows, columns; /* 0 = not said */
 } ExecSpec;
 

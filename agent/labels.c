@@ -37,6 +37,7 @@ void node_labels_done(NodeLabels *l)
         free(l->experiment);
         free(l->node);
         free(l->firewall);
+        free(l->ssh_keys);
         for (size_t i = 0; i < l->n_shapes; i++) {
                 free(l->shapes[i].network);
                 free(l->shapes[i].spec);
@@ -114,6 +115,25 @@ static int add_shape(NodeLabels *l, const char *network, const char *spec, TbErr
         return set_copy(&l->shapes[l->n_shapes - 1].spec, spec, err);
 }
 
+/* Which of the lines are keys is the server's to judge. */
+static int take_keys(NodeLabels *l, const char *value, TbError **err)
+{
+        for (const char *c = value; *c; c++)
+                if ((unsigned char) *c < 0x20 && *c != '\t' && *c != '\n')
+                        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                                "control characters; write public keys, one a line");
+        if (value[strspn(value, " \t\n")] == 0)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no key; write public keys, one a line");
+        return set_copy(&l->ssh_keys, value, err);
+}
+
+static size_t value_max(const char *key)
+{
+        if (tb_startswith(key, PREFIX "shape"))
+                return LABEL_SHAPE_MAX;
+        return tb_streq(key, PREFIX "ssh-keys") ? LABEL_KEYS_MAX : LABEL_VALUE_MAX;
+}
+
 static int label_read(NodeLabels *l, const char *key, const char *value, TbError **err)
 {
         const char *name = tb_startswith(key, PREFIX), *network;
@@ -152,9 +172,12 @@ static int label_read(NodeLabels *l, const char *key, const char *value, TbError
                 l->has_owner = r >= 0;
                 return r;
         }
+        if (tb_streq(name, "ssh-keys"))
+                return take_keys(l, value, err);
         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                 "there is no such label; known are tbnode.shape, tbnode.shape.NETWORK, tbnode.firewall, "
-                "tbnode.tmcd, tbnode.experiment, tbnode.node, tbnode.on-exit and tbnode.owner");
+                "tbnode.tmcd, tbnode.experiment, tbnode.node, tbnode.on-exit, tbnode.owner and "
+                "tbnode.ssh-keys");
 }
 
 static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError **err)
@@ -166,9 +189,7 @@ static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError *
 
         if (!shown_key)
                 return tb_error_oom(err);
-        if (!value ||
-                json_string_length(j) >
-                        (tb_startswith(key, PREFIX "shape") ? LABEL_SHAPE_MAX : LABEL_VALUE_MAX))
+        if (!value || json_string_length(j) > value_max(key))
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "label %s: its value is %s", shown_key,
                         value ? "too long" : "no string");
         r = label_read(l, key, value, &cause);

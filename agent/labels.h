@@ -17,6 +17,7 @@
  *         tbnode.experiment, tbnode.node     names
  *         tbnode.on-exit           stay | stop | restart
  *         tbnode.owner             number of the user to whom it belongs (agent/access.h)
+ *         tbnode.ssh-keys          public keys, one a line, that may log in by ssh from outside (agent/outside-ssh.h)
  *
  * Any label that starts with "tbnode." makes the container a node, also one that is not known: that is an error of the
  * node (a misspelt shape must not go unnoticed). Containers without such a label are never touched. (Augmented images
@@ -26,6 +27,7 @@
 #define LABELS_NETWORKS_MAX 64U /* tbnode.shape.<network> labels of one container */
 #define LABEL_VALUE_MAX 1024U   /* bytes of a value of ours */
 #define LABEL_SHAPE_MAX 16384U  /* ... of a shape, which may have hundreds of rules */
+#define LABEL_KEYS_MAX 16384U   /* ... of ssh keys */
 #define LABEL_NAME_MAX 63U      /* of experiment and node: a host name label (RFC 1123, 2.1) */
 
 typedef enum NodeOnExit {
@@ -52,6 +54,7 @@ typedef struct NodeLabels {
         NodeOnExit on_exit;
         bool has_owner;
         uint32_t owner;
+        char *ssh_keys; /* NULL = none: its ssh is its own */
         NetworkShape *shapes;
         size_t n_shapes;
 } NodeLabels;

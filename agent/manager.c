@@ -29,6 +29,7 @@
 #include "agent/message.h"
 #include "agent/metrics.h"
 #include "agent/node-firewall.h"
+#include "agent/outside-ssh.h"
 #include "agent/reconcile.h"
 #include "agent/run.h"
 #include "agent/snapshot-sweep.h"
@@ -81,6 +82,8 @@ Manager *manager_free(Manager *m)
         m->metrics = metrics_listener_free(m->metrics);
         link_check_stop(m);
         m->gate = gate_free(m->gate);
+        for (size_t i = 0; i < m->n_nodes; i++)
+                outside_ssh_stop(m->nodes[i]); /* its sessions are among the next */
         exec_session_free_all(m);
         key_volumes_stop(m);
         snapshot_sweep_stop(m);
@@ -250,6 +253,7 @@ void manager_node_changed(Manager *m, Node *n, NodeState old)
         }
         if (n->state == NODE_CONFIGURED && old != NODE_CONFIGURED)
                 link_check_configured(m);
+        outside_ssh_update(n); /* who waits for the node finds its port open */
         gate_node_changed(n);
         run_node_changed(m, n);
         experiment_changed(m);

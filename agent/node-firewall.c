@@ -7,6 +7,7 @@
 
 #include "agent/manager.h"
 #include "agent/node-firewall.h"
+#include "agent/outside-ssh.h"
 #include "agent/state-file.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -173,6 +174,7 @@ int node_declare_firewall(Node *n, NetctlNode *ret, FwRules *ret_rules, TbError 
         r = node_firewall_group(n, &ret->group, err);
         if (r >= 0)
                 r = node_ensure_ssh_port(n, err);
-        ret->ssh_port = n->ssh_port;
+        /* Not translated where the agent itself listens. */
+        ret->ssh_port = outside_ssh_is_declared(n) ? 0 : n->ssh_port;
         return r;
 }

@@ -12,6 +12,7 @@
 #include "agent/node-client.h"
 #include "agent/node-firewall.h"
 #include "agent/node.h"
+#include "agent/outside-ssh.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 
@@ -141,7 +142,7 @@ static bool add_details(const Node *n, json_t *j)
                 set_text(j, "main", main_status) && set_text(j, "missing", missing) &&
                 set_text(j, "on_exit", node_on_exit_to_string(n->labels.on_exit)) &&
                 set_text(j, "firewall_declared", node_firewall_text(n)) &&
-                set(j, "ssh_port", n->ssh_port ? json_integer(n->ssh_port) : json_null()) &&
+                set_text(j, "ssh_missing", outside_ssh_is_declared(n) ? outside_ssh_missing(n) : NULL) &&
                 set(j, "firewall_installed", json_boolean(n->has_status && n->status.firewall)) &&
                 set(j, "configured_us", json_integer((json_int_t) n->configured_us));
 }
@@ -175,6 +176,8 @@ json_t *node_to_json(const Node *n, bool full)
                 !set(j, "ip", e ? address_to_json(e->address) : json_null()) ||
                 !set_text(j, "firewall", style ?: "none") ||
                 !set_text(j, "client_state", node_client_state(n)) ||
+                !set(j, "ssh_port", n->ssh_port ? json_integer(n->ssh_port) : json_null()) ||
+                !set_text(j, "ssh", outside_ssh_is_declared(n) ? "outside" : "node") ||
                 !set(j, "interfaces", interfaces_to_json(n, full)))
                 return NULL;
         if (full && !add_details(n, j))

@@ -13,6 +13,7 @@
 #include "agent/node-client.h"
 #include "agent/node-dir.h"
 #include "agent/node.h"
+#include "agent/outside-ssh.h"
 #include "agent/reconcile.h"
 #include "agent/state-file.h"
 #include "agent/tmcd-server.h"
@@ -96,6 +97,7 @@ Node *node_free(Node *n)
         if (!n)
                 return NULL;
         gate_node_gone(n);
+        outside_ssh_stop(n);
         manager_remove(n->manager, n);
         experiment_changed(n->manager);
         n->client = node_client_free(n->client); /* before the run is forgotten: it may go on without us */

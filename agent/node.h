@@ -29,6 +29,7 @@
 typedef struct Manager Manager;
 typedef struct GateCall GateCall;
 typedef struct NodeClient NodeClient;
+struct OutsideSsh;
 
 #define NODE_OVERRIDES_MAX NETCTL_INTERFACES_MAX
 
@@ -73,6 +74,8 @@ typedef struct Node {
 
         unsigned failures;
         sd_event_source *retry;
+
+        struct OutsideSsh *outside; /* its port, when it is served from outside: outside-ssh.h */
 
         NodeClient *client; /* declared for it, and reported by it; NULL until it is known well enough */
         TokenBucket events; /* what it may add to the event log */

@@ -20,6 +20,8 @@
  * (augment/client/README.md). Not a tmpfs: logs stay over a restart, and do not count as the node's memory.
  */
 static const char *const node_volumes[] = {"/tbnode/keys", "/run/tbnode"};
+/* The programs of a node that is served from outside: outside-ssh.h */
+#define PROGRAMS_TARGET "/tbnode"
 
 static json_t *image_config(const json_t *inspect, const char *key)
 {
@@ -134,12 +136,13 @@ static int add_command(const RunSpec *s, const json_t *inspect, json_t *body, Tb
         return json_object_set_new(body, "Entrypoint", own) < 0 ? tb_error_oom(err) : 0;
 }
 
-static int add_labels(const RunSpec *s, json_t *body, TbError **err)
+static int add_labels(const RunSpec *s, bool outside, json_t *body, TbError **err)
 {
+        _cleanup_free_ char *keys = outside ? run_spec_authorized_keys(s) : NULL;
         _cleanup_json_ json_t *l = json_object();
         int r;
 
-        if (!l)
+        if (!l || (outside && !keys))
                 return tb_error_oom(err);
         r = tb_json_set_string(l, "tbnode.node", s->node, err);
         if (r >= 0 && s->experiment)
@@ -154,6 +157,8 @@ static int add_labels(const RunSpec *s, json_t *body, TbError **err)
                 (void) snprintf(owner, sizeof(owner), "%u", s->owner);
                 r = tb_json_set_string(l, "tbnode.owner", owner, err);
         }
+        if (r >= 0 && keys)
+                r = tb_json_set_string(l, "tbnode.ssh-keys", keys, err);
         /* Without a style a node still cannot send with somebody else's address. */
         if (r >= 0)
                 r = tb_json_set_string(l, "tbnode.firewall", s->firewall ?: "open", err);
@@ -163,7 +168,7 @@ static int add_labels(const RunSpec *s, json_t *body, TbError **err)
 }
 
 /* Not binds: these fail when the source is missing, instead of making it; and take any path. */
-static int add_mounts(const RunSpec *s, bool is_node, json_t *host, TbError **err)
+static int add_mounts(const RunSpec *s, bool is_node, const char *programs, json_t *host, TbError **err)
 {
         _cleanup_json_ json_t *list = json_array();
         const json_t *mount;
@@ -186,12 +191,17 @@ static int add_mounts(const RunSpec *s, bool is_node, json_t *host, TbError **er
                                     node_volumes[v], "VolumeOptions", "NoCopy", 1, "Labels",
                                     KEY_VOLUME_LABEL, s->container)) < 0)
                         return tb_error_oom(err);
+        if (programs &&
+                json_array_append_new(list,
+                        json_pack("{s:s, s:s, s:s, s:b}", "Type", "bind", "Source", programs, "Target",
+                                PROGRAMS_TARGET, "ReadOnly", 1)) < 0)
+                return tb_error_oom(err);
         return json_array_size(list) > 0 && json_object_set(host, "Mounts", list) < 0 ? tb_error_oom(err)
                                                                                       : 0;
 }
 
-static int add_host_config(
-        const RunSpec *s, const char *control, const char *node_dir, json_t *body, TbError **err)
+static int add_host_config(const RunSpec *s, const char *control, const char *node_dir, const char *programs,
+        json_t *body, TbError **err)
 {
         _cleanup_json_ json_t *h = json_object(), *binds = json_array(), *exposed = json_object(),
                               *bindings = json_object();
@@ -213,7 +223,7 @@ static int add_host_config(
                 if (r < 0)
                         return r;
         }
-        r = add_mounts(s, node_dir, h, err);
+        r = add_mounts(s, node_dir, programs, h, err);
         if (r >= 0)
                 r = tb_json_set_string(h, "NetworkMode", control, err);
         if (r >= 0)
@@ -228,7 +238,7 @@ static int add_host_config(
 }
 
 int run_spec_container(const RunSpec *s, const char *image, const json_t *inspect,
-        const char *control_network, const char *node_dir, json_t **ret, TbError **err)
+        const char *control_network, const char *node_dir, const char *programs, json_t **ret, TbError **err)
 {
         _cleanup_json_ json_t *body = json_object();
         int r;
@@ -245,9 +255,9 @@ int run_spec_container(const RunSpec *s, const char *image, const json_t *inspec
         if (r >= 0)
                 r = add_command(s, inspect, body, err);
         if (r >= 0)
-                r = add_labels(s, body, err);
+                r = add_labels(s, programs, body, err);
         if (r >= 0)
-                r = add_host_config(s, control_network, node_dir, body, err);
+                r = add_host_config(s, control_network, node_dir, programs, body, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(body);

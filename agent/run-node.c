@@ -7,6 +7,7 @@
 
 #include "agent/node-client.h"
 #include "agent/node-dir.h"
+#include "agent/outside-ssh.h"
 #include "agent/run-internal.h"
 #include "common/cleanup.h"
 #include "common/file.h"
@@ -146,6 +147,17 @@ static void on_created(
         run_call_end(j);
 }
 
+/* What lets people log in where the image has no sshd of ours; NULL: nothing is needed, or nobody may. */
+static const char *run_programs(const RunJob *j)
+{
+        const char *tree = j->manager->config.ssh_tree;
+
+        return !run_image_is_augmented(j->inspect) && j->spec.ssh_keys && j->spec.ssh_keys[0] &&
+                        outside_ssh_has_programs(tree)
+                ? tree
+                : NULL;
+}
+
 void run_step_create(RunJob *j)
 {
         _cleanup_free_ char *dir = j->dir_made ? node_dir_path(j->manager, j->spec.container) : NULL;
@@ -154,7 +166,7 @@ void run_step_create(RunJob *j)
         char path[160];
 
         if (run_spec_container(&j->spec, j->image, j->inspect, j->manager->config.control_network, dir,
-                    &body, &err) < 0) {
+                    run_programs(j), &body, &err) < 0) {
                 run_fail_take(j, err);
                 return;
         }

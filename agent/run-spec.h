@@ -47,7 +47,8 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
 /* The body of POST /containers/create. `image`: the reference to run; `inspect`: the engine's description of it;
  * `node_dir`: host directory for /tbnode/run, NULL = none. The caller owns *ret. */
 int run_spec_container(const RunSpec *s, const char *image, const json_t *inspect,
-        const char *control_network, const char *node_dir, json_t **ret, TbError **err) _warn_unused_;
+        const char *control_network, const char *node_dir, const char *programs, json_t **ret, TbError **err)
+        _warn_unused_;
 /* Does the image's entrypoint start with /tbnode/init (is it an augmented one)? */
 bool run_image_is_augmented(const json_t *inspect);
 

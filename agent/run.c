@@ -8,6 +8,7 @@
 #include "agent/message.h"
 #include "agent/node-client.h"
 #include "agent/node-dir.h"
+#include "agent/outside-ssh.h"
 #include "agent/run-internal.h"
 #include "agent/run-turn.h"
 #include "common/cleanup.h"
@@ -184,6 +185,10 @@ static void step_done(RunJob *j)
         if (line && ip && j->dir_made)
                 (void) json_object_set_new(
                         line, "ssh", json_pack("{s:s, s:i, s:s}", "host", ip, "port", 22, "user", "root"));
+        else if (line && n && outside_ssh_is_open(n))
+                (void) json_object_set_new(line, "ssh",
+                        json_pack("{s:s, s:i, s:s}", "host", "127.0.0.1", "port", (int) n->ssh_port, "user",
+                                "root"));
         if (j->api) {
                 api_stream_line(j->api, line, true);
                 api_stream_end(j->api);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/runtime-bundle.h"
@@ -15,6 +17,8 @@
 #define DOCUMENT_MAX (16U * 1024 * 1024)
 #define PID_MAX_TEXT 32U
 #define LABEL_PREFIX "tbnode."
+#define SSH_KEYS_LABEL "tbnode.ssh-keys"
+#define PROGRAMS_TARGET "/tbnode"
 
 static json_t *load(const char *dir, const char *name)
 {
@@ -91,6 +95,65 @@ static int read_pid(const char *bundle, uint32_t *ret, TbError **err)
                 return r;
         text[strcspn(text, "\n")] = '\0';
         return tb_parse_u32(text, 1, INT32_MAX, ret, err);
+}
+
+/* Is something at or below /tbnode already: a mount, or the programs in an augmented image? A directory that is empty may be what an
+ * earlier start of this container has left: the place of this very mount. */
+static bool has_programs(const char *bundle, const json_t *spec)
+{
+        const char *root = json_string_value(json_object_get(json_object_get(spec, "root"), "path"));
+        _cleanup_free_ char *path = NULL;
+        const json_t *mount;
+        struct stat st;
+        size_t i;
+
+        json_array_foreach (json_object_get(spec, "mounts"), i, mount) {
+                const char *rest = tb_startswith(
+                        json_string_value(json_object_get(mount, "destination")) ?: "", PROGRAMS_TARGET);
+
+                if (rest && (*rest == '\0' || *rest == '/'))
+                        return true;
+        }
+        if (!root)
+                return true;
+        path = root[0] == '/' ? tb_asprintf("%s" PROGRAMS_TARGET "/init", root)
+                              : tb_asprintf("%s/%s" PROGRAMS_TARGET "/init", bundle, root);
+        return !path || lstat(path, &st) >= 0;
+}
+
+int runtime_add_programs(const char *bundle, const char *id, const char *tree, TbError **err)
+{
+        _cleanup_json_ json_t *spec = load(bundle, "config.json"), *docker = NULL;
+        _cleanup_free_ char *dir = spec ? container_dir(spec, id) : NULL, *path = NULL, *text = NULL;
+        json_t *mounts;
+        struct stat st;
+
+        docker = dir ? load(dir, "config.v2.json") : NULL;
+        if (!json_is_string(json_object_get(
+                    json_object_get(json_object_get(docker, "Config"), "Labels"), SSH_KEYS_LABEL)))
+                return 0;
+        path = tb_asprintf("%s/init", tree);
+        if (!path)
+                return tb_error_oom(err);
+        if (has_programs(bundle, spec) || stat(path, &st) < 0)
+                return 0;
+        mounts = json_object_get(spec, "mounts");
+        if (!json_is_array(mounts) ||
+                json_array_append_new(mounts,
+                        json_pack("{s:s, s:s, s:s, s:[s,s,s,s]}", "destination", PROGRAMS_TARGET, "type",
+                                "bind", "source", tree, "options", "rbind", "ro", "nosuid", "nodev")) < 0)
+                return tb_error_oom(err);
+        free(path);
+        path = tb_asprintf("%s/config.json", bundle);
+        text = json_dumps(spec, JSON_COMPACT);
+        if (!path || !text)
+                return tb_error_oom(err);
+        int r = stat(path, &st) < 0
+                ? -errno
+                : tb_file_write_atomic(path, text, strlen(text), st.st_mode & 07777, err);
+        if (r < 0)
+                tb_error_prefix(err, "cannot add the programs for ssh to the container");
+        return r < 0 ? r : 1;
 }
 
 int runtime_describe(const char *bundle, const char *id, json_t **ret, TbError **err)

@@ -24,6 +24,13 @@
  */
 int runtime_describe(const char *bundle, const char *id, json_t **ret, TbError **err) _warn_unused_;
 
+/*
+ * Adds the mount of `tree` on /tbnode to the bundle of a container that is to be created, when its label tbnode.ssh-keys asks for it
+ * (agent/outside-ssh.h), it has nothing there, and the tree is there. 1 when it did. Errors: TB_ERROR_SYSTEM, TB_ERROR_RESOURCE;
+ * config.json is as it was then.
+ */
+int runtime_add_programs(const char *bundle, const char *id, const char *tree, TbError **err) _warn_unused_;
+
 /* Where the bundle of a container is: the current directory when its name is `id`; else what the runtime's own state under `root`
  * (--root, may be NULL) says, as runc and crun keep it. NULL: not found. */
 char *runtime_find_bundle(const char *root, const char *id);

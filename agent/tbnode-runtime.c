@@ -8,7 +8,9 @@
  * Between `create` and `start` the container's network namespace and its interfaces exist and no code of the user's has run: what
  * is in place then precedes the first packet. Every other verb, and containers without a label of ours, go straight through.
  *
- * It keeps nothing and changes nothing: killed at any instant it leaves a container that has not started.
+ * Before `create` it adds one mount to containers whose label asks for it: the programs for ssh from outside (outside-ssh.h).
+ *
+ * It keeps nothing: killed at any instant it leaves a container that has not started.
  */
 
 #include <errno.h>
@@ -43,12 +45,14 @@
 typedef struct Settings {
         char *runtime;
         char *run_dir;
+        char *ssh_tree;
         bool optional;
 } Settings;
 
 typedef struct Call {
         const char *verb, *id;
         const char *root, *log; /* --root, --log */
+        const char *bundle;     /* --bundle of `create` */
         bool log_json;
 } Call;
 
@@ -75,6 +79,9 @@ static void settings_take(Settings *s, char *line)
         } else if (tb_streq(line, "run-dir") && value[0] == '/') {
                 free(s->run_dir);
                 s->run_dir = strdup(value);
+        } else if (tb_streq(line, "ssh-tree") && value[0] == '/') {
+                free(s->ssh_tree);
+                s->ssh_tree = strdup(value);
         } else if (tb_streq(line, "gate"))
                 s->optional = tb_streq(value, "optional");
 }
@@ -93,10 +100,11 @@ static int settings_load(Settings *s, const char *path, TbError **err)
 
         s->runtime = strdup("runc");
         s->run_dir = strdup("/run/tbnode");
+        s->ssh_tree = strdup(TBNODE_LIBEXECDIR "/node");
         if (tb_file_read(path, CONFIG_MAX, &text, &size, NULL) >= 0)
                 for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
                         settings_take(s, line + strspn(line, " \t"));
-        return s->runtime && s->run_dir ? 0 : tb_error_oom(err);
+        return s->runtime && s->run_dir && s->ssh_tree ? 0 : tb_error_oom(err);
 }
 
 /* ---- The command line ------------------------------------------------------------------------------------------ */
@@ -133,6 +141,9 @@ static void parse_call(char **argv, Call *ret)
                 if (ret->verb) { /* options of the verb; the id is its last word */
                         if (argv[i][0] != '-')
                                 ret->id = argv[i];
+                        else if ((value = option_value(argv, &i, "--bundle")) ||
+                                (value = option_value(argv, &i, "-b")))
+                                ret->bundle = value;
                         continue;
                 }
                 if (argv[i][0] != '-') {
@@ -344,6 +355,15 @@ static int gate(const Settings *s, const Call *c)
         return r;
 }
 
+/* A container without them starts all the same, and its ssh says why there is none. */
+static void add_programs(const Settings *s, const Call *c)
+{
+        _cleanup_error_ TbError *err = NULL;
+
+        if (c->bundle && runtime_add_programs(c->bundle, c->id, s->ssh_tree, &err) < 0)
+                say(c, "warning", tb_error_message(err));
+}
+
 int main(int argc, char **argv)
 {
         const char *config = CONFIG_FILE;
@@ -365,6 +385,8 @@ int main(int argc, char **argv)
                 return EXIT_FAILURE;
         }
         parse_call(argv, &c);
+        if (c.id && tb_streq(c.verb, "create"))
+                add_programs(&s, &c);
         if (c.id && tb_streq(c.verb, "start") && gate(&s, &c) < 0)
                 return EXIT_FAILURE;
         argv[0] = s.runtime;

@@ -4,6 +4,7 @@
  *
  *      /tbnode/init ... -- PROGRAM      the container's first process
  *      /tbnode/init as-user SPEC -- ... a node's health check as the image's user
+ *      /tbnode/init ssh                 one ssh connection that the agent hands in from outside
  *      ./run, ./finish, ./control/t     a service of runit, see services.h
  */
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include "augment/client/options.h"
 #include "augment/client/services.h"
 #include "augment/client/signals.h"
+#include "augment/client/ssh-outside.h"
 #include "augment/client/util.h"
 
 extern char **environ;
@@ -91,6 +93,8 @@ int main(int argc, char **argv)
                 return service_main(name, argv);
         if (argc > 1 && strcmp(argv[1], "as-user") == 0)
                 return run_as_user(argv);
+        if (argc == 2 && strcmp(argv[1], "ssh") == 0)
+                return ssh_outside_run();
         if (argc > 1 && strcmp(argv[1], "--version") == 0) {
                 printf("tbnode-init %s\n", TBNODE_VERSION);
                 return 0;

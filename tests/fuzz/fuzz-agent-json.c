@@ -76,7 +76,7 @@ static void try_run(const json_t *j)
         fuzz_assert(!strchr(s.container, '/') && s.container[0] != '.');
         if (run_spec_node_conf(&s, j, &conf, NULL) >= 0)
                 fuzz_assert(strlen(conf) < 4096);
-        if (run_spec_container(&s, "image", j, "control", "/dir", &body, &err) >= 0)
+        if (run_spec_container(&s, "image", j, "control", "/dir", "/tree", &body, &err) >= 0)
                 fuzz_assert(json_is_object(body));
 }
 

@@ -289,7 +289,7 @@ static void test_run_spec(void **state)
 
         /* A caller's entrypoint takes the place of the image's, behind init. */
         s.entrypoint = strdup("/bin/sh");
-        assert_ok(run_spec_container(&s, "r@d", inspect, "ctl", "/dir", &body, &err), err);
+        assert_ok(run_spec_container(&s, "r@d", inspect, "ctl", "/dir", NULL, &body, &err), err);
         assert_ok(tb_json_dump(json_object_get(body, "Entrypoint"), false, &text, NULL, &err), err);
         assert_string_equal(
                 text, "[\"/tbnode/init\",\"--user\",\"app\",\"--level\",\"basic\",\"--\",\"/bin/sh\"]");

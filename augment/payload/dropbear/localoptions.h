@@ -37,9 +37,10 @@
 
 #define DROPBEAR_SFTPSERVER 1
 #define SFTPSERVER_PATH "/tbnode/bin/sftp-server"
-/* No program for these is in the payload. */
+/* No program for it is in the payload. */
 #define DROPBEAR_X11FWD 0
-#define INETD_MODE 0
+/* -i: for nodes that are served from outside, see pipes.c. */
+#define INETD_MODE 1
 
 /* SHA-1 has no place in new deployments; every client of the last ten years knows the others. */
 #define DROPBEAR_RSA_SHA1 0

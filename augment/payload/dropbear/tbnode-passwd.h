@@ -13,3 +13,6 @@ FILE *tbnode_keys_open(const char *directory, const char *name);
 /* Sets the variables (NAME=value, one a line) of the file `environment` beside `directory`, in a session that is about to be started. What
  * ssh itself sets stays: HOME, USER, LOGNAME, SHELL. */
 void tbnode_add_environment(const char *directory);
+
+/* The variable that tells dropbear -i whose connection it is: pipes.c. */
+#define TBNODE_CONNECTION "TBNODE_SSH_CONNECTION"

@@ -50,9 +50,11 @@ def read(path):
         return f.read()
 
 
-def write_atomic(path, data):
+def write_atomic(path, data, mode=None):
     with open(path + ".new", "wb") as f:
         f.write(data)
+        if mode is not None:
+            os.fchmod(f.fileno(), mode)
         f.flush()
         os.fsync(f.fileno())
     os.rename(path + ".new", path)

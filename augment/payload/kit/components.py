@@ -88,7 +88,7 @@ def build_busybox(tools, sources, work, output):
     shutil.copy(f"{tree}/LICENSE", f"{output}/busybox.license")
 
 
-DROPBEAR_FILES = ("keys.c", "localoptions.h", "passwd.c", "tbnode-passwd.h", "tbnode.patch")
+DROPBEAR_FILES = ("keys.c", "localoptions.h", "passwd.c", "pipes.c", "tbnode-passwd.h", "tbnode.patch")
 
 
 def build_dropbear(tools, sources, work, output):
@@ -98,17 +98,19 @@ def build_dropbear(tools, sources, work, output):
     run(["patch", "-p1", "--no-backup-if-mismatch", "-i", f"{own}/tbnode.patch"], cwd=tree, log=log)
     for name in ("localoptions.h", "tbnode-passwd.h"):
         shutil.copy(f"{own}/{name}", tree)
-    for name in ("keys", "passwd"):
+    names = ("keys", "passwd", "pipes")
+    for name in names:
         shutil.copy(f"{own}/{name}.c", f"{tree}/tbnode-{name}.c")
     env = tools.environment(tree)
     run(["sh", "./configure", f"--host={tools.host}", "--enable-bundled-libtom", "--disable-zlib", "--disable-pam",
          "--disable-shadow", "--disable-lastlog", "--disable-utmp", "--disable-utmpx", "--disable-wtmp", "--disable-wtmpx",
          "--disable-pututline", "--disable-pututxline", "--disable-loginfunc", "--disable-harden", "--enable-static"],
         cwd=tree, env=env, log=log)
-    run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-I.", "-c", "tbnode-passwd.c",
-         "tbnode-keys.c"], cwd=tree, env=env, log=log)
+    run([*tools.cc.split(), *tools.flags(tree).split(), "-D_GNU_SOURCE", "-Wall", "-Wextra", "-I.", "-c",
+         *(f"tbnode-{name}.c" for name in names)], cwd=tree, env=env, log=log)
     run(["make", jobs(), "MULTI=1", "PROGRAMS=dropbear dropbearkey scp",
-         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam tbnode-passwd.o tbnode-keys.o {' '.join(tools.integers)}"], cwd=tree, env=env, log=log)
+         f"LDFLAGS={LD_FLAGS} -Wl,--wrap=getpwnam,--wrap=common_session_init,--wrap=get_socket_address "
+         f"{' '.join(f'tbnode-{name}.o' for name in names)} {' '.join(tools.integers)}"], cwd=tree, env=env, log=log)
     tools.strip(f"{tree}/dropbearmulti", f"{output}/dropbearmulti")
     shutil.copy(f"{tree}/LICENSE", f"{output}/dropbear.license")
 

@@ -7,6 +7,7 @@ import socket
 from .process import LabError, Service, run
 
 CONFIG = "/etc/tbnode/tbnoded.conf"
+ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "other")
 SOCKET = "/run/tbnode/tbnoded.sock"
 
 
@@ -18,7 +19,8 @@ class Agent(Service):
 
     def write_config(self, config=None, raw=None, path=CONFIG):
         """Writes the default configuration with the given keys changed (None removes one), or raw text."""
-        keys = {"registry": "http://127.0.0.1:5000", "docker": "unix:///var/run/docker.sock"}
+        keys = {"registry": "http://127.0.0.1:5000", "docker": "unix:///var/run/docker.sock",
+                "ssh-tree": f"{self.lab.dir}/payload/{ARCH}/node"}
         keys.update(config or {})
         text = raw if raw is not None else "".join(f"{k}={v}\n" for k, v in keys.items() if v is not None)
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -75,7 +75,7 @@ class Lab(kernel.KernelView):
             for path in sanitizer.PROGRAMS:
                 shutil.copy(f"{sanitizer.build()}/{path}", f"{self.dir}/bin/")
         if os.path.isdir(f"{self.build}/augment/payload"):
-            shutil.copytree(f"{self.build}/augment/payload", f"{self.dir}/payload", dirs_exist_ok=True,
+            shutil.copytree(f"{self.build}/augment/payload", f"{self.dir}/payload", dirs_exist_ok=True, symlinks=True,
                             ignore=lambda base, names: [n for n in names if n.endswith(".p") or n == "src"])
         os.environ.update(self.program_env())
         self._installed = True
