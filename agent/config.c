@@ -435,12 +435,11 @@ static const ConfigKey config_keys[] = {
                 "(default "
                 "60s)"},
         {"ssh-ports", config_parse_ssh_ports, 0, "FIRST-LAST|off",
-                "Ports of the host of which every node with a firewall or with tbnode.ssh-keys gets one for "
-                "its "
-                "ssh (default off)"},
+                "Ports of the host for ssh, one for each node with a firewall or tbnode.ssh-keys (default "
+                "off)"},
         {"ssh-tree", parse_path, offsetof(Config, ssh_tree), "PATH",
-                "The programs that nodes with tbnode.ssh-keys have mounted, read-only "
-                "(default " TBNODE_LIBEXECDIR "/node)"},
+                "What nodes with tbnode.ssh-keys have mounted on /tbnode (default " TBNODE_LIBEXECDIR
+                "/node)"},
 };
 
 const char *config_key_at(size_t i, const char **ret_value_name, const char **ret_help)

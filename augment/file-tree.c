@@ -322,6 +322,16 @@ bool file_tree_is_only(const FileTree *t, const char *name)
         return found;
 }
 
+bool file_tree_is_empty_directory(const FileTree *t, uint32_t node)
+{
+        if (t->nodes[node].type != FILE_DIRECTORY)
+                return false;
+        for (uint32_t i = 1; i < t->n_nodes; i++)
+                if (t->nodes[i].parent == node && t->nodes[i].type != FILE_WHITEOUT)
+                        return false;
+        return true;
+}
+
 uint32_t file_tree_count(const FileTree *t)
 {
         return t->n_nodes;

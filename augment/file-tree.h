@@ -87,5 +87,8 @@ const char *file_tree_data(const FileTree *t, uint32_t node, size_t *ret_size);
  * attributes of the root. */
 bool file_tree_is_only(const FileTree *t, const char *name);
 
+/* Is it a directory without anything in it? */
+bool file_tree_is_empty_directory(const FileTree *t, uint32_t node);
+
 /* Nodes that are or were in the tree. */
 uint32_t file_tree_count(const FileTree *t);

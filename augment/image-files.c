@@ -371,8 +371,10 @@ int image_files_collect(const FileTree *tree, uint64_t unpacked, ImageFiles **re
         f->has_passwd = exists(tree, "/etc/passwd");
         f->has_group = exists(tree, "/etc/group");
         f->has_shadow = exists(tree, "/etc/shadow");
-        /* Also a symlink that leads nowhere is in our way. */
-        f->has_root = file_tree_find(tree, AUGMENT_ROOT, false, &node) == 0;
+        /* Also a symlink that leads nowhere is in our way; an empty directory is not: a node at level none that had our programs
+         * mounted there leaves it to its snapshots. */
+        f->has_root = file_tree_find(tree, AUGMENT_ROOT, false, &node) == 0 &&
+                !file_tree_is_empty_directory(tree, node);
         f->n_files = file_tree_count(tree) - 1;
         f->unpacked = unpacked;
         *ret = TAKE_PTR(f);

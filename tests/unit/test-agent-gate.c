@@ -98,6 +98,71 @@ static void test_describe(void **state)
         assert_int_equal(tb_rm_rf(f.top, NULL), 0);
 }
 
+/* The mount that the bundle has on /tbnode: its source, "" for none. */
+static const char *programs_of(const Files *f, json_t **keep)
+{
+        char path[256];
+        const json_t *m;
+        size_t i;
+
+        (void) snprintf(path, sizeof(path), "%s/config.json", f->bundle);
+        json_decref(*keep);
+        assert_int_equal(tb_json_load_file(path, 65536, keep, NULL), 0);
+        json_array_foreach (json_object_get(*keep, "mounts"), i, m)
+                if (tb_streq(json_string_value(json_object_get(m, "destination")), "/tbnode")) {
+                        assert_string_equal(
+                                json_string_value(json_array_get(json_object_get(m, "options"), 1)), "ro");
+                        return json_string_value(json_object_get(m, "source"));
+                }
+        return "";
+}
+
+static void test_programs(void **state)
+{
+        static const char keys[] = "{\"tbnode.ssh-keys\": \"ssh-ed25519 A\"}";
+        _cleanup_json_ json_t *config = NULL, *request = NULL;
+        char tree[80], root[96], text[1024];
+        TbError *err = NULL;
+        Files f;
+
+        files_make(&f);
+        (void) snprintf(tree, sizeof(tree), "%s/tree", f.top);
+        (void) snprintf(root, sizeof(root), "%s/root", f.top);
+        assert_int_equal(mkdir(tree, 0700), 0);
+        assert_int_equal(mkdir(root, 0700), 0);
+        (void) snprintf(text, sizeof(text),
+                "{\"root\": {\"path\": \"%s\"}, \"mounts\": [{\"destination\": \"/etc/hosts\", \"source\": "
+                "\"%s/hosts\"}]}",
+                root, f.docker);
+        put(f.bundle, "config.json", text);
+
+        /* Not asked for; asked for, but not installed. */
+        assert_int_equal(describe(&f, "{\"tbnode.node\": \"a\"}", &request), 1);
+        put(tree, "init", "x");
+        assert_int_equal(runtime_add_programs(f.bundle, ID, tree, &err), 0);
+        json_decref(TAKE_PTR(request));
+        assert_int_equal(describe(&f, keys, &request), 1);
+        assert_int_equal(runtime_add_programs(f.bundle, ID, "/nowhere", &err), 0);
+        assert_string_equal(programs_of(&f, &config), "");
+
+        /* Once; what was there stays. */
+        assert_int_equal(runtime_add_programs(f.bundle, ID, tree, &err), 1);
+        assert_string_equal(programs_of(&f, &config), tree);
+        assert_int_equal(json_array_size(json_object_get(config, "mounts")), 2);
+        assert_int_equal(runtime_add_programs(f.bundle, ID, tree, &err), 0);
+
+        /* An image that has them; the place that an earlier start has left. */
+        put(f.bundle, "config.json", text);
+        (void) snprintf(root + strlen(root), sizeof(root) - strlen(root), "/tbnode");
+        assert_int_equal(mkdir(root, 0700), 0);
+        put(root, "init", "x");
+        assert_int_equal(runtime_add_programs(f.bundle, ID, tree, &err), 0);
+        (void) snprintf(root + strlen(root), sizeof(root) - strlen(root), "/init");
+        assert_int_equal(unlink(root), 0);
+        assert_int_equal(runtime_add_programs(f.bundle, ID, tree, &err), 1);
+        assert_int_equal(tb_rm_rf(f.top, NULL), 0);
+}
+
 static void test_broken_requests(void **state)
 {
         static const char *const texts[] = {
@@ -132,6 +197,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_describe),
+                cmocka_unit_test(test_programs),
                 cmocka_unit_test(test_broken_requests),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

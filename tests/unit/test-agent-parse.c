@@ -40,7 +40,8 @@ static void test_labels(void **state)
         _cleanup_json_ json_t *j =
                 parse("{\"tbnode.shape\":\"rate 1mbit\",\"tbnode.shape.lan.1\":\"rate 2mbit\","
                       "\"tbnode.firewall\":\"closed\",\"tbnode.node\":\"a-b_c.d\","
-                      "\"tbnode.experiment\":\"E1\",\"tbnode.on-exit\":\"restart\",\"other\":\"x\"}");
+                      "\"tbnode.experiment\":\"E1\",\"tbnode.on-exit\":\"restart\",\"other\":\"x\","
+                      "\"tbnode.ssh-keys\":\"ssh-ed25519 A a\\nssh-ed25519 B b\"}");
         _cleanup_node_labels_ NodeLabels l = {};
         TbError *err = NULL;
 
@@ -49,6 +50,7 @@ static void test_labels(void **state)
         assert_string_equal(l.node, "a-b_c.d");
         assert_string_equal(l.experiment, "E1");
         assert_string_equal(l.firewall, "closed");
+        assert_string_equal(l.ssh_keys, "ssh-ed25519 A a\nssh-ed25519 B b");
         assert_int_equal(l.on_exit, NODE_ON_EXIT_RESTART);
         assert_string_equal(node_labels_shape(&l, "lan.1"), "rate 2mbit");
         assert_string_equal(node_labels_shape(&l, "other"), "rate 1mbit");
@@ -79,6 +81,8 @@ static void test_labels_bad(void **state)
                 "{\"tbnode.on-exit\":\"Stay\"}",
                 "{\"tbnode.shape\":5}",
                 "{\"tbnode.shape\":null}",
+                "{\"tbnode.ssh-keys\":\" \\n\"}",
+                "{\"tbnode.ssh-keys\":\"ssh-ed25519 A\\u0007\"}",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {

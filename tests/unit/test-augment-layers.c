@@ -517,6 +517,25 @@ static void test_scratch(void **state)
         tar_donep(&l);
 }
 
+/* What a mount on /tbnode leaves in a snapshot of a node is not in the way; anything in it is. */
+static void test_empty_root(void **state)
+{
+        for (int i = 0; i < 2; i++) {
+                _cleanup_(image_files_freep) ImageFiles *f = NULL;
+                _cleanup_(file_tree_freep) FileTree *t = NULL;
+                _cleanup_error_ TbError *err = NULL;
+                Tar l = {};
+
+                tar_dir(&l, "tbnode");
+                if (i > 0)
+                        tar_file(&l, "tbnode/x", "", 0644);
+                t = merge(&l, 1);
+                assert_ok(image_files_collect(t, l.size, &f, &err), err);
+                assert_int_equal(f->has_root, i > 0);
+                tar_donep(&l);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -529,6 +548,7 @@ int main(void)
                 cmocka_unit_test(test_distros),
                 cmocka_unit_test(test_programs),
                 cmocka_unit_test(test_scratch),
+                cmocka_unit_test(test_empty_root),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include "augment/client/options.h"
 #include "augment/client/signals.h"
 #include "augment/client/spec.h"
+#include "augment/client/ssh-outside.h"
 #include "augment/client/util.h"
 
 static void test_signal_names(void **state)
@@ -77,6 +78,25 @@ static void test_real_time_signals_arrive(void **state)
 
 /* An argv of literals; nothing here writes to it. */
 #define WORDS(...) ((char **) (const char *[]){__VA_ARGS__, NULL})
+
+static void test_ssh_outside_header(void **state)
+{
+        static const char *const bad[] = {"", "tbnode-ssh 1", "tbnode-ssh 1 1 2 3", "tbnode-ssh 1 1 2 3 4 ",
+                "tbnode-ssh 1 1 2 3 4 5", "tbnode-ssh 1 1  2 3 4", "tbnode-ssh 2 1 2 3 4",
+                "tbnode-ssh 1 1 2 -3 4", "tbnode-ssh 1 1025 0 0 0", "tbnode-ssh 1 0 0 65537 0",
+                "tbnode-ssh 1 0 0 0 00000000000000000000001", "tbnode-ssh 11 2 3 4",
+                "tbnode-ssh 1\t1 2 3 4"};
+        size_t sizes[SSH_OUTSIDE_PARTS] = {9, 9, 9, 9};
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+                assert_int_equal(ssh_outside_parse(bad[i], sizes), -EINVAL);
+        assert_int_equal(sizes[0], 9);
+        assert_int_equal(ssh_outside_parse("tbnode-ssh 1 83 0 65536 160", sizes), 0);
+        assert_int_equal(sizes[0], 83);
+        assert_int_equal(sizes[1], 0);
+        assert_int_equal(sizes[2], 65536);
+        assert_int_equal(sizes[3], 160);
+}
 
 static void test_init_options(void **state)
 {
@@ -281,6 +301,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_signal_names),
                 cmocka_unit_test(test_real_time_signals_arrive),
+                cmocka_unit_test(test_ssh_outside_header),
                 cmocka_unit_test(test_init_options),
                 cmocka_unit_test(test_bad_options),
                 cmocka_unit_test(test_as_user_options),
