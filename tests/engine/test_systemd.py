@@ -53,7 +53,7 @@ printf 'version: 0.1\nstorage:\n  delete: {enabled: true}\n  filesystem: {rootdi
     >/etc/docker/registry/config.yml
 chown -R docker-registry: /var/lib/docker-registry
 echo '{"storage-driver": "vfs", "runtimes": {"tbnode": {"path": "/usr/libexec/tbnode/tbnode-runtime"}}, "default-runtime": "tbnode"}' >/etc/docker/daemon.json
-echo 'registry=http://127.0.0.1:5000' >>/etc/tbnode/tbnoded.conf
+printf 'registry=http://127.0.0.1:5000\nssh-ports=22000-22009\n' >>/etc/tbnode/tbnoded.conf
 systemctl enable --quiet --now docker-registry docker tbnoded && echo started
 mkdir -p /tmp/i/bin && cp "$(command -v busybox)" /tmp/i/bin/
 for a in sh sleep cat ls; do ln -s busybox /tmp/i/bin/$a; done
@@ -74,6 +74,12 @@ tbnode shape check --no-rate n1
 tbnode shape set n1 lan0 rate 5mbit && tbnode firewall set n2 open && echo changed
 tbnode images
 docker restart n3 && tbnode ps
+
+step outside
+ssh-keygen -q -t ed25519 -N '' -f /tmp/k
+tbnode run --name n4 --level none --ssh-key /tmp/k 127.0.0.1:5000/t/busybox:1 sleep 1000
+docker run -d --name n5 --label tbnode.ssh-keys="$(cat /tmp/k.pub)" 127.0.0.1:5000/t/busybox:1 sleep 1000 >/dev/null
+for n in n4 n5; do tbnode ssh -i /tmp/k $n "echo $n-\$((1+1))"; done
 
 step restart
 systemctl restart tbnoded
@@ -110,7 +116,8 @@ systemctl enable --quiet --now tbnode-registry-gc.timer && systemctl is-active t
 step upgrade
 dpkg -i --force-confold /root/tbnode.deb >/dev/null && retry tbnode status >/dev/null && tbnode status --json | tr -d ' \n' | grep -o '"kernel_writes":[0-9]*'
 tbnode ps
-tbnode rm n1 n2 n3
+for n in n4 n5; do tbnode ssh -i /tmp/k $n "echo $n-\$((2+1))"; done
+tbnode rm n1 n2 n3 n4 n5
 
 step denied
 journalctl -b --no-pager -u tbnoded -p err -o cat
@@ -182,6 +189,10 @@ class Systemd(unittest.TestCase):
         for step in ("restart", "upgrade"):
             self.configured(step, "n1", "n2", "n3")
             self.has(step, '"kernel_writes":0')
+
+    def test_ssh_from_outside(self):
+        self.has("outside", "n4-2\n", "n5-2\n")
+        self.has("upgrade", "n4-3\n", "n5-3\n")
 
     def test_reload(self):
         self.has("reload", "refused\nactive\n", "reloaded", "config-reloaded")

@@ -19,9 +19,9 @@ class Agent(Service):
 
     def write_config(self, config=None, raw=None, path=CONFIG):
         """Writes the default configuration with the given keys changed (None removes one), or raw text."""
-        keys = {"registry": "http://127.0.0.1:5000", "docker": "unix:///var/run/docker.sock",
-                "ssh-tree": f"{self.lab.dir}/payload/{ARCH}/node"}
+        keys = {"registry": "http://127.0.0.1:5000", "docker": "unix:///var/run/docker.sock"}
         keys.update(config or {})
+        keys.setdefault("ssh-tree", f"{self.lab.dir}/payload/{ARCH}/node")
         text = raw if raw is not None else "".join(f"{k}={v}\n" for k, v in keys.items() if v is not None)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as f:
