@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/api-logs.h"
 #include "agent/api-ops.h"
+#include "agent/log-time.h"
 #include "agent/network.h"
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -25,6 +27,7 @@ typedef struct NodeOp {
         NetworkJob *network;
 
         /* logs */
+        LogsQuery logs;
         char *query;
         bool tty;
         unsigned char header[FRAME_HEADER]; /* of the frame that is being read */
@@ -214,6 +217,31 @@ static void on_log_done(
         node_op_free(o);
 }
 
+/* With the system log, when that is asked for and there is one; true: the request is served, or refused. */
+static bool start_with_syslog(NodeOp *o)
+{
+        const Node *n = manager_find(o->manager, o->id);
+        _cleanup_error_ TbError *err = NULL;
+        int r;
+
+        if (o->logs.source == LOGS_OUTPUT)
+                return false;
+        if (n && n->identity.pid != 0)
+                r = logs_op_start(o->request, n, &o->logs, o->tty, &err);
+        else
+                r = tb_error_set(&err, TB_ERROR_CONFIG, -ENOTCONN,
+                        "it is not running; its system log is inside the container");
+        if (r >= 0)
+                node_op_free(o);
+        else if (o->logs.source == LOGS_ALL)
+                return false; /* then there is one log only */
+        else {
+                tb_error_prefix(&err, "node %s", o->name);
+                finish_error(o, err);
+        }
+        return true;
+}
+
 static void on_log_inspect(
         TbEngineRequest *r, unsigned status, const json_t *body, const TbError *err, void *userdata)
 {
@@ -229,6 +257,8 @@ static void on_log_inspect(
         if (tb_json_get_object(body, "Config", &config, NULL) <= 0 ||
                 tb_json_get_bool(config, "Tty", &o->tty, NULL) < 0)
                 o->tty = false;
+        if (start_with_syslog(o))
+                return;
         path = tb_asprintf("/containers/%s/logs?stdout=1&stderr=1%s", o->id, o->query);
         o->call = tb_engine_request_free(o->call);
         if (!path)
@@ -247,33 +277,82 @@ static void on_log_inspect(
         finish_error(o, failed);
 }
 
+static int read_flag(ApiRequest *r, const char *name, bool *ret, TbError **err)
+{
+        const char *value = api_request_query(r, name) ?: "0";
+
+        *ret = tb_streq(value, "1");
+        if (!*ret && !tb_streq(value, "0"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "\"%s\" is to be 0 or 1", name);
+        return 0;
+}
+
+static int read_query(ApiRequest *r, LogsQuery *ret, TbError **err)
+{
+        const char *tail = api_request_query(r, "tail"), *since = api_request_query(r, "since"),
+                   *source = api_request_query(r, "source") ?: "output";
+        _cleanup_free_ char *decoded = NULL;
+        LogsQuery q = {.tail = LOGS_ALL_LINES};
+        int k;
+
+        k = read_flag(r, "follow", &q.follow, err);
+        if (k >= 0)
+                k = read_flag(r, "timestamps", &q.timestamps, err);
+        if (k < 0)
+                return k;
+        if (tb_streq(source, "all"))
+                q.source = LOGS_ALL;
+        else if (tb_streq(source, "syslog"))
+                q.source = LOGS_SYSLOG;
+        else if (!tb_streq(source, "output"))
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EINVAL, "\"source\" is to be all, output or syslog");
+        if (q.timestamps && q.source != LOGS_OUTPUT)
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "\"timestamps\" is for \"source\": output; the system log has its own");
+        if (tail)
+                k = tb_parse_u64(tail, 0, 1000000, &q.tail, err);
+        if (k >= 0 && since)
+                k = api_decode(since, strlen(since), &decoded, err);
+        if (k >= 0 && since)
+                k = log_time_since(decoded, log_time_now(), &q.since_ns, err);
+        if (k >= 0)
+                *ret = q;
+        return k;
+}
+
+static char *engine_query(const LogsQuery *q)
+{
+        char tail[32] = "", since[48] = "";
+
+        if (q->tail != LOGS_ALL_LINES)
+                (void) snprintf(tail, sizeof(tail), "&tail=%llu", (unsigned long long) q->tail);
+        if (q->since_ns > 0)
+                (void) snprintf(since, sizeof(since), "&since=%llu.%09llu",
+                        (unsigned long long) (q->since_ns / 1000000000),
+                        (unsigned long long) (q->since_ns % 1000000000));
+        return tb_asprintf(
+                "%s%s%s%s", tail, since, q->follow ? "&follow=1" : "", q->timestamps ? "&timestamps=1" : "");
+}
+
 void op_logs(ApiRequest *r)
 {
-        const char *tail = api_request_query(r, "tail"), *follow = api_request_query(r, "follow"),
-                   *source = api_request_query(r, "source");
         _cleanup_error_ TbError *err = NULL;
+        LogsQuery query;
         char path[128];
-        uint32_t lines;
         NodeOp *o;
 
-        if (tail && tb_parse_u32(tail, 0, 1000000, &lines, &err) < 0) {
-                api_reply_error(r, err);
-                return;
-        }
-        if (tb_streq(source, "syslog")) {
-                op_logs_syslog(r, tail ? lines : SIZE_MAX, tb_streq(follow, "1"));
-                return;
-        }
-        if (source && !tb_streq(source, "output")) {
-                (void) tb_error_set(&err, TB_ERROR_CONFIG, -EINVAL, "\"source\" is to be output or syslog");
+        if (read_query(r, &query, &err) < 0) {
                 api_reply_error(r, err);
                 return;
         }
         o = node_op_new(r);
         if (!o)
                 return;
-        o->query = tb_asprintf(
-                "%s%s%s", tb_streq(follow, "1") ? "&follow=1" : "", tail ? "&tail=" : "", tail ?: "");
+        o->logs = query;
+        if (query.source == LOGS_SYSLOG && start_with_syslog(o))
+                return;
+        o->query = engine_query(&query);
         (void) snprintf(path, sizeof(path), "/containers/%s/json", o->id);
         if (!o->query)
                 (void) tb_error_oom(&err);

@@ -159,7 +159,14 @@ const ApiOperation api_operations[] = {
                 "result or error)",
                 true},
         {"GET", "/v1/nodes/{}/logs", op_logs,
-                "Output of its container, or with source=syslog its system log (text; follow=1, tail=N)",
+                "Output of its container, its system log, or both (text; source=output|syslog|all, "
+                "follow=1, "
+                "tail=N, since=TIME, timestamps=1)",
+                true},
+        {"POST", "/v1/nodes/{}/files", op_files,
+                "Files out of a running node: {\"paths\": [GLOB...]} (a tar archive, whose last entry "
+                "report.json "
+                "says what was left out)",
                 true},
         {"POST", "/v1/nodes/{}/exec", op_exec,
                 "Run a program in a node, connected to the caller: {\"cmd\", \"tty\", \"stdin\", \"user\", "

@@ -27,10 +27,10 @@ void op_start(ApiRequest *r);
 void op_restart(ApiRequest *r);
 void op_remove(ApiRequest *r);
 void op_logs(ApiRequest *r);
-/* The part of op_logs for source=syslog: the last `lines` lines, then what comes. */
-void op_logs_syslog(ApiRequest *r, size_t lines, bool follows);
 /* api-snapshot-op.c */
 void op_snapshot(ApiRequest *r);
+/* api-files-op.c */
+void op_files(ApiRequest *r);
 /* api-exec-op.c */
 void op_exec(ApiRequest *r);
 /* api-firewall-ops.c */

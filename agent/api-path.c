@@ -21,7 +21,7 @@ static int hex_digit(char c)
 }
 
 /* RFC 3986, 2.1 */
-static int decode_segment(const char *s, size_t n, char **ret, TbError **err)
+int api_decode(const char *s, size_t n, char **ret, TbError **err)
 {
         _cleanup_free_ char *out = malloc(n + 1);
         size_t k = 0;
@@ -35,7 +35,7 @@ static int decode_segment(const char *s, size_t n, char **ret, TbError **err)
 
                         if (lo < 0 || (hi == 0 && lo == 0))
                                 return tb_error_set(
-                                        err, TB_ERROR_CONFIG, -EINVAL, "the path has a bad %%-escape");
+                                        err, TB_ERROR_CONFIG, -EINVAL, "the URL has a bad %%-escape");
                         out[k++] = (char) (hi << 4 | lo);
                         i += 2;
                 } else
@@ -60,7 +60,7 @@ int api_split_path(const char *path, char ***ret, TbError **err)
 
                 if (++count > API_SEGMENTS_MAX)
                         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the path has too many parts");
-                r = decode_segment(path, n, &segment, err);
+                r = api_decode(path, n, &segment, err);
                 if (r < 0)
                         return r;
                 r = tb_strv_consume(&segments, segment, err);

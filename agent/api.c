@@ -138,10 +138,14 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 
 void api_stream_start(ApiRequest *r)
 {
+        api_stream_start_as(r, LINES_TYPE);
+}
+
+void api_stream_start_as(ApiRequest *r, const char *type)
+{
         r->streaming = true;
         set_response(r, 200,
-                MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 * 1024, stream_read, r, NULL),
-                LINES_TYPE);
+                MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 * 1024, stream_read, r, NULL), type);
 }
 
 bool api_stream_has_room(const ApiRequest *r, size_t size)

@@ -60,7 +60,7 @@ uid_t api_request_uid(const ApiRequest *r);
 const Caller *api_request_caller(const ApiRequest *r);
 /* i-th variable part of the path ("/v1/nodes/{0}/shape/{1}"), decoded. */
 const char *api_request_argument(const ApiRequest *r, size_t i);
-/* Query parameter, or NULL. */
+/* Query parameter, or NULL; as it was sent: for api_decode(), where it may be anything. */
 const char *api_request_query(const ApiRequest *r, const char *key);
 /* The body, parsed: an object (an empty body gives an empty one). Borrowed. */
 const json_t *api_request_body(const ApiRequest *r);
@@ -73,6 +73,8 @@ void api_reply_text(ApiRequest *r, unsigned status, const char *type, char *text
 
 /* Long work: JSON lines, chunked. */
 void api_stream_start(ApiRequest *r);
+/* The same, of another type; `type` is static. */
+void api_stream_start_as(ApiRequest *r, const char *type);
 /* Consumes `line`. Dropped when the reader is too slow and !important. */
 void api_stream_line(ApiRequest *r, json_t *line, bool important);
 /* The same with text that has its newline (events) or is no JSON (logs). Returns false when there was no room. */
@@ -118,5 +120,7 @@ extern const ApiOperation api_operations[];
  * -ENOENT: no such path; -ENOTSUP: the path exists, with other methods. */
 int api_match(
         const char *method, char *const *segments, size_t n, const ApiOperation **ret, size_t *ret_args);
+/* Takes %-escapes back: -EINVAL for bad ones and for NULs. */
+int api_decode(const char *s, size_t n, char **ret, TbError **err) _warn_unused_;
 /* Splits and decodes "/v1/nodes/a%2Fb": -EINVAL for bad escapes, NULs, too many segments. */
 int api_split_path(const char *path, char ***ret, TbError **err) _warn_unused_;

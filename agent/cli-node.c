@@ -12,7 +12,6 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
-#include "common/units.h"
 
 static int get_node(Cli *c, const char *name, json_t **ret, TbError **err)
 {
@@ -234,50 +233,4 @@ int cli_restart(Cli *c, int argc, char **argv)
 int cli_rm(Cli *c, int argc, char **argv)
 {
         return for_each(c, argc, argv, "DELETE", "", "removed");
-}
-
-int cli_logs(Cli *c, int argc, char **argv)
-{
-        static const struct option options[] = {
-                {"follow", no_argument, NULL, 'f'},
-                {"tail", required_argument, NULL, 'n'},
-                {"syslog", no_argument, NULL, 's'},
-                CLI_OPTIONS,
-                {},
-        };
-        _cleanup_free_ char *path = NULL, *query = NULL;
-        const char *tail = NULL, *source = "";
-        TbError *err = NULL;
-        bool follow = false;
-        uint32_t n;
-        int opt;
-
-        while ((opt = getopt_long(argc, argv, "fn:sh", options, NULL)) >= 0)
-                switch (opt) {
-                case 'f':
-                        follow = true;
-                        break;
-                case 'n':
-                        tail = optarg;
-                        break;
-                case 's':
-                        source = "&source=syslog";
-                        break;
-                case 'j':
-                        c->json = true;
-                        break;
-                default:
-                        return cli_getopt_other(c, opt);
-                }
-        if (optind + 1 != argc)
-                return cli_usage(c, "one node is to be given");
-        if (tail && tb_parse_u32(tail, 0, 1000000, &n, NULL) < 0)
-                return cli_usage(c, "'%s' is not a number of lines", tail);
-        query = tb_asprintf("/logs?follow=%d%s%s%s", follow, source, tail ? "&tail=" : "", tail ?: "");
-        path = query ? cli_node_path(argv[optind], query) : NULL;
-        if (!path)
-                (void) tb_error_oom(&err);
-        else if (cli_copy(c, path, &err) >= 0)
-                return CLI_OK;
-        return cli_fail(err);
 }

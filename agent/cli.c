@@ -131,10 +131,20 @@ const CliVerb cli_verbs[] = {
                 "  Other options are ssh's. For programs that call ssh: rsync -e 'tbnode ssh', scp -S "
                 "tbnode-ssh.\n",
                 cli_ssh},
-        {"logs", "logs [--syslog] [--follow] [--tail N] NODE", "Output of a node's container",
-                "  -s, --syslog       what its programs sent to /dev/log instead\n"
+        {"logs", "logs [OPTIONS] NODE | logs --experiment NAME --collect DIR|TAR [--files GLOB...]",
+                "What a node and its container logged; or that of all nodes of an experiment, into files",
+                "  Of one node, what the container printed and what went to /dev/log, in the order of "
+                "time:\n"
                 "  -f, --follow       go on with what comes\n"
-                "  -n, --tail N       the last N lines only\n",
+                "  --since TIME       how long ago (90s, 10m, 1h30m, 2d), or when (2026-11-21T20:38:50Z)\n"
+                "  -n, --tail N       the last N lines only\n"
+                "  -s, --syslog       only what went to /dev/log\n"
+                "  --no-syslog        only what the container printed\n"
+                "  Of an experiment, each node's logs, state and files:\n"
+                "  --experiment NAME  which one\n"
+                "  --collect DIR|TAR  into a directory that is made, or into a .tar, .tar.gz or .tar.zst\n"
+                "  --files GLOB       files in the nodes, like '/var/log/*.log'; directories with all in "
+                "them\n",
                 cli_logs},
         {"status", "status", "The agent, its engine and its nodes in numbers", NULL, cli_status},
         {"events", "events [--follow]", "What happened", "  -f, --follow       go on with what comes\n",

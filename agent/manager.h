@@ -78,6 +78,7 @@ struct Manager {
         struct SnapshotJob *snapshots;  /* list, see snapshot.h */
         struct SnapshotSweep *sweep;    /* a look that is under way, see snapshot-sweep.h */
         struct KeyVolumes *key_volumes; /* a look that is under way, see key-volumes.h */
+        struct FilesOp *files;          /* list, see api-files-op.c */
         ExecSession *execs;             /* list, see exec-session.h */
         struct NetworkJob *networks;    /* list, see network.c */
         int lock_fd;

@@ -22,6 +22,8 @@ struct NodeSyslog {
         const char *directory;
         int file;   /* the current one, -EBADF while there is none */
         off_t at;   /* read up to here */
+        int before; /* the one before, until it is read */
+        off_t before_at;
         int notify; /* inotify */
 };
 
@@ -57,10 +59,9 @@ NodeSyslog *node_syslog_free(NodeSyslog *s)
                 return NULL;
         if (s->root >= 0)
                 (void) close(s->root);
-        if (s->file >= 0)
-                (void) close(s->file);
-        if (s->notify >= 0)
-                (void) close(s->notify);
+        tb_close(s->file);
+        tb_close(s->before);
+        tb_close(s->notify);
         free(s);
         return NULL;
 }
@@ -75,7 +76,7 @@ int node_syslog_new(int root, NodeSyslog **ret, TbError **err)
                 (void) close(root);
                 return tb_error_oom(err);
         }
-        *s = (NodeSyslog){.root = root, .file = -EBADF, .notify = -EBADF};
+        *s = (NodeSyslog){.root = root, .file = -EBADF, .before = -EBADF, .notify = -EBADF};
         for (size_t i = 0; i < ELEMENTSOF(directories); i++) {
                 s->directory = directories[i];
                 s->file = open_file(s, CURRENT, &st);
@@ -99,68 +100,43 @@ static void make_harmless(char *text, size_t size)
         }
 }
 
-/* The end of a file, from the beginning of a line on; appends to `buffer`, which has room. Returns bytes. */
-static size_t read_end(int fd, off_t size, char *buffer)
+/* Where the last NODE_SYSLOG_FILE_MAX bytes of a file begin, at the beginning of a line. */
+static off_t last_part(int fd, off_t size)
 {
-        off_t from = size > (off_t) NODE_SYSLOG_FILE_MAX ? size - (off_t) NODE_SYSLOG_FILE_MAX : 0;
-        size_t got = 0;
+        off_t from = size - (off_t) NODE_SYSLOG_FILE_MAX;
+        char buffer[8192];
+        ssize_t n;
 
-        while (got < (size_t) (size - from)) {
-                ssize_t n = pread(fd, buffer + got, (size_t) (size - from) - got, from + (off_t) got);
+        if (from <= 0)
+                return 0;
+        for (off_t at = from; at < size && (n = pread(fd, buffer, sizeof(buffer), at)) > 0; at += n) {
+                const char *newline = memchr(buffer, '\n', (size_t) n);
 
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n <= 0)
-                        break;
-                got += (size_t) n;
+                if (newline)
+                        return at + (newline - buffer) + 1;
         }
-        if (from > 0) {
-                const char *newline = memchr(buffer, '\n', got);
-                size_t cut = newline ? (size_t) (newline - buffer) + 1 : 0;
-
-                memmove(buffer, buffer + cut, got - cut);
-                got -= cut;
-        }
-        return got;
+        return from;
 }
 
-static size_t start_of_last_lines(const char *text, size_t size, size_t lines)
+static bool same_file(const struct stat *a, const struct stat *b)
 {
-        size_t at = size;
-
-        if (lines == 0)
-                return size;
-        while (at > 0) {
-                /* The newline that ends the last line starts none. */
-                if (text[at - 1] == '\n' && at < size && --lines == 0)
-                        break;
-                at--;
-        }
-        return at;
+        return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-int node_syslog_tail(NodeSyslog *s, size_t lines, char **ret, size_t *ret_size, TbError **err)
+void node_syslog_rewind(NodeSyslog *s)
 {
-        _cleanup_free_ char *buffer = malloc(2 * NODE_SYSLOG_FILE_MAX);
-        _cleanup_close_ int before = -EBADF;
-        struct stat st;
-        size_t size = 0, from;
+        struct stat now, before;
 
-        if (!buffer)
-                return tb_error_oom(err);
-        before = open_file(s, BEFORE, &st);
-        if (before >= 0)
-                size = read_end(before, st.st_size, buffer);
-        if (s->file >= 0 && fstat(s->file, &st) == 0) {
-                size += read_end(s->file, st.st_size, buffer + size);
-                s->at = st.st_size;
+        tb_close(s->file);
+        tb_close(s->before);
+        s->file = open_file(s, CURRENT, &now);
+        s->before = open_file(s, BEFORE, &before);
+        if (s->file >= 0 && s->before >= 0 && same_file(&now, &before)) { /* it was renamed meanwhile */
+                tb_close(s->file);
+                s->file = open_file(s, CURRENT, &now);
         }
-        from = start_of_last_lines(buffer, size, lines);
-        memmove(buffer, buffer + from, size - from);
-        make_harmless(buffer, size - from);
-        *ret_size = size - from;
-        *ret = TAKE_PTR(buffer);
-        return 0;
+        s->at = s->file >= 0 ? last_part(s->file, now.st_size) : 0;
+        s->before_at = s->before >= 0 ? last_part(s->before, before.st_size) : 0;
 }
 
 int node_syslog_watch(NodeSyslog *s, int *ret_fd, TbError **err)
@@ -202,6 +178,20 @@ static size_t read_on(NodeSyslog *s, char *buffer, size_t size)
         return (size_t) n;
 }
 
+static size_t read_before(NodeSyslog *s, char *buffer, size_t size)
+{
+        ssize_t n = pread(s->before, buffer, size, s->before_at);
+
+        if (n <= 0) {
+                tb_close(s->before);
+                s->before = -EBADF;
+                return 0;
+        }
+        s->before_at += n;
+        make_harmless(buffer, (size_t) n);
+        return (size_t) n;
+}
+
 size_t node_syslog_more(NodeSyslog *s, char *buffer, size_t size)
 {
         _cleanup_close_ int fd = -EBADF;
@@ -211,14 +201,17 @@ size_t node_syslog_more(NodeSyslog *s, char *buffer, size_t size)
 
         while (s->notify >= 0 && read(s->notify, events, sizeof(events)) > 0)
                 ;
+        if (s->before >= 0) {
+                n = read_before(s, buffer, size);
+                if (n > 0)
+                        return n;
+        }
         n = read_on(s, buffer, size);
         if (n > 0)
                 return n;
         /* Everything of this file is told. Has another taken its place? */
         fd = open_file(s, CURRENT, &st);
-        if (fd < 0 ||
-                (s->file >= 0 && fstat(s->file, &old) == 0 && old.st_dev == st.st_dev &&
-                        old.st_ino == st.st_ino))
+        if (fd < 0 || (s->file >= 0 && fstat(s->file, &old) == 0 && same_file(&old, &st)))
                 return 0;
         if (s->file >= 0)
                 (void) close(s->file);

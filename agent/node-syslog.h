@@ -29,11 +29,10 @@ NodeSyslog *node_syslog_free(NodeSyslog *s);
 TB_DEFINE_CLEANUP(NodeSyslog *, node_syslog_free)
 #define _cleanup_node_syslog_ _cleanup_(node_syslog_freep)
 
-/* The last `lines` lines (to be freed, not terminated); what is written from now on is left for node_syslog_more(). */
-int node_syslog_tail(NodeSyslog *s, size_t lines, char **ret, size_t *ret_size, TbError **err) _warn_unused_;
-
+/* Begins at the beginning of what there is, the older file first. */
+void node_syslog_rewind(NodeSyslog *s);
 /* A descriptor that becomes readable when something may have been written; stays the reader's. */
 int node_syslog_watch(NodeSyslog *s, int *ret_fd, TbError **err) _warn_unused_;
-/* What was written since, also in a file that has taken the place of the other: at most `size` bytes, 0 = nothing
+/* What comes next, also in a file that has taken the place of the other: at most `size` bytes, 0 = nothing
  * more now. Takes the pending notifications away. */
 size_t node_syslog_more(NodeSyslog *s, char *buffer, size_t size);

@@ -6,6 +6,9 @@
 #include "augment/client/services.h"
 #include "augment/client/util.h"
 
+/* The time is the syslogd's own, in UTC, whatever the image's zone is and whatever a program writes (-t): by it the agent puts the
+ * log of the system and the container's output in one order. */
+
 /* One file of this size and the one before it. */
 #define LOG_FILE_KB "256"
 
@@ -13,8 +16,8 @@ int service_run_syslog(const char *rundir)
 {
         char directory[PATH_MAX], file[PATH_MAX];
         char *argv[] = {(char *) "syslogd", (char *) "-n", (char *) "-O", file, (char *) "-s",
-                (char *) LOG_FILE_KB, (char *) "-b", (char *) "1", NULL};
-        char *env[] = {(char *) "PATH=" TBNODE_BIN_DIR, NULL};
+                (char *) LOG_FILE_KB, (char *) "-b", (char *) "1", (char *) "-t", NULL};
+        char *env[] = {(char *) "PATH=" TBNODE_BIN_DIR, (char *) "TZ=UTC0", NULL};
 
         format_path(directory, sizeof(directory), "%s/log", rundir);
         format_path(file, sizeof(file), "%s/messages", directory);

@@ -63,8 +63,9 @@ _tbnode_value() {
         --network) _tbnode_words "$(timeout 2 docker network ls --format '{{.Name}}' 2>/dev/null)" ;;
         --socket | --file | --declare | --ssh-key | --identity | -i | --rules | --config) COMPREPLY=($(compgen -f -- "$cur")) ;;
         --context | --build-context) COMPREPLY=($(compgen -d -- "$cur")) ;;
+        --collect | --files) COMPREPLY=($(compgen -f -- "$cur")) ;;
         --project) COMPREPLY=($(compgen -g -- "$cur")) ;;
-        --name | --experiment | --shape | --startup | --startup-user | --tail | -n | --keep-days | --signal | --login | -l | -e | --env | \
+        --name | --experiment | --shape | --startup | --startup-user | --tail | --since | -n | --keep-days | --signal | --login | -l | -e | --env | \
             -v | --volume | -p | --publish | -u | --user | -w | --workdir | --entrypoint) ;;
         *) return 1 ;;
     esac
@@ -77,7 +78,7 @@ _tbnode() {
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --json | --follow | --syslog | --update | --dry-run | --no-rate | --show) ;;
+            --json | --follow | --syslog | --no-syslog | --update | --dry-run | --no-rate | --show) ;;
             --*) i=$((i + 1)) ;;
             -*) ;;
             *) if [ -z "$verb" ]; then verb=${COMP_WORDS[i]}; else words+=("${COMP_WORDS[i]}"); fi ;;

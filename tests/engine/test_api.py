@@ -179,7 +179,13 @@ class Contract(Base):
         self.call("/v1/firewall", "GET")
         self.call(n + "/logs", "GET", node="n1")
         self.call(n + "/logs", "GET", node="n1", query="?source=syslog&tail=3")
-        self.call(n + "/logs", "GET", node="n1", query="?source=dream", want=400)
+        self.call(n + "/logs", "GET", node="n1", query="?source=all&since=1h30m&tail=3&timestamps=0")
+        self.call(n + "/logs", "GET", node="n1", query="?since=2026-11-21T20:38:50%2B01:00&timestamps=1&follow=0")
+        for query in ("source=dream", "since=yesterday", "since=2026-11-21", "since=%zz", "tail=-1", "follow=yes", "timestamps=1&source=all"):
+            self.call(n + "/logs", "GET", node="n1", query=f"?{query}", want=400)
+        self.assertIn("files/etc/hostname", self.call(n + "/files", "POST", {"paths": ["/etc/host*", "/nowhere"]}, node="n1"))
+        for body in ({}, {"paths": "x"}, {"paths": ["x"]}, {"paths": [7]}, {"paths": ["/a/.."]}, {"paths": 65 * ["/a"]}, {"paths": [], "x": 1}):
+            self.call(n + "/files", "POST", body, node="n1", want=400)
         shape = n + "/shape/{interface}"
         self.call(shape, "PUT", {"spec": "rate 5mbit", "for": "60s"}, node="n1", interface="lan0")
         self.call(shape, "PUT", {"flap": "1s 2s 3"}, node="n1", interface="eth0")
