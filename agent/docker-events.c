@@ -11,6 +11,7 @@
 #include "agent/message.h"
 #include "agent/node-dir.h"
 #include "agent/reconcile.h"
+#include "agent/run-unfinished.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -227,6 +228,15 @@ static void on_network(DockerEvents *d, const char *action, const json_t *attrib
         node_event(n, NODE_EVENT_CHANGED, NULL);
 }
 
+/* One that a run asked for, which was cut short since? */
+static void on_made(DockerEvents *d, const char *action, const json_t *attributes)
+{
+        const char *number = NULL;
+
+        if (tb_streq(action, "create") && tb_json_get_string(attributes, RUN_LABEL, &number, NULL) > 0)
+                run_sweep_created(d->manager, number);
+}
+
 void docker_events_take(DockerEvents *d, const json_t *event)
 {
         const char *type = NULL, *action = NULL, *id = NULL;
@@ -244,9 +254,10 @@ void docker_events_take(DockerEvents *d, const json_t *event)
         d->manager->stats.events++;
         if (tb_json_get_u64(event, "timeNano", &time_ns, NULL) > 0 && time_ns >= d->since_ns)
                 d->since_ns = time_ns + 1;
-        if (tb_streq(type, "container") && container_id_is_valid(id))
+        if (tb_streq(type, "container") && container_id_is_valid(id)) {
                 on_container(d, action, id, attributes);
-        else if (tb_streq(type, "network"))
+                on_made(d, action, attributes);
+        } else if (tb_streq(type, "network"))
                 on_network(d, action, attributes);
 }
 

@@ -31,6 +31,7 @@
 #include "agent/node-firewall.h"
 #include "agent/outside-ssh.h"
 #include "agent/reconcile.h"
+#include "agent/run-unfinished.h"
 #include "agent/run.h"
 #include "agent/snapshot-sweep.h"
 #include "agent/snapshot.h"
@@ -87,6 +88,7 @@ Manager *manager_free(Manager *m)
         exec_session_free_all(m);
         key_volumes_stop(m);
         snapshot_sweep_stop(m);
+        run_sweep_stop(m);
         while (m->snapshots)
                 snapshot_free(m->snapshots);
         while (m->runs)
@@ -355,6 +357,7 @@ void manager_listed(Manager *m)
         inspect_pump(m);
         key_volumes_sweep(m);
         snapshot_sweep(m);
+        run_sweep(m);
         manager_update_status(m);
 }
 

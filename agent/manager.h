@@ -77,6 +77,7 @@ struct Manager {
         RunJob *runs;                   /* list */
         struct SnapshotJob *snapshots;  /* list, see snapshot.h */
         struct SnapshotSweep *sweep;    /* a look that is under way, see snapshot-sweep.h */
+        struct RunSweep *run_sweep;     /* a look that is under way, see run-unfinished.h */
         struct KeyVolumes *key_volumes; /* a look that is under way, see key-volumes.h */
         struct FilesOp *files;          /* list, see api-files-op.c */
         ExecSession *execs;             /* list, see exec-session.h */

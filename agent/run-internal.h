@@ -5,6 +5,7 @@
 
 #include "agent/augment-job.h"
 #include "agent/network.h"
+#include "agent/run-unfinished.h"
 #include "agent/run.h"
 
 typedef enum RunStep {
@@ -48,6 +49,7 @@ struct RunJob {
         size_t network_index;
         char **networks_made; /* ids */
         bool dir_made;
+        char number[RUN_NUMBER_LEN + 1]; /* run-unfinished.h; "" = nothing of it can be in the engine */
         char container_id[CONTAINER_ID_LEN + 1]; /* "" = not created */
         bool started;
         bool has_turn;

@@ -128,6 +128,10 @@ static void on_created(
         const char *id = NULL;
         TbError *bad = NULL;
 
+        if (err && status != 0) { /* it said no */
+                run_unmark(j->manager, j->number);
+                j->number[0] = '\0';
+        }
         if (err)
                 run_fail(j, err);
         else if (tb_json_get_string(body, "Id", &id, &bad) <= 0 || !container_id_is_valid(id)) {
@@ -167,6 +171,11 @@ void run_step_create(RunJob *j)
 
         if (run_spec_container(&j->spec, j->image, j->inspect, j->manager->config.control_network, dir,
                     run_programs(j), &body, &err) < 0) {
+                run_fail_take(j, err);
+                return;
+        }
+        if (run_mark(j->manager, j->number, &err) < 0 ||
+                tb_json_set_string(json_object_get(body, "Labels"), RUN_LABEL, j->number, &err) < 0) {
                 run_fail_take(j, err);
                 return;
         }

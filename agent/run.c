@@ -169,6 +169,14 @@ static void step_wait(RunJob *j)
 
 /* ---- Steps ----------------------------------------------------------------------------------------------------- */
 
+/* There is nothing that a later agent would have to undo. */
+static void finished(RunJob *j)
+{
+        if (j->number[0])
+                run_unmark(j->manager, j->number);
+        j->number[0] = '\0';
+}
+
 static void step_done(RunJob *j)
 {
         const Node *n = manager_find(j->manager, j->container_id);
@@ -176,6 +184,7 @@ static void step_done(RunJob *j)
         const char *ip = json_string_value(json_object_get(node, "ip"));
         json_t *line;
 
+        finished(j);
         line = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:O, s:o*}", "event", "result", "name",
                 j->spec.node, "container", j->spec.container, "id", j->container_id, "ms",
                 (json_int_t) ((tb_now_us() - j->started_us) / 1000), "level_raised",
@@ -205,8 +214,10 @@ static void on_undone(
         RunJob *j = userdata;
 
         if (err && status != 404)
-                log_error("cannot remove container %.12s of the failed run of %s: %s", j->container_id,
-                        j->spec.node, tb_error_message(err));
+                log_error("cannot remove container %.12s of the failed run of %s, trying again later: %s",
+                        j->container_id, j->spec.node, tb_error_message(err));
+        else
+                finished(j);
         run_call_end(j);
         run_go(j, RUN_UNDO_NETWORKS);
 }
@@ -263,6 +274,8 @@ static void step_undo_end(RunJob *j)
 {
         _cleanup_free_ char *dir = node_dir_path(j->manager, j->spec.container);
         _cleanup_error_ TbError *err = NULL;
+        Manager *m = j->manager;
+        bool unfinished;
 
         if (j->dir_made && dir && tb_rm_rf(dir, &err) < 0)
                 log_error("cannot remove %s: %s", dir, tb_error_message(err));
@@ -276,7 +289,10 @@ static void step_undo_end(RunJob *j)
                         true);
                 api_stream_end(j->api);
         }
+        unfinished = j->number[0];
         run_job_free(j);
+        if (unfinished)
+                run_sweep(m); /* what the engine was asked for may have happened meanwhile */
 }
 
 static void (*const steps[_RUN_STEP_MAX])(RunJob *j) = {
@@ -383,4 +399,12 @@ int run_images_in_use(const Manager *m, const char *prefix, json_t *used, TbErro
                         return tb_error_oom(err);
         }
         return 0;
+}
+
+bool run_is_under_way(const Manager *m, const char *number)
+{
+        for (const RunJob *j = m->runs; j; j = j->next)
+                if (tb_streq(j->number, number))
+                        return true;
+        return false;
 }
