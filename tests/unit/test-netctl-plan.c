@@ -88,6 +88,19 @@ static void add_rules(const ShapeRule *rules, size_t n, const IfaceState *actual
                         err);
 }
 
+static void add_class_of_somebody(TcTree *t, uint16_t minor)
+{
+        TcRule *rules = arena_alloc(&arena, t->n_rules + 1, sizeof(*rules));
+
+        assert_non_null(rules);
+        if (t->n_rules > 0)
+                memcpy(rules, t->rules, t->n_rules * sizeof(*rules));
+        rules[t->n_rules] = (TcRule){.minor = minor, .has_class = true};
+        htb_class_for_rate(1000000, 1500, &rules[t->n_rules].htb_class);
+        t->rules = rules;
+        t->n_rules++;
+}
+
 /* A state that the kernel can be in: whole, half-made or damaged, but not foreign. */
 static IfaceState random_state(void)
 {
@@ -101,7 +114,7 @@ static IfaceState random_state(void)
                 ShapeRule rules[8];
                 add_rules(rules, random_rules(rules), &empty, &s);
         }
-        switch (draw(10)) {
+        switch (draw(11)) {
         case 0:
                 s.down = (TcTree){};
                 break;
@@ -135,6 +148,10 @@ static IfaceState random_state(void)
                 break;
         case 8: /* interrupted while programs were exchanged */
                 s.down.programs[1] = s.down.programs[0];
+                break;
+        case 9: /* somebody has made classes by hand, one with a number that no rule can have */
+                if (s.down.owner == TC_OURS)
+                        add_class_of_somebody(&s.down, draw(2) ? 0xfff0 : TC_CLASS_RULES + 20);
                 break;
         default:
                 break;
