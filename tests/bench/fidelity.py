@@ -6,8 +6,7 @@ Two network namespaces with a bridge between them, as Docker makes it. A row is 
 by tbnode-netctl, once by hand with `tc` (htb, netem, an ifb for the way from the node), measured with the same train of packets,
 one after the other in the same run. Rates are of layer 2 frames. Bounds:
 
-    rate    0.5 % of the declared rate after the first second, 2 % in it; offered 1.3 times as much. At 0.1 Mbit/s, where one full frame
-            is 12 % of a second, what is in the bucket at first (a full frame and 4 ms: docs/shaping.md)
+    rate    0.5 % of the declared rate after the first second, 2 % (or one full frame: no bucket holds less) in it; offered 1.3 times as much
     delay   median one-way delay: at most 50 us above the declared one plus what a tree without delay takes; no packet earlier than
             declared
     loss    inside the 99 % interval of the binomial distribution (one in a hundred lies outside: a second one decides)
@@ -265,7 +264,7 @@ class Bench:
                     for s, f in flows.items()}
             for what, key, bound in (("rate", "rate_bps", 0.5),
                                      ("rate, first second", "first_second_bps",
-                                      max(2.0, 100 * (FULL * 8 / (mbit * 1e6) + 0.004)))):
+                                      max(2.0, 100 * FULL * 8 / (mbit * 1e6)))):
                 self.judge(what, declared, {s: round(f[key] / 1e6, 6) for s, f in flows.items()},
                            {s: round((f[key] / (mbit * 1e6) - 1) * 100, 4) for s, f in flows.items()},
                            round(bound, 3), "percent", slow=slow)
