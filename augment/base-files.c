@@ -28,6 +28,11 @@ struct BaseFiles {
         size_t n_layers;
         size_t n_merged; /* layers that are in the tree */
         FileTree *tree;
+        FileBudget
+                budget; /* of the tree and all scans: what this process may hold, however many layers come at once */
+        LayerLimits limits;
+        bool tight; /* there was no room for all */
+        bool alone; /* nothing is held but the tree and the layer that is read now */
         uint64_t unpacked;
         uint32_t *own; /* those that hold nothing but AUGMENT_ROOT */
         size_t n_own;
@@ -80,7 +85,20 @@ static int on_begin(const RegistryDescriptor *layer, void *userdata, TbError **e
         if (i == NO_LAYER)
                 return 0;
         b->layers[i].thread = scan_thread_free(b->layers[i].thread);
-        return scan_thread_new(NULL, &b->layers[i].thread, err);
+        return scan_thread_new(&b->limits, &b->layers[i].thread, err);
+}
+
+/*
+ * There is no room for this layer beside those that are held already: it is let go, and read again from the mirror when it is
+ * its turn, alone (base_files_finish()). So whether an image is taken doesn't depend on what comes when.
+ */
+static int put_off(BaseFiles *b, size_t i, TbError **err)
+{
+        tb_error_free(*err);
+        *err = NULL;
+        b->layers[i].thread = scan_thread_free(b->layers[i].thread);
+        b->tight = true;
+        return 0;
 }
 
 static int on_data(
@@ -93,6 +111,8 @@ static int on_data(
         if (i == NO_LAYER || !b->layers[i].thread)
                 return 0;
         r = scan_thread_feed(b->layers[i].thread, data, size, err);
+        if (r == -ENOBUFS && !b->alone)
+                return put_off(b, i, err);
         return r < 0 ? layer_error(layer, r, err) : 0;
 }
 
@@ -102,6 +122,8 @@ static int layer_seen(BaseFiles *b, size_t i, TbError **err)
         int r;
 
         r = scan_thread_finish(l->thread, l->diff_id, &l->scan, err);
+        if (r == -ENOBUFS && !b->alone)
+                return put_off(b, i, err);
         if (r < 0)
                 return layer_error(l->descriptor, r, err);
         l->thread = scan_thread_free(l->thread);
@@ -126,10 +148,15 @@ int base_files_new(
 
         if (!b)
                 return tb_error_oom(err);
+        b->limits = layer_limits_default;
+        b->limits.budget = &b->budget;
+        /* As much as the largest layer there may be. */
+        b->budget.max = b->limits.files_max * FILE_NODE_COST + b->limits.names_max;
         b->tap = (RegistryCopyTap){.begin = on_begin, .data = on_data, .end = on_end, .userdata = b};
         r = file_tree_new(layer_limits_default.files_max, layer_limits_default.names_max, &b->tree, err);
         if (r < 0)
                 return r;
+        file_tree_set_budget(b->tree, &b->budget);
         b->layers = calloc(manifest->n_layers ? manifest->n_layers : 1, sizeof(*b->layers));
         b->own = calloc(manifest->n_layers + 1, sizeof(*b->own));
         if (!b->layers || !b->own)
@@ -185,7 +212,14 @@ static int read_layer(
                 (r = registry_read_blob(
                          client, repository, &layer->digest, layer->size, on_read, &read, err)) < 0)
                 return r;
-        return layer_seen(b, i, err);
+        return b->layers[i].thread ? layer_seen(b, i, err) : 0;
+}
+
+/* What waits for its turn is read again then. */
+static void let_go_of_others(BaseFiles *b)
+{
+        for (size_t i = 0; i < b->n_layers; i++)
+                b->layers[i].scan = layer_scan_free(b->layers[i].scan);
 }
 
 int base_files_finish(BaseFiles *b, RegistryClient *client, const RegistryRef *repository,
@@ -196,6 +230,9 @@ int base_files_finish(BaseFiles *b, RegistryClient *client, const RegistryRef *r
         while (b->n_merged < b->n_layers) {
                 size_t i = b->layers[b->n_merged].first;
 
+                b->alone = b->tight;
+                if (b->alone)
+                        let_go_of_others(b);
                 r = read_layer(b, i, client, repository, err);
                 if (r < 0)
                         return r;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -23,36 +25,83 @@ static int limit_reached(const char *what, uint32_t max, TbError **err)
         return tb_error_set(err, TB_ERROR_REMOTE, -E2BIG, "it has more than %u %s", max, what);
 }
 
-static int grow_text(FileTree *t, size_t size, TbError **err)
+/* A block more in a table of them. */
+static int add_block(void ***blocks, uint32_t *n, TbError **err)
 {
-        uint32_t want = t->a_text ? t->a_text : 4096;
-        char *text;
+        void **all = reallocarray(*blocks, (size_t) *n + 1, sizeof(*all));
 
-        if (size > t->max_text - t->n_text)
-                return limit_reached("bytes of file names", t->max_text, err);
-        if (t->n_text + size <= t->a_text)
-                return 0;
-        while (want < t->n_text + size)
-                want = want > t->max_text / 2 ? t->max_text : want * 2;
-        text = realloc(t->text, want);
-        if (!text)
+        if (!all)
                 return tb_error_oom(err);
-        t->text = text;
-        t->a_text = want;
+        *blocks = all;
+        all[*n] = malloc(FILE_BLOCK_SIZE);
+        if (!all[*n])
+                return tb_error_oom(err);
+        (*n)++;
         return 0;
+}
+
+static int take_budget(FileTree *t, uint32_t bytes, TbError **err)
+{
+        FileBudget *b = t->budget;
+
+        if (!b || atomic_fetch_add(&b->used, bytes) + bytes <= b->max)
+                return 0;
+        return tb_error_set(err, TB_ERROR_REMOTE, -ENOBUFS,
+                "it and the layers below it have so many files that their names and attributes take more "
+                "than %u "
+                "MiB",
+                b->max >> 20);
+}
+
+uint32_t file_tree_use(const FileTree *t)
+{
+        return t->n_nodes * FILE_NODE_COST + t->n_text + (uint32_t) t->data_bytes;
+}
+
+void file_tree_set_budget(FileTree *t, FileBudget *budget)
+{
+        if (t->budget)
+                atomic_fetch_sub(&t->budget->used, file_tree_use(t));
+        t->budget = budget;
+        if (budget)
+                atomic_fetch_add(&budget->used, file_tree_use(t));
 }
 
 int file_tree_add_text(FileTree *t, const char *s, size_t size, uint32_t *ret, TbError **err)
 {
-        int r = grow_text(t, size + 1, err);
+        uint32_t at = t->n_text;
+        char *text;
+        int r;
 
-        if (r < 0)
+        if (at % FILE_BLOCK_SIZE + size + 1 > FILE_BLOCK_SIZE)
+                at += FILE_BLOCK_SIZE - at % FILE_BLOCK_SIZE;
+        if (size + 1 > FILE_BLOCK_SIZE || at > t->max_text || size >= t->max_text - at)
+                return limit_reached("bytes of file names", t->max_text, err);
+        if (at / FILE_BLOCK_SIZE == t->n_text_blocks &&
+                (r = add_block((void ***) &t->text_blocks, &t->n_text_blocks, err)) < 0)
                 return r;
-        *ret = t->n_text;
-        memcpy(t->text + t->n_text, s, size);
-        t->text[t->n_text + size] = 0;
-        t->n_text += (uint32_t) size + 1;
-        return 0;
+        r = take_budget(t, at + (uint32_t) size + 1 - t->n_text, err);
+        text = t->text_blocks[at / FILE_BLOCK_SIZE] + at % FILE_BLOCK_SIZE;
+        memcpy(text, s, size);
+        text[size] = 0;
+        t->n_text = at + (uint32_t) size + 1; /* also what was too much counts, until the tree goes */
+        *ret = at;
+        return r;
+}
+
+void file_tree_drop_before(FileTree *t, uint32_t node)
+{
+        uint32_t text;
+
+        if (node % FILE_BLOCK_NODES != 0 || node == 0 || node >= t->n_nodes)
+                return;
+        free(t->node_blocks[node / FILE_BLOCK_NODES - 1]);
+        t->node_blocks[node / FILE_BLOCK_NODES - 1] = NULL;
+        text = FILE_NODE(t, node).name / FILE_BLOCK_SIZE;
+        while (text > 0 && t->text_blocks[text - 1]) {
+                free(t->text_blocks[--text]);
+                t->text_blocks[text] = NULL;
+        }
 }
 
 static uint64_t hash_name(const FileTree *t, uint32_t parent, const char *name, size_t size)
@@ -81,9 +130,9 @@ static uint32_t *find_slot(const FileTree *t, uint32_t parent, const char *name,
                         free_slot = free_slot ? free_slot : slot;
                         continue;
                 }
-                n = &t->nodes[*slot - 1];
-                if (n->parent == parent && strncmp(t->text + n->name, name, size) == 0 &&
-                        t->text[n->name + size] == 0)
+                n = &FILE_NODE(t, *slot - 1);
+                if (n->parent == parent && strncmp(file_text(t, n->name), name, size) == 0 &&
+                        file_text(t, n->name)[size] == 0)
                         return slot;
         }
 }
@@ -104,8 +153,8 @@ static int grow_slots(FileTree *t, TbError **err)
         t->n_used = 0;
         for (uint32_t i = 0; i < n_old; i++)
                 if (old[i] != SLOT_FREE && old[i] != SLOT_DELETED) {
-                        const FileNode *n = &t->nodes[old[i] - 1];
-                        const char *name = t->text + n->name;
+                        const FileNode *n = &FILE_NODE(t, old[i] - 1);
+                        const char *name = file_text(t, n->name);
 
                         *find_slot(t, n->parent, name, strlen(name)) = old[i];
                         t->n_used++;
@@ -129,24 +178,21 @@ int file_tree_new_node(FileTree *t, uint32_t parent, const char *name, size_t si
 
         if (t->n_nodes >= t->max_nodes)
                 return limit_reached("files", t->max_nodes, err);
-        if (t->n_nodes == t->a_nodes) {
-                uint32_t want = t->a_nodes ? t->a_nodes * 2 : 256;
-                FileNode *nodes = reallocarray(t->nodes, want, sizeof(*nodes));
-
-                if (!nodes)
-                        return tb_error_oom(err);
-                t->nodes = nodes;
-                t->a_nodes = want;
-        }
+        if (t->n_nodes / FILE_BLOCK_NODES == t->n_node_blocks &&
+                (r = add_block((void ***) &t->node_blocks, &t->n_node_blocks, err)) < 0)
+                return r;
         if ((r = grow_slots(t, err)) < 0 || (r = file_tree_add_text(t, name, size, &offset, err)) < 0)
                 return r;
-        t->nodes[t->n_nodes] = (FileNode){
+        FILE_NODE(t, t->n_nodes) = (FileNode){
                 .parent = parent,
                 .name = offset,
                 .mode = (uint16_t) (mode & 07777),
                 .type = (uint8_t) type,
         };
         *ret = t->n_nodes++;
+        r = take_budget(t, FILE_NODE_COST, err);
+        if (r < 0)
+                return r;
         /* The root has no name and nothing finds it by one. */
         if (*ret == FILE_TREE_ROOT)
                 return 0;
@@ -159,12 +205,13 @@ int file_tree_new_node(FileTree *t, uint32_t parent, const char *name, size_t si
 
 void file_tree_remove_node(FileTree *t, uint32_t node)
 {
-        const FileNode *n = &t->nodes[node];
-        const char *name = t->text + n->name;
+        const FileNode *n = &FILE_NODE(t, node);
+        const char *name = file_text(t, n->name);
         uint32_t *slot = find_slot(t, n->parent, name, strlen(name));
 
         if (*slot == node + 1)
                 *slot = SLOT_DELETED;
+        FILE_NODE(t, node).removed = true;
 }
 
 int file_tree_new(uint32_t nodes_max, uint32_t bytes_max, FileTree **ret, TbError **err)
@@ -183,7 +230,7 @@ int file_tree_new(uint32_t nodes_max, uint32_t bytes_max, FileTree **ret, TbErro
         r = file_tree_new_node(t, FILE_TREE_ROOT, "", 0, FILE_DIRECTORY, 0755, &root, err);
         if (r < 0)
                 return r;
-        t->nodes[root].implied = true;
+        FILE_NODE(t, root).implied = true;
         *ret = TAKE_PTR(t);
         return 0;
 }
@@ -195,9 +242,14 @@ FileTree *file_tree_free(FileTree *t)
         for (uint32_t i = 0; i < t->n_data; i++)
                 free(t->data[i].data);
         free(t->data);
+        file_tree_set_budget(t, NULL);
         free(t->slots);
-        free(t->text);
-        free(t->nodes);
+        for (uint32_t i = 0; i < t->n_text_blocks; i++)
+                free(t->text_blocks[i]);
+        free(t->text_blocks);
+        for (uint32_t i = 0; i < t->n_node_blocks; i++)
+                free(t->node_blocks[i]);
+        free(t->node_blocks);
         free(t);
         return NULL;
 }
@@ -231,24 +283,24 @@ int file_tree_find(const FileTree *t, const char *path, bool follow, uint32_t *r
                 uint32_t child;
                 int n;
 
-                if (t->nodes[at].type != FILE_DIRECTORY)
+                if (FILE_NODE(t, at).type != FILE_DIRECTORY)
                         return -ENOTDIR;
                 if (size == 1 && name[0] == '.')
                         continue;
                 if (size == 2 && name[0] == '.' && name[1] == '.') {
-                        at = t->nodes[at].parent;
+                        at = FILE_NODE(t, at).parent;
                         continue;
                 }
                 child = file_tree_lookup(t, at, name, size);
-                if (child == FILE_TREE_NONE || t->nodes[child].type == FILE_WHITEOUT)
+                if (child == FILE_TREE_NONE || FILE_NODE(t, child).type == FILE_WHITEOUT)
                         return -ENOENT;
-                if (t->nodes[child].type != FILE_SYMLINK || (!follow && p[strspn(p, "/")] == 0)) {
+                if (FILE_NODE(t, child).type != FILE_SYMLINK || (!follow && p[strspn(p, "/")] == 0)) {
                         at = child;
                         continue;
                 }
                 if (++links > SYMLINKS_MAX)
                         return -ELOOP;
-                target = t->text + t->nodes[child].ref;
+                target = file_text(t, FILE_NODE(t, child).ref);
                 if (target[0] == '/')
                         at = FILE_TREE_ROOT;
                 n = snprintf(expanded, sizeof(expanded), "%s/%s", target, p);
@@ -263,22 +315,22 @@ int file_tree_find(const FileTree *t, const char *path, bool follow, uint32_t *r
 
 FileType file_tree_type(const FileTree *t, uint32_t node)
 {
-        return (FileType) t->nodes[node].type;
+        return (FileType) FILE_NODE(t, node).type;
 }
 
 uint32_t file_tree_mode(const FileTree *t, uint32_t node)
 {
-        return t->nodes[node].mode;
+        return FILE_NODE(t, node).mode;
 }
 
 const char *file_tree_link(const FileTree *t, uint32_t node)
 {
-        return t->nodes[node].type == FILE_SYMLINK ? t->text + t->nodes[node].ref : NULL;
+        return FILE_NODE(t, node).type == FILE_SYMLINK ? file_text(t, FILE_NODE(t, node).ref) : NULL;
 }
 
 const char *file_tree_name(const FileTree *t, uint32_t node)
 {
-        return t->text + t->nodes[node].name;
+        return file_text(t, FILE_NODE(t, node).name);
 }
 
 char *file_tree_path(const FileTree *t, uint32_t node)
@@ -288,14 +340,14 @@ char *file_tree_path(const FileTree *t, uint32_t node)
 
         if (node == FILE_TREE_ROOT)
                 return strdup("/");
-        for (uint32_t i = node; i != FILE_TREE_ROOT; i = t->nodes[i].parent)
+        for (uint32_t i = node; i != FILE_TREE_ROOT; i = FILE_NODE(t, i).parent)
                 size += 1 + strlen(file_tree_name(t, i));
         out = malloc(size);
         if (!out)
                 return NULL;
         p = out + size - 1;
         *p = 0;
-        for (uint32_t i = node; i != FILE_TREE_ROOT; i = t->nodes[i].parent) {
+        for (uint32_t i = node; i != FILE_TREE_ROOT; i = FILE_NODE(t, i).parent) {
                 size_t n = strlen(file_tree_name(t, i));
 
                 p -= n;
@@ -307,15 +359,16 @@ char *file_tree_path(const FileTree *t, uint32_t node)
 
 bool file_tree_is_only(const FileTree *t, const char *name)
 {
-        const FileNode *root = &t->nodes[FILE_TREE_ROOT];
+        const FileNode *root = &FILE_NODE(t, FILE_TREE_ROOT);
         bool found = false;
 
         if (root->opaque || !root->implied)
                 return false;
         for (uint32_t i = 1; i < t->n_nodes; i++) {
-                if (t->nodes[i].parent != FILE_TREE_ROOT)
+                if (FILE_NODE(t, i).parent != FILE_TREE_ROOT)
                         continue;
-                if (t->nodes[i].type != FILE_DIRECTORY || !tb_streq(t->text + t->nodes[i].name, name))
+                if (FILE_NODE(t, i).type != FILE_DIRECTORY ||
+                        !tb_streq(file_text(t, FILE_NODE(t, i).name), name))
                         return false;
                 found = true;
         }
@@ -359,7 +412,7 @@ int file_tree_add_data(FileTree *t, const void *data, size_t size, TbError **err
         copy[size] = 0;
         t->data[t->n_data++] = (FileData){.data = copy, .size = size};
         t->data_bytes += size;
-        return 0;
+        return take_budget(t, (uint32_t) size, err);
 }
 
 int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size, TbError **err)
@@ -368,13 +421,13 @@ int file_tree_set_data(FileTree *t, uint32_t node, const void *data, size_t size
 
         if (r < 0)
                 return r;
-        t->nodes[node].ref = t->n_data;
+        FILE_NODE(t, node).ref = t->n_data;
         return 0;
 }
 
 const char *file_tree_data(const FileTree *t, uint32_t node, size_t *ret_size)
 {
-        const FileNode *n = &t->nodes[node];
+        const FileNode *n = &FILE_NODE(t, node);
 
         if (n->type != FILE_REGULAR || n->ref == 0)
                 return NULL;
@@ -447,8 +500,8 @@ static int find_parent(
                         r = file_tree_new_node(t, at, name, size, FILE_DIRECTORY, 0755, &child, err);
                         if (r < 0)
                                 return r;
-                        t->nodes[child].implied = true;
-                } else if (t->nodes[child].type == FILE_SYMLINK) {
+                        FILE_NODE(t, child).implied = true;
+                } else if (FILE_NODE(t, child).type == FILE_SYMLINK) {
                         _cleanup_free_ char *own = file_tree_path(t, child);
 
                         if (!own)
@@ -456,11 +509,11 @@ static int find_parent(
                         if (strlen(own) > FILE_PATH_MAX || file_tree_find(t, own, true, &child) < 0)
                                 return refuse(
                                         path, "lies below a symlink that leads nowhere in its layer", err);
-                } else if (t->nodes[child].type == FILE_WHITEOUT) {
-                        t->nodes[child].type = FILE_DIRECTORY;
-                        t->nodes[child].opaque = t->nodes[child].implied = true;
+                } else if (FILE_NODE(t, child).type == FILE_WHITEOUT) {
+                        FILE_NODE(t, child).type = FILE_DIRECTORY;
+                        FILE_NODE(t, child).opaque = FILE_NODE(t, child).implied = true;
                 }
-                if (t->nodes[child].type != FILE_DIRECTORY)
+                if (FILE_NODE(t, child).type != FILE_DIRECTORY)
                         return refuse(path, "lies below something that is no directory", err);
                 at = child;
         }
@@ -474,7 +527,7 @@ static int add_whiteout(FileTree *t, const char *path, uint32_t parent, const ch
         uint32_t node;
 
         if (tb_streq(name, WHITEOUT_OPAQUE)) {
-                t->nodes[parent].opaque = true;
+                FILE_NODE(t, parent).opaque = true;
                 return 0;
         }
         if (tb_startswith(name, WHITEOUT_META))
@@ -485,15 +538,15 @@ static int add_whiteout(FileTree *t, const char *path, uint32_t parent, const ch
         if (node == FILE_TREE_NONE)
                 return file_tree_new_node(t, parent, hidden, strlen(hidden), FILE_WHITEOUT, 0, &node, err);
         /* The layer's own entry stays; as a directory it doesn't merge with the hidden one. */
-        if (t->nodes[node].type == FILE_DIRECTORY)
-                t->nodes[node].opaque = true;
+        if (FILE_NODE(t, node).type == FILE_DIRECTORY)
+                FILE_NODE(t, node).opaque = true;
         return 0;
 }
 
 /* What an existing entry of the same name allows: 1 = it becomes the new one, 0 = a directory again. */
 static int check_existing(FileTree *t, const char *path, uint32_t node, FileType type, TbError **err)
 {
-        FileNode *n = &t->nodes[node];
+        FileNode *n = &FILE_NODE(t, node);
 
         if (n->type == FILE_WHITEOUT) {
                 n->type = (uint8_t) type;
@@ -517,7 +570,7 @@ static int set_link(FileTree *t, const char *path, uint32_t node, const char *li
                 r = file_tree_add_text(t, link, strlen(link), &offset, err);
                 if (r < 0)
                         return r;
-                t->nodes[node].ref = offset;
+                FILE_NODE(t, node).ref = offset;
                 return 0;
         }
         /* Some writers give the absolute path in the image. */
@@ -527,11 +580,23 @@ static int set_link(FileTree *t, const char *path, uint32_t node, const char *li
         /* A link to a file of a lower layer is something an engine may be unable to make: no data is known. */
         if (file_tree_find(t, clean, false, &target) < 0 || target == node)
                 return 0;
-        if (t->nodes[target].type == FILE_DIRECTORY)
+        if (FILE_NODE(t, target).type == FILE_DIRECTORY)
                 return refuse(path, "is a hard link to a directory", err);
-        t->nodes[node].type = t->nodes[target].type;
-        t->nodes[node].mode = t->nodes[target].mode;
-        t->nodes[node].ref = t->nodes[target].ref;
+        if (FILE_NODE(t, target).type == FILE_SYMLINK) { /* a text of its own: see FILE_BLOCK_SIZE */
+                char copy[FILE_PATH_MAX + 1];
+
+                (void) snprintf(copy, sizeof(copy), "%s", file_tree_link(t, target));
+                r = file_tree_add_text(t, copy, strlen(copy), &offset, err);
+                if (r < 0)
+                        return r;
+                FILE_NODE(t, node).type = FILE_SYMLINK;
+                FILE_NODE(t, node).mode = FILE_NODE(t, target).mode;
+                FILE_NODE(t, node).ref = offset;
+                return 0;
+        }
+        FILE_NODE(t, node).type = FILE_NODE(t, target).type;
+        FILE_NODE(t, node).mode = FILE_NODE(t, target).mode;
+        FILE_NODE(t, node).ref = FILE_NODE(t, target).ref;
         return 0;
 }
 
@@ -549,8 +614,8 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
         if (!clean[0]) {
                 if (type != FILE_DIRECTORY)
                         return refuse(path, "is the root and no directory", err);
-                t->nodes[FILE_TREE_ROOT].mode = (uint16_t) (mode & 07777);
-                t->nodes[FILE_TREE_ROOT].implied = false;
+                FILE_NODE(t, FILE_TREE_ROOT).mode = (uint16_t) (mode & 07777);
+                FILE_NODE(t, FILE_TREE_ROOT).implied = false;
                 *ret_node = FILE_TREE_ROOT;
                 return 0;
         }
@@ -570,8 +635,8 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
                 r = check_existing(t, path, node, type, err);
                 if (r < 0)
                         return r;
-                t->nodes[node].mode = (uint16_t) (mode & 07777);
-                t->nodes[node].implied = false;
+                FILE_NODE(t, node).mode = (uint16_t) (mode & 07777);
+                FILE_NODE(t, node).implied = false;
         }
         if (type == FILE_SYMLINK || hard) {
                 r = set_link(t, path, node, link, hard, err);

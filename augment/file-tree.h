@@ -22,8 +22,8 @@
  *    stand. Other names that begin with ".wh..wh." are aufs's own and mean nothing.
  *  - An entry below a symlink of its own layer goes where that leads.
  *
- * Nodes are numbers that stay valid as long as the tree. A node takes 28 bytes and its name; nothing but the few files
- * the caller keeps has data.
+ * Nodes are numbers that stay valid as long as the tree. A node takes about 24 bytes and its name; nothing but the few
+ * files the caller keeps has data.
  */
 
 typedef enum FileType {
@@ -37,6 +37,15 @@ typedef enum FileType {
 
 typedef struct FileTree FileTree;
 
+/* What a node takes, with its place in the table of names. */
+#define FILE_NODE_COST 24U
+
+/* What trees hold together, in bytes: nodes, names, targets and kept data. Trees of different threads may share one. */
+typedef struct FileBudget {
+        uint32_t max;
+        _Atomic uint32_t used;
+} FileBudget;
+
 #define FILE_TREE_ROOT 0U
 /* PATH_MAX and NAME_MAX of Linux: what an engine could not unpack. */
 #define FILE_PATH_MAX 4095U
@@ -45,6 +54,9 @@ typedef struct FileTree FileTree;
 /* `nodes_max`: entries, with the directories that are implied; `bytes_max`: names and link targets. */
 int file_tree_new(uint32_t nodes_max, uint32_t bytes_max, FileTree **ret, TbError **err) _warn_unused_;
 FileTree *file_tree_free(FileTree *t);
+/* What the tree holds and will hold counts (borrowed). Adding to it fails with -ENOBUFS when there is no more, which says nothing
+ * about the layer; putting trees over each other never does. */
+void file_tree_set_budget(FileTree *t, FileBudget *budget);
 TB_DEFINE_CLEANUP(FileTree *, file_tree_free)
 
 /*
@@ -58,8 +70,8 @@ int file_tree_add(FileTree *t, const char *path, FileType type, const char *link
 
 /* Puts `upper` over the tree. */
 int file_tree_apply(FileTree *t, const FileTree *upper, TbError **err) _warn_unused_;
-/* The same, but the larger of the two stays in place and the smaller one's files are put over or under it: what an image has
- * is held once. Afterwards `upper` can only be freed. */
+/* The same, but the larger of the two stays in place and the smaller one's files are put over or under it, each going from
+ * where it was: what an image has is held once. Afterwards `upper` can only be freed; after a failure both. */
 int file_tree_take(FileTree *t, FileTree *upper, TbError **err) _warn_unused_;
 
 /* The node that a path leads to, through symlinks as in a chroot. 0, or -ENOENT, -ENOTDIR, -ELOOP (no error object: a

@@ -17,7 +17,7 @@
 const LayerLimits layer_limits_default = {
         .unpacked_max = UINT64_C(64) << 30,
         .files_max = 600000,
-        .names_max = 48U << 20,
+        .names_max = 24U << 20,
         .ratio_max = 500,
 };
 
@@ -155,6 +155,7 @@ int layer_scan_new(const LayerLimits *limits, LayerScan **ret, TbError **err)
                 (r = tar_stream_new(&hooks, &s->tar, err)) < 0 || (r = tb_hasher_new(&s->hasher, err)) < 0 ||
                 (r = tb_decompressor_new(s->limits.unpacked_max, on_unpacked, s, &s->decompressor, err)) < 0)
                 return r;
+        file_tree_set_budget(s->tree, s->limits.budget);
         *ret = TAKE_PTR(s);
         return 0;
 }

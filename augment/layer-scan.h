@@ -26,9 +26,10 @@ typedef struct LayerLimits {
         /* A layer may be packed this many times smaller than its data when it is larger than 256 MiB: gzip reaches 1032, zstd
          * more, files that people made rarely 20. */
         uint32_t ratio_max;
+        FileBudget *budget; /* of all layers that are looked at together (borrowed); NULL = none */
 } LayerLimits;
 
-/* 64 GiB, 600,000 files, 48 MiB of names, 500. */
+/* 64 GiB, 600,000 files, 24 MiB of names, 500. */
 extern const LayerLimits layer_limits_default;
 
 /* Of a file that is kept. */

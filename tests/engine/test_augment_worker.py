@@ -283,24 +283,47 @@ class Sandbox(Base):
         self.assertEqual(workers(), [])
         self.assertFalse(os.path.exists(f"{TRANSFERS}/{own}"))
 
+    def peak(self, name):
+        """kB that the worker had at most, and how its request ended."""
+        p, peak = request(f"{SOURCE}/{name}:1"), 0
+        while p.poll() is None:
+            for pid in workers():
+                try:
+                    peak = max(peak, int(status(pid)["VmHWM"].split()[0]))
+                except (OSError, KeyError):
+                    pass
+            time.sleep(0.005)
+        self.assertGreater(peak, 0)
+        print(f"# {name}: peak of the worker {peak} kB", flush=True)
+        if "libasan" not in L.run(["ldd", f"{L.install()}/tbnoded"]).out:
+            self.assertLess(peak, 64 * 1024, name)
+        return p
+
     def test_memory_does_not_follow_the_size(self):
         """Few large layers, one of very many files: the peak stays below 64 MB."""
         push("large", random_layers(3, 40_000_000, 2))
         push("many-files", [gzip.compress(many_members(FILES), 1)])
         for name in ("large", "many-files"):
-            p, peak = request(f"{SOURCE}/{name}:1"), 0
-            while p.poll() is None:
-                for pid in workers():
-                    try:
-                        peak = max(peak, int(status(pid)["VmHWM"].split()[0]))
-                    except (OSError, KeyError):
-                        pass
-                time.sleep(0.005)
-            self.finished(p)
-            self.assertGreater(peak, 0)
-            print(f"# {name}: peak of the worker {peak} kB", flush=True)
-            if "libasan" not in L.run(["ldd", f"{L.install()}/tbnoded"]).out:
-                self.assertLess(peak, 64 * 1024, name)
+            self.finished(self.peak(name))
+
+    def test_memory_of_layers_at_once(self):
+        """All come at the same time, together with as many files as an image may have; what has no room is read again later.
+        Two that can't be held beside each other are refused, whichever way they come."""
+        usual, short = "/%03d/some-file-with-a-usual-name-%06d.txt", "/%03d/%06d"
+        cases = {
+            "sixths": ([many_members(FILES // 6, d + usual) for d in "abcdef"], None),
+            "in-turn": ([many_members(350_000, "a" + short), many_members(350_000, "a" + short) + END,
+                         many_members(350_000, "a" + short) + 2 * END], None),
+            "twice": ([many_members(FILES, "a" + usual), many_members(FILES, "a" + usual) + END], "and the layers below it"),
+        }
+        for name, (layers, why) in cases.items():
+            with self.subTest(name):
+                push(f"at-once-{name}", [gzip.compress(x, 1) for x in layers])
+                p = self.peak(f"at-once-{name}")
+                if why:
+                    self.failed(p, "is refused", why)
+                else:
+                    self.assertEqual(self.finished(p)["cache"], "miss")
 
 
 class Hostile(Base):

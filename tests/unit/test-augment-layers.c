@@ -123,6 +123,81 @@ static void test_take_is_apply(void **state)
         }
 }
 
+/* Files f0 ... in `prefix`, 1000 in each directory, every tenth a symlink and every eleventh another name of that. */
+static FileTree *large_layer(const char *prefix, uint32_t from, uint32_t count, FileBudget *budget)
+{
+        _cleanup_error_ TbError *err = NULL;
+        char path[128], link[128] = "";
+        uint32_t node;
+        FileTree *t;
+
+        assert_ok(file_tree_new(200000, 1U << 25, &t, &err), err);
+        file_tree_set_budget(t, budget);
+        for (uint32_t i = from; i < from + count; i++) {
+                bool symlink = i % 10 == 0, hard = i % 11 == 0 && link[0];
+
+                (void) snprintf(path, sizeof(path), "%s/d%u/a-name-of-usual-length-%u", prefix, i / 1000, i);
+                assert_ok(file_tree_add(t, path, symlink && !hard ? FILE_SYMLINK : FILE_REGULAR,
+                                  hard ? link : path + 1, hard, 0600 + i % 8, &node, &err),
+                        err);
+                if (symlink && !hard)
+                        (void) snprintf(link, sizeof(link), "%s", path);
+                else if (!hard && i % 5000 == 1)
+                        assert_ok(file_tree_set_data(t, node, path, strlen(path), &err), err);
+        }
+        return t;
+}
+
+/* Trees of several blocks, of which those go that were read: nothing of them is missed. The budget follows. */
+static void test_blocks_and_budget(void **state)
+{
+        static const struct {
+                const char *prefix;
+                uint32_t from, count;
+        } layers[] = {
+                {"a", 0, 30000},
+                {"b", 0, 45000},     /* stays in place */
+                {"a", 15000, 25000}, /* replaces some, goes over it */
+                {"a", 0, 40000},
+                {"c", 0, 1},
+        };
+        _cleanup_(file_tree_freep) FileTree *applied = NULL, *taken = NULL, *more = NULL;
+        FileBudget budget = {.max = 40U << 20};
+        _cleanup_error_ TbError *err = NULL;
+        uint32_t node, after;
+        int r = 0;
+
+        assert_ok(file_tree_new(200000, 1U << 25, &applied, &err), err);
+        assert_ok(file_tree_new(200000, 1U << 25, &taken, &err), err);
+        file_tree_set_budget(taken, &budget);
+        for (size_t i = 0; i < ELEMENTSOF(layers); i++) {
+                FileTree *upper = large_layer(layers[i].prefix, layers[i].from, layers[i].count, &budget);
+
+                assert_ok(file_tree_apply(applied, upper, &err), err);
+                assert_ok(file_tree_take(taken, upper, &err), err);
+                file_tree_free(upper);
+                assert_same_files(applied, taken);
+                assert_same_files(taken, applied);
+        }
+        /* What was replaced takes nothing more. */
+        assert_true(file_tree_count(taken) < 87000);
+        assert_true(budget.used > 85000 * FILE_NODE_COST && budget.used < budget.max);
+        after = budget.used;
+        assert_ok(file_tree_new(2000000, 1U << 28, &more, &err), err);
+        file_tree_set_budget(more, &budget);
+        for (uint32_t i = 0; r >= 0; i++) {
+                char path[32];
+
+                (void) snprintf(path, sizeof(path), "%u", i);
+                r = file_tree_add(more, path, FILE_REGULAR, NULL, false, 0600, &node, &err);
+        }
+        assert_error(r, -ENOBUFS, err);
+        more = file_tree_free(more);
+        assert_int_equal(budget.used, after);
+        taken = file_tree_free(taken);
+        assert_int_equal(budget.used, 0);
+}
+
 static void assert_text(const FileTree *t, const char *path, const char *want)
 {
         uint32_t node;
@@ -540,6 +615,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_take_is_apply),
+                cmocka_unit_test(test_blocks_and_budget),
                 cmocka_unit_test(test_merge),
                 cmocka_unit_test(test_links),
                 cmocka_unit_test(test_refused),
