@@ -377,10 +377,10 @@ bool file_tree_is_only(const FileTree *t, const char *name)
 
 bool file_tree_is_empty_directory(const FileTree *t, uint32_t node)
 {
-        if (t->nodes[node].type != FILE_DIRECTORY)
+        if (FILE_NODE(t, node).type != FILE_DIRECTORY)
                 return false;
         for (uint32_t i = 1; i < t->n_nodes; i++)
-                if (t->nodes[i].parent == node && t->nodes[i].type != FILE_WHITEOUT)
+                if (FILE_NODE(t, i).parent == node && FILE_NODE(t, i).type != FILE_WHITEOUT)
                         return false;
         return true;
 }
