@@ -60,7 +60,8 @@ uid_t access_owner(const Node *n)
 
         if (n->labels.has_owner)
                 return n->labels.owner;
-        if (n->labels.experiment)
+        /* A project that is called like somebody's experiment is not his. */
+        if (n->labels.experiment && !n->labels.implied)
                 (void) access_experiment_owner(n->manager, n->labels.experiment, &owner);
         return owner;
 }

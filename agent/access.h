@@ -12,7 +12,7 @@
  * Who may see and change which node
  *
  * A node belongs to a user: the one whom its label tbnode.owner names (`tbnode run` writes it), else the one to whom
- * another node of its experiment belongs, else root. Root and the members of the operators' group (operators-group) may do
+ * another node of its experiment belongs (not for a compose project that happens to have its name), else root. Root and the members of the operators' group (operators-group) may do
  * everything; any other user who can open the API's socket sees and changes what is his own, and nothing else: nodes of
  * others are refused when he names them and left out where all are listed. He may not use an experiment, or a network,
  * where nodes of others are, and no directories of the host, which would be as good as root.

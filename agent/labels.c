@@ -11,6 +11,7 @@
 #include "common/units.h"
 
 #define PREFIX "tbnode."
+#define COMPOSE "com.docker.compose."
 
 static const char *const on_exit_table[_NODE_ON_EXIT_MAX] = {
         [NODE_ON_EXIT_STAY] = "stay",
@@ -35,6 +36,7 @@ NodeOnExit node_on_exit_from_string(const char *s)
 void node_labels_done(NodeLabels *l)
 {
         free(l->experiment);
+        free(l->project);
         free(l->node);
         free(l->firewall);
         free(l->ssh_keys);
@@ -59,15 +61,18 @@ bool node_labels_is_managed(const json_t *labels)
 
 const char *node_labels_shape(const NodeLabels *l, const char *network)
 {
-        const char *common = NULL;
+        const char *common = NULL, *by_compose = NULL,
+                   *brief = l->project ? tb_startswith(network, l->project) : NULL;
 
         for (size_t i = 0; i < l->n_shapes; i++) {
                 if (!l->shapes[i].network)
                         common = l->shapes[i].spec;
                 else if (tb_streq(l->shapes[i].network, network))
                         return l->shapes[i].spec;
+                else if (brief && brief[0] == '_' && tb_streq(l->shapes[i].network, brief + 1))
+                        by_compose = l->shapes[i].spec;
         }
-        return common;
+        return by_compose ?: common;
 }
 
 int node_name_check(const char *what, const char *name, TbError **err)
@@ -200,6 +205,49 @@ static int label_take(NodeLabels *l, const char *key, const json_t *j, TbError *
         return tb_error_move(err, &cause);
 }
 
+static const char *compose_label(const json_t *labels, const char *name)
+{
+        return json_string_value(json_object_get(labels, name));
+}
+
+/* Names that are not ours to judge: one that can't be a node's is left out, and the container's name counts. */
+static int take_compose(NodeLabels *l, const json_t *labels, TbError **err)
+{
+        const char *project = compose_label(labels, COMPOSE "project"),
+                   *service = compose_label(labels, COMPOSE "service"),
+                   *text = compose_label(labels, COMPOSE "container-number"),
+                   *oneoff = compose_label(labels, COMPOSE "oneoff");
+        _cleanup_free_ char *name = NULL;
+        uint32_t number;
+
+        if (!project)
+                return 0;
+        l->project = strdup(project);
+        if (!l->project)
+                return tb_error_oom(err);
+        if (!l->experiment && node_name_check("project", project, NULL) >= 0) {
+                l->experiment = strdup(project);
+                if (!l->experiment)
+                        return tb_error_oom(err);
+                l->implied = true;
+        }
+        /* `docker-compose run` numbers its containers with those of the service, from 1 on. */
+        if (oneoff && strcasecmp(oneoff, "true") == 0) {
+                free(TAKE_PTR(l->node));
+                return 0;
+        }
+        if (!service || !text || tb_parse_u32(text, 1, UINT32_MAX, &number, NULL) < 0 ||
+                (l->node && number == 1))
+                return 0;
+        name = tb_asprintf("%s-%u", l->node ?: service, number);
+        if (!name)
+                return tb_error_oom(err);
+        free(TAKE_PTR(l->node));
+        if (node_name_check("node", name, NULL) >= 0)
+                l->node = TAKE_PTR(name);
+        return 0;
+}
+
 int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err)
 {
         _cleanup_node_labels_ NodeLabels l = {.tmcd = -1};
@@ -214,6 +262,9 @@ int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err)
                 if (r < 0)
                         return r;
         }
+        r = take_compose(&l, labels, err);
+        if (r < 0)
+                return r;
         *ret = l;
         l = (NodeLabels){};
         return 0;

@@ -19,6 +19,10 @@
  *         tbnode.owner             number of the user to whom it belongs (agent/access.h)
  *         tbnode.ssh-keys          public keys, one a line, that may log in by ssh from outside (agent/outside-ssh.h)
  *
+ * Containers of docker-compose have its labels, too: what the former do not say is taken from these. The experiment is the project
+ * (implied: it gives nobody's rights), the node SERVICE-NUMBER; a tbnode.node that a compose file gives to a service is the name of
+ * its first container, of the others NAME-NUMBER. So the containers of a service that is scaled have names of their own.
+ *
  * Any label that starts with "tbnode." makes the container a node, also one that is not known: that is an error of the
  * node (a misspelt shape must not go unnoticed). Containers without such a label are never touched. (Augmented images
  * carry labels of their own, which their containers inherit: org.tbnode.*, so these do not count.)
@@ -48,6 +52,8 @@ typedef struct NetworkShape {
 
 typedef struct NodeLabels {
         char *experiment; /* NULL = none */
+        char *project;    /* of compose; NULL = none */
+        bool implied;     /* the experiment: it is a compose project, and no label of ours says so */
         char *node;       /* NULL = the container's name */
         char *firewall;   /* style as written; NULL = none given */
         int tmcd;         /* yes 1, no 0, not said -1 */
@@ -70,7 +76,8 @@ bool node_labels_is_managed(const json_t *labels);
  * style are kept as text: netctl reads them. */
 int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err) _warn_unused_;
 
-/* The SPEC for a network: the network's own, else the common one, else NULL. */
+/* The SPEC for a network: the network's own, also by the name that a compose file has for it (without PROJECT_), else the common
+ * one, else NULL. */
 const char *node_labels_shape(const NodeLabels *l, const char *network);
 
 /* A letter or digit first, then letters, digits, '-', '_', '.'; at most 63": -EINVAL. `what` for messages. */

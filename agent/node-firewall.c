@@ -159,7 +159,7 @@ int node_ensure_ssh_port(Node *n, TbError **err)
 /* A stock Emulab client talks TMCD to the host; nodes that are part of an experiment get to it unless their label says no. */
 static bool needs_agent(const Node *n)
 {
-        return n->labels.tmcd >= 0 ? n->labels.tmcd > 0 : n->labels.experiment != NULL;
+        return n->labels.tmcd >= 0 ? n->labels.tmcd > 0 : n->labels.experiment != NULL && !n->labels.implied;
 }
 
 int node_declare_firewall(Node *n, NetctlNode *ret, FwRules *ret_rules, TbError **err)

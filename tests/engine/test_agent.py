@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The agent and plain containers with labels: what is in the kernel, when, and what is not there any more."""
 
+import collections
 import json
 import os
 import re
@@ -68,6 +69,39 @@ class Base(unittest.TestCase):
         if not L.tbnoded.running:
             L.tbnoded.start()
         lab.wait_for(lambda: not L.traces(), 10, f"no traces: {L.traces()}")
+
+
+class Compose(Base):
+    """The file of docs/compose.md, as its reader would use it."""
+
+    def test_scaled_service(self):
+        with open(f"{L.source}/docs/compose.md", encoding="utf-8") as f:
+            text = re.search(r"```yaml\n(.*?)```", f.read(), re.S).group(1)
+        place = L.tmp("bt")
+        with open(f"{place}/docker-compose.yml", "w", encoding="utf-8") as f:
+            f.write(text.replace("busybox:1.36", IMAGE))
+        compose = lambda *args, timeout=60: L.run(["docker-compose", "--project-directory", place, "-f", f"{place}/docker-compose.yml", "-p", "bt", *args],
+                                                  env={"DOCKER_HOST": "unix:///var/run/docker.sock"}, timeout=timeout)
+        nodes = lambda: L.tbnode("ps", "--json").json()["nodes"]
+        try:
+            compose("up", "-d", "--scale", "peer=50", timeout=300)
+            lab.wait_for(lambda: [n["state"] for n in nodes()] == 51 * ["configured"], 60, "all of them")
+            self.assertEqual({"tracker-1"} | {f"peer-{k}" for k in range(1, 51)}, {n["node"] for n in nodes()})
+            self.assertEqual({"bt"}, {n["experiment"] for n in nodes()})
+            # what the kernel has, by tc and iptables alone: of each peer two links, both ways
+            found = collections.Counter()
+            for dev in {q["dev"] for q in L.qdiscs() if q["kind"] == "htb"}:
+                found.update(re.findall(r"class htb .* ceil (\S+) ", L.run(["tc", "class", "show", "dev", dev]).out)[:1] or [f"nothing on {dev}"])
+            self.assertEqual({"2Mbit": 100, "1Mbit": 50, "8Mbit": 50, "100Mbit": 2}, found)
+            rules = set(re.findall(r"[0-9.]{7,}", "\n".join(L.iptables()) + L.nft()))  # whichever Docker uses
+            ips = {n["ip"] for n in nodes() if n["node"].startswith("peer")}
+            self.assertEqual(50, len(ips))
+            self.assertEqual(set(), ips - rules)
+            self.assertEqual(0, L.tbnode("shape", "set", "bt.peer-7", "bt_swarm", "rate", "3mbit").rc)
+        finally:
+            compose("down", "-t", "0", timeout=300)
+        lab.wait_for(lambda: not L.traces() and not nodes(), 30, f"nothing: {L.traces()}")
+        self.assertEqual([], [n for n in L.docker("network", "ls", "--format", "{{.Name}}").out.split() if n.startswith("bt")])
 
 
 class Labels(Base):

@@ -395,8 +395,8 @@ class Collect(Base):
             names = t.getnames()
         self.assertIn("all/bb/files/data/b.txt", names)
         self.assertTrue(all(n == "all" or n.startswith("all/") for n in names))
-        for name in (target, f"{target}.tar.gz", f"{place}/no/such", f"{place}/.."):
-            self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", name), 1, name)
+        for name, word in ((target, "exists"), (f"{target}.tar.gz", "exists"), (f"{place}/no/such", f"{place}/no/"), (f"{place}/..", "no name")):
+            self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", name), 1, word)
         self.one_line(L.tbnode("logs", "--experiment", "nosuch", "--collect", f"{place}/x"), 1, "nosuch")
         self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "data/*"), 1, "data/*", "absolute")
         self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "/a/../b"), 1, "'..'")

@@ -67,6 +67,54 @@ static void test_labels_not_ours(void **state)
         assert_null(node_labels_shape(&l, "x"));
 }
 
+/* docker-compose's labels fill in what ours do not say. */
+static void test_labels_compose(void **state)
+{
+        static const struct {
+                const char *ours, *project, *service, *number, *oneoff;
+                const char *experiment, *node;
+                bool implied;
+        } cases[] = {
+                {"\"tbnode.shape\":\"rate 1mbit\"", "bt", "peer", "7", "False", "bt", "peer-7", true},
+                {"\"tbnode.shape\":\"rate 1mbit\"", "bt", "peer", "1", "False", "bt", "peer-1", true},
+                {"\"tbnode.node\":\"p\"", "bt", "peer", "1", "False", "bt", "p", true},
+                {"\"tbnode.node\":\"p\"", "bt", "peer", "2", "False", "bt", "p-2", true},
+                {"\"tbnode.node\":\"p\"", "bt", "peer", "2", "True", "bt", NULL, true},
+                {"\"tbnode.experiment\":\"E\"", "bt", "peer", "2", "False", "E", "peer-2", false},
+                {"\"tbnode.shape\":\"\"", "-x", "peer", "2", "False", NULL, "peer-2", false},
+                {"\"tbnode.shape\":\"\"", "bt", "_peer", "2", "False", "bt", NULL, true},
+                {"\"tbnode.shape\":\"\"", "bt", "peer", "0", "False", "bt", NULL, true},
+                {"\"tbnode.shape\":\"\"", "bt", "peer", "x", "False", "bt", NULL, true},
+                {"\"tbnode.shape\":\"\"", "bt", LONG_NAME, "2", "False", "bt", NULL, true},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *text = tb_asprintf(
+                        "{%s,\"com.docker.compose.project\":\"%s\",\"com.docker.compose.service\":\"%s\","
+                        "\"com.docker.compose.container-number\":\"%s\",\"com.docker.compose.oneoff\":\"%"
+                        "s\"}",
+                        cases[i].ours, cases[i].project, cases[i].service, cases[i].number, cases[i].oneoff);
+                _cleanup_json_ json_t *j = parse(text);
+                _cleanup_node_labels_ NodeLabels l = {};
+                TbError *err = NULL;
+
+                assert_ok(node_labels_parse(j, &l, &err), err);
+                assert_true(tb_streq(l.experiment, cases[i].experiment));
+                assert_true(tb_streq(l.node, cases[i].node));
+                assert_int_equal(l.implied, cases[i].implied);
+        }
+        _cleanup_json_ json_t *j =
+                parse("{\"tbnode.shape\":\"rate 1mbit\",\"tbnode.shape.lan\":\"rate 2mbit\","
+                      "\"tbnode.shape.bt_x\":\"rate 3mbit\",\"com.docker.compose.project\":\"bt\"}");
+        _cleanup_node_labels_ NodeLabels l = {};
+        assert_int_equal(node_labels_parse(j, &l, NULL), 0);
+        assert_string_equal(node_labels_shape(&l, "bt_lan"), "rate 2mbit");
+        assert_string_equal(node_labels_shape(&l, "lan"), "rate 2mbit");
+        assert_string_equal(node_labels_shape(&l, "bt_x"), "rate 3mbit");
+        assert_string_equal(node_labels_shape(&l, "btlan"), "rate 1mbit");
+        assert_string_equal(node_labels_shape(&l, "other_lan"), "rate 1mbit");
+}
+
 static void test_labels_bad(void **state)
 {
         static const char *const bad[] = {
@@ -457,6 +505,7 @@ int main(void)
                 cmocka_unit_test(test_run_cpus),
                 cmocka_unit_test(test_labels),
                 cmocka_unit_test(test_labels_not_ours),
+                cmocka_unit_test(test_labels_compose),
                 cmocka_unit_test(test_labels_bad),
                 cmocka_unit_test(test_facts),
                 cmocka_unit_test(test_facts_bad),
