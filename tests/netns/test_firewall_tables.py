@@ -188,21 +188,41 @@ class Tables:
         self.forget_neighbours(a, c)
         self.expect([self.ping(a, '10.8.0.1')])
 
+    def test_isolation_through_the_host_with_ipv6(self):
+        a, _, c = self.routed()
+        run('sysctl', '-q', 'net.ipv6.conf.all.forwarding=1')
+        for n, network, bridge in ((a, 'fd00:9:', 'br0'), (c, 'fd00:8:', 'br1')):
+            n.run('ip', 'addr', 'add', f'{network}:1/64', 'dev', 'eth0', 'nodad')
+            run('ip', 'addr', 'add', f'{network}:fe/64', 'dev', bridge, 'nodad')
+            n.run('ip', '-6', 'route', 'add', 'default', 'via', f'{network}:fe')
+        self.wait_for_ipv6(a, c)
+        each = [self.ping(a, 'fd00:8::1'), self.ping(c, 'fd00:9::1')]
+        self.expect(each)
+        for groups, passes in (((1, 2), False), ((2, 2), True), ((1, 0), True)):
+            self.apply([self.node_json(n, 'open', {'ipv6': [address]}, group=g)
+                        for n, g, address in ((a, groups[0], 'fd00:9::1'), (c, groups[1], 'fd00:8::1'))])
+            self.forget_neighbours(a, c)
+            self.expect(each if passes else [], [] if passes else each, about=groups)
+
     def test_host_is_closed_but_for_what_is_declared(self):
         a, _ = self.pair()
         self.listen(None, 5000)
         self.listen(None, 7777)
+        self.wait_for_ipv6(a)
+        host = run('ip', '-6', '-br', 'addr', 'show', 'br0', 'scope', 'link').stdout.split()[2].split('/')[0]
+        six = self.connection(a, f'{host}%eth0', 5000)
+        self.expect([six], about='without a firewall')
         site = {'agent': '10.9.0.254', 'agent_port': 7777}
         for style in ('open', 'basic', 'closed'):
             self.protect(a, style, site)
-            self.expect(fails=[self.connection(a, '10.9.0.254', 5000), self.connection(a, '10.9.0.254', 7777)], about=style)
+            self.expect(fails=[self.connection(a, '10.9.0.254', 5000), self.connection(a, '10.9.0.254', 7777), six], about=style)
             self.protect(a, style, site, agent=True)
             self.expect([self.connection(a, '10.9.0.254', 7777)], [self.connection(a, '10.9.0.254', 5000)], about=style)
             self.protect(a, f'{style}; allow out tcp to 10.9.0.254 port 5000', site)
             self.expect([self.connection(a, '10.9.0.254', 5000)], about=style)
         # An interface that the style does not hold for is no way in either.
         self.protect(a, 'open', interface={'filtered': False})
-        self.expect([self.ping(a, '10.9.0.2')], [self.connection(a, '10.9.0.254', 5000)])
+        self.expect([self.ping(a, '10.9.0.2')], [self.connection(a, '10.9.0.254', 5000), six])
 
     def test_ssh_port(self):
         a, b, c = self.routed()
