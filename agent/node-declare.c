@@ -148,6 +148,7 @@ int node_declare(Node *n, const char *control_network, NodeDeclaration *ret, TbE
                 .name = node_display_name(n),
                 .netns_fd = n->netns_fd,
                 .nsid = &n->nsid,
+                .thorough = !n->has_status,
                 .interfaces = d.interfaces,
                 .n_interfaces = k,
         };

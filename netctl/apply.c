@@ -114,6 +114,12 @@ void op_encode(NlWriter *w, const Op *op)
                 begin_tc(w, RTM_DELQDISC, 0, op->device, 0, TC_H_INGRESS, 0);
                 nlw_end(w);
                 break;
+        case OP_STRANGER_DELETE:
+                /* Handle 0: the whole preference, whatever its protocol. */
+                begin_tc(
+                        w, RTM_DELTFILTER, 0, op->device, 0, TC_HANDLE_ROOT, TC_H_MAKE(op->handle << 16, 0));
+                nlw_end(w);
+                break;
         case OP_INGRESS_DELETE:
                 begin_tc(w, RTM_DELQDISC, 0, op->device, TC_H_MAKE(TC_H_INGRESS, 0), TC_H_INGRESS, 0);
                 nlw_end(w);
@@ -172,6 +178,7 @@ static const char *op_module(const Op *op)
         case OP_PROGRAMS_DELETE:
         case OP_FOREIGN_ROOT_DELETE:
         case OP_FOREIGN_INGRESS_DELETE:
+        case OP_STRANGER_DELETE:
         case _OP_KIND_MAX:
         default:
                 return NULL;
@@ -193,7 +200,8 @@ static const char *op_needed_for(const Op *op)
 static bool is_delete(OpKind k)
 {
         return k == OP_IFB_DELETE || k == OP_ROOT_DELETE || k == OP_INGRESS_DELETE || k == OP_CLASS_DELETE ||
-                k == OP_PROGRAMS_DELETE || k == OP_FOREIGN_ROOT_DELETE || k == OP_FOREIGN_INGRESS_DELETE;
+                k == OP_PROGRAMS_DELETE || k == OP_FOREIGN_ROOT_DELETE || k == OP_FOREIGN_INGRESS_DELETE ||
+                k == OP_STRANGER_DELETE;
 }
 
 int op_error(const Op *op, const RtnlResult *result, TbError **err)

@@ -242,6 +242,7 @@ static int single_load(Single *s, const char *pid, const char *ifname, TbError *
                 return tb_error_oom(err);
         (void) snprintf(s->id, sizeof(s->id), "%s%s", arg_id ? arg_id : "pid", arg_id ? "" : pid);
         s->node = (NetctlNode){.replace_foreign = arg_replace_foreign,
+                .thorough = true,
                 .id = s->id,
                 .netns_fd = s->fd,
                 .interfaces = s->interfaces};

@@ -140,6 +140,9 @@ typedef struct NetctlNode {
         /* The node was configured, and somebody may have changed something since: what now stands in the place of ours came
          * later and goes, and host sides that were set down or taken from their bridge are put back. */
         bool repair;
+        /* Looked at for the first time: filters that somebody has put at our roots are looked for, too. (They are listed device by
+         * device, and whoever puts them there while we listen is heard.) */
+        bool thorough;
         /* With a style only; fw-model.h: */
         const FwRules *rules; /* of its user; NULL: none */
         uint16_t group;       /* number of its experiment; 0: not kept apart */

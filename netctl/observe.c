@@ -200,8 +200,10 @@ static int take_class(const struct nlmsghdr *h, void *userdata)
 static int take_program(const struct nlmsghdr *h, void *userdata)
 {
         const Observation *o = userdata;
+        TcTree *tree = o->tree;
 
-        return program_decode(h, o->arena, o->tree);
+        program_decode_stranger(h, tree);
+        return program_decode(h, o->arena, tree);
 }
 
 static int take_filter(const struct nlmsghdr *h, void *userdata)
@@ -275,14 +277,20 @@ static int observe_default_classes(Rtnl *r, const Observation *o, TbError **err)
 }
 
 /* Classes of rules and their programs, where there are any: seen by a leaf, or declared (somebody may have deleted the leaf). */
-static int observe_tree(Rtnl *r, Observation *o, uint32_t device, bool declared, TcTree *t, TbError **err)
+static int observe_tree(
+        Rtnl *r, Observation *o, uint32_t device, const IfaceState *s, TcTree *t, TbError **err)
 {
-        if (t->owner != TC_OURS || (t->has_class && t->n_rules == 0 && !declared))
+        bool filters = s->ruled || s->thorough;
+        int k = 0;
+
+        if (t->owner != TC_OURS)
                 return 0;
         o->tree = t;
         /* Of our root: what else has classes on this device is a leaf of somebody's, and its own business. */
-        int k = dump_device(r, rtnl_dump_small, RTM_GETTCLASS, device, TC_HANDLE_ROOT, take_class, o, err);
-        if (k < 0 || t->n_rules == 0)
+        if (!t->has_class || t->n_rules > 0 || s->ruled)
+                k = dump_device(
+                        r, rtnl_dump_small, RTM_GETTCLASS, device, TC_HANDLE_ROOT, take_class, o, err);
+        if (k < 0 || (t->n_rules == 0 && !filters))
                 return k;
         k = dump_device(r, rtnl_dump, RTM_GETTFILTER, device, TC_HANDLE_ROOT, take_program, o, err);
         if (k < 0)
@@ -332,9 +340,9 @@ static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, T
                 return k;
         for (size_t i = 0; i < n; i++) {
                 IfaceState *s = states + i;
-                k = observe_tree(r, o, s->veth, s->ruled, &s->down, err);
+                k = observe_tree(r, o, s->veth, s, &s->down, err);
                 if (k >= 0 && s->ifb.present)
-                        k = observe_tree(r, o, s->ifb.ifindex, s->ruled, &s->up, err);
+                        k = observe_tree(r, o, s->ifb.ifindex, s, &s->up, err);
                 if (k >= 0)
                         k = observe_ingress(r, s, err);
                 if (k < 0)
@@ -403,7 +411,8 @@ static void observe_links(const Links *links, Named *named, IfaceState *states, 
                 const Named *hit =
                         count > 0 ? bsearch(&key, named, count, sizeof(*named), compare_named) : NULL;
                 const Link *by_name = hit ? hit->link : NULL;
-                states[i] = (IfaceState){.veth = states[i].veth, .ruled = states[i].ruled};
+                states[i] = (IfaceState){
+                        .veth = states[i].veth, .ruled = states[i].ruled, .thorough = states[i].thorough};
                 observe_ifb(links, &by_name, states[i].veth, &states[i].ifb);
         }
 }

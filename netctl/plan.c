@@ -33,6 +33,7 @@ static const struct {
         [OP_PROGRAMS_DELETE] = {"delete bpf filters", NETCTL_IN_PLACE},
         [OP_FOREIGN_ROOT_DELETE] = {"delete somebody else's root qdisc", NETCTL_REBUILT},
         [OP_FOREIGN_INGRESS_DELETE] = {"delete somebody else's ingress qdisc", NETCTL_REBUILT},
+        [OP_STRANGER_DELETE] = {"delete somebody's filters at our root", NETCTL_IN_PLACE},
 };
 static_assert(ELEMENTSOF(op_table) == _OP_KIND_MAX, "one row per operation");
 
@@ -87,7 +88,8 @@ static int plan_grow(Plan *p, size_t need, TbError **err)
 /* Room for one interface's operations at once, so that planning itself cannot fail half-way. */
 static int plan_reserve(Plan *p, const IfaceState *desired, const IfaceState *actual, TbError **err)
 {
-        size_t need = 12; /* root, class, leaf, ifb, ingress; foreign ones */
+        /* root, class, leaf, ifb, ingress; foreign ones */
+        size_t need = 12 + actual->down.n_strangers + actual->up.n_strangers;
 
         if (desired->down.n_rules + actual->down.n_rules + desired->up.n_rules + actual->up.n_rules > 0)
                 need += tree_ops(&desired->down, &actual->down) + tree_ops(&desired->up, &actual->up);
@@ -193,6 +195,8 @@ static void plan_tree(const TcTree *desired, const TcTree *actual, uint32_t devi
                 plan_add(p, OP_FOREIGN_ROOT_DELETE, device, owner);
         if (actual->owner != TC_OURS)
                 plan_add(p, OP_ROOT_ADD, device, owner);
+        for (unsigned i = 0; i < actual->n_strangers && desired->n_strangers == 0; i++)
+                plan_add(p, OP_STRANGER_DELETE, device, owner)->handle = actual->strangers[i];
         if (!desired->has_class) /* a state to return to, not one to make: interrupted between root and class */
                 return;
         const Place at = {.device = device, .owner = owner, .minor = TC_CLASS_DEFAULT};
@@ -397,6 +401,9 @@ static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
         case OP_PROGRAMS_DELETE:
                 simulate_program(op, t, arena);
                 break;
+        case OP_STRANGER_DELETE:
+                t->n_strangers = 0;
+                break;
         case OP_CLASS_DELETE:
         case OP_LINK_UP:
         case OP_LINK_MASTER:
@@ -444,6 +451,7 @@ void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
         case OP_ROOT_ADD:
         case OP_ROOT_DELETE:
         case OP_FOREIGN_ROOT_DELETE:
+        case OP_STRANGER_DELETE:
         case OP_CLASS_ADD:
         case OP_CLASS_CHANGE:
         case OP_CLASS_DELETE:

@@ -27,6 +27,7 @@ typedef enum OpKind {
         OP_PROGRAMS_DELETE, /* of one generation */
         OP_FOREIGN_ROOT_DELETE,
         OP_FOREIGN_INGRESS_DELETE,
+        OP_STRANGER_DELETE, /* filters of others at our root, of the preference `handle` */
         _OP_KIND_MAX,
 } OpKind;
 

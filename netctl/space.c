@@ -174,6 +174,7 @@ static IfaceState to_observe(const Work *w, size_t i)
         return (IfaceState){
                 .veth = x->host.ifindex,
                 .ruled = x->want->n_rules > 0 || w->nodes[x->node].repair,
+                .thorough = w->nodes[x->node].thorough,
         };
 }
 

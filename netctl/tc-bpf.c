@@ -35,6 +35,21 @@ static bool find_ops(const NlAttr *options, NlAttr *ret)
         return false;
 }
 
+void program_decode_stranger(const struct nlmsghdr *h, TcTree *tree)
+{
+        const struct tcmsg *t = nl_message_header(h, sizeof(*t));
+        uint16_t pref = t ? (uint16_t) (TC_H_MAJ(t->tcm_info) >> 16) : 0;
+
+        if (h->nlmsg_type != RTM_NEWTFILTER || pref == 0 ||
+                (pref >= TC_PROGRAM_PREF && pref < TC_PROGRAM_PREF + TC_GENERATIONS))
+                return;
+        for (unsigned i = 0; i < tree->n_strangers; i++)
+                if (tree->strangers[i] == pref)
+                        return;
+        if (tree->n_strangers < TC_STRANGERS_MAX)
+                tree->strangers[tree->n_strangers++] = pref;
+}
+
 int program_decode(const struct nlmsghdr *h, Arena *arena, TcTree *tree)
 {
         const struct tcmsg *t = nl_message_header(h, sizeof(*t));

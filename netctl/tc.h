@@ -138,6 +138,8 @@ typedef struct TcRule {
         const ShapeMatch *match; /* whose it is; NULL: no program leads to it. Not compared */
 } TcRule;
 
+#define TC_STRANGERS_MAX 8 /* what is more is found when these are gone */
+
 typedef struct TcTree {
         TcOwner owner;
         char kind[IFNAMSIZ]; /* of a foreign root */
@@ -148,6 +150,9 @@ typedef struct TcTree {
         TcRule *rules; /* sorted by minor, in the arena of the state, like what follows */
         size_t n_rules;
         Programs programs[TC_GENERATIONS];
+        /* Preferences of filters that somebody has put before ours: they lead packets past their classes. (decoded only) */
+        uint16_t strangers[TC_STRANGERS_MAX];
+        unsigned n_strangers;
 } TcTree;
 
 typedef struct IngressState {
@@ -181,6 +186,7 @@ typedef struct IfbState {
 typedef struct IfaceState {
         uint32_t veth; /* ifindex of the host side */
         bool ruled;    /* (given to observe()) look for classes of rules in any case */
+        bool thorough; /* (given to observe()) look for filters of others at our roots in any case */
         TcTree down;   /* on veth */
         IngressState ingress;
         IfbState ifb;
@@ -231,6 +237,8 @@ uint32_t htb_burst_bytes(const HtbClass *c);
 void program_encode(NlWriter *w, const Program *p);
 /* Takes one RTM_NEWTFILTER of our root into the tree; what is not ours is left out. -ENOMEM. */
 int program_decode(const struct nlmsghdr *h, Arena *arena, TcTree *tree);
+/* Notes a filter that is none of ours in tree->strangers. */
+void program_decode_stranger(const struct nlmsghdr *h, TcTree *tree);
 
 /* Ingress, u32, mirred (tc-ingress.c): one match-all filter that redirects to `ifindex`. */
 void ingress_encode_filter(NlWriter *w, uint32_t ifindex);

@@ -307,7 +307,7 @@ class Drift(Base):
             name = x["ifname"]
             out[x["ifindex"]] = (x.get("master"), "UP" in x["flags"], x.get("ifalias"), L.run(["tc", "qdisc", "show", "dev", name]).out,
                                  L.run(["tc", "class", "show", "dev", name]).out.replace(name, ""),
-                                 re.sub("index .*", "", L.filters(name, "ffff:")).replace(" ingress", ""))
+                                 re.sub("index .*", "", L.filters(name, "ffff:")).replace(" ingress", ""), L.filters(name, "7462:"))
         return out
 
     def damage(self, what, *commands):
@@ -328,6 +328,7 @@ class Drift(Base):
                 "no ingress": [f"tc qdisc del dev {h} ingress"],
                 "a filter before ours": [f"tc filter add dev {h} ingress prio 1 protocol ip u32 match u32 0 0 action mirred egress redirect dev docker0"],
                 "no filter": [f"tc filter del dev {h} ingress"],
+                "a filter past our class": [f"tc filter add dev {h} parent 7462: prio 1 protocol all u32 match u32 0 0 flowid 7462:0"],
                 "no root of the ifb": [f"tc qdisc del dev {i} root"],
                 "no ifb": [f"ip link del {i}"],
                 "ifb down": [f"ip link set {i} down"],
@@ -339,6 +340,16 @@ class Drift(Base):
                 self.damage(what, *commands)
         events = [json.loads(x) for x in L.tbnode("events", "--json").out.splitlines()]
         self.assertEqual(["aa"], [e for e in events if e["event"] == "shape-repaired"][-1]["nodes"])
+
+    def test_what_was_done_while_no_agent_ran(self):
+        before = self.kernel()
+        L.tbnoded.kill()
+        for device in (self.host, self.ifb):
+            L.run(f"tc class add dev {device} parent 7462: classid 7462:77 htb rate 1gbit".split())
+            L.run(f"tc filter add dev {device} parent 7462: prio 1 protocol all u32 match u32 0 0 flowid 7462:77".split())
+        L.tbnoded.start()
+        lab.wait_for(lambda: self.kernel() == before, 20, f"{before} is {self.kernel()}")
+        wait_state("aa", "configured")
 
     def while_it_stands_still(self, *commands):
         """Whatever they say, the agent hears all of it at once."""

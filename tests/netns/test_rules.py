@@ -189,6 +189,21 @@ class Rules(netlab.Lab):
                 self.assertEqual(self.classes(device), before)
         self.assertEqual(self.apply(nodes)['netlink_writes'], 0)
 
+    def test_filters_of_others_at_our_roots_go(self):
+        """They lead packets past the rate: class 0 of HTB is "as fast as it goes"."""
+        a, b = self.pair()
+        for spec in ('rate 1mbit', 'rate 1mbit; to 10.9.0.3 rate 2mbit'):
+            self.tool('--id', a.id, 'shape', a.pid, 'eth0', spec)
+            ifb = f'tbi{js("ip", "-j", "link", "show", "dev", a.host)[0]["ifindex"]}'
+            good = {d: run('tc', 'filter', 'show', 'dev', d, 'parent', '7462:').stdout for d in (a.host, ifb)}
+            for device in good:
+                for pref, protocol in ((1, 'all'), (2, 'ip'), (65000, 'ipv6')):
+                    run('tc', 'filter', 'add', 'dev', device, 'parent', '7462:', 'pref', pref, 'protocol', protocol, 'u32', 'match', 'u32',
+                        '0', '0', 'flowid', '7462:0')
+            self.tool('--id', a.id, 'shape', a.pid, 'eth0', spec)
+            self.assertEqual(good, {d: run('tc', 'filter', 'show', 'dev', d, 'parent', '7462:').stdout for d in good})
+        self.tool('--id', a.id, 'clear', a.pid)
+
     def test_mistakes_leave_everything_as_it_was(self):
         a, _ = self.world()
         self.shape(a, 'rate 10mbit; to 10.9.0.2 rate 1mbit')
