@@ -126,12 +126,8 @@ static bool refusal(CollectNode *n, unsigned status, TbError **ret)
 static int write_json(CollectNode *n, const char *name, json_t *take, TbError **err)
 {
         _cleanup_json_ json_t *j = take;
-        _cleanup_free_ char *text = NULL;
-        size_t size;
-        int r = j ? tb_json_dump(j, true, &text, &size, err) : tb_error_oom(err);
+        int r = store_write_json(n->store, n->where, name, j, err);
 
-        if (r >= 0)
-                r = store_write(n->store, n->where, name, text, size, err);
         n->files += r >= 0;
         return r;
 }

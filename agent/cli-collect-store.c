@@ -198,13 +198,18 @@ int store_create(Store *s, const char *directory, const char *path, int *ret_fd,
         return 0;
 }
 
-int store_write(
-        Store *s, const char *directory, const char *path, const void *data, size_t size, TbError **err)
+int store_write_json(Store *s, const char *directory, const char *path, const json_t *j, TbError **err)
 {
+        _cleanup_free_ char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
         _cleanup_close_ int fd = -EBADF;
-        int r = store_create(s, directory, path, &fd, err);
+        int r;
 
-        return r < 0 ? r : tb_write_all(fd, data, size, err);
+        if (!text)
+                return tb_error_oom(err);
+        r = store_create(s, directory, path, &fd, err);
+        if (r >= 0)
+                r = tb_write_all(fd, text, strlen(text), err);
+        return r < 0 ? r : tb_write_all(fd, "\n", 1, err);
 }
 
 int store_scratch(Store *s, int *ret_fd, TbError **err)

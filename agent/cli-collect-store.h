@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 
 #include "common/error.h"
@@ -23,9 +24,9 @@ TB_DEFINE_CLEANUP(Store *, store_free)
 /* A new file for writing, `directory`/`path`; -EEXIST, and -EINVAL for names that are none (printable ASCII, no ".", no ".."). */
 int store_create(Store *s, const char *directory, const char *path, int *ret_fd, TbError **err)
         _warn_unused_;
-/* One with this content. */
-int store_write(Store *s, const char *directory, const char *path, const void *data, size_t size,
-        TbError **err) _warn_unused_;
+/* One for people and programs; `j` NULL: out of memory. */
+int store_write_json(Store *s, const char *directory, const char *path, const json_t *j, TbError **err)
+        _warn_unused_;
 /* A file without a name, for what is looked at later. */
 int store_scratch(Store *s, int *ret_fd, TbError **err) _warn_unused_;
 /* Gives it its name. `stop` is asked between files: true ends it with -ECANCELED. */

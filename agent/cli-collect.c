@@ -229,14 +229,10 @@ static int finish(Collect *k, bool *ret_failed, TbError **err)
 {
         _cleanup_json_ json_t *j = summary(k, ret_failed);
         char size_text[TB_UNIT_TEXT_MAX];
-        _cleanup_free_ char *text = NULL;
         uint64_t files = 0, bytes = 0;
-        size_t size;
         int r;
 
-        r = j ? tb_json_dump(j, true, &text, &size, err) : tb_error_oom(err);
-        if (r >= 0)
-                r = store_write(k->store, NULL, SUMMARY, text, size, err);
+        r = store_write_json(k->store, NULL, SUMMARY, j, err);
         if (r >= 0)
                 r = store_finish(k->store, interrupted, err);
         if (r < 0)

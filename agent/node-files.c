@@ -53,8 +53,8 @@ int node_files_check(const json_t *patterns, TbError **err)
 
                 if (!s || s[0] != '/' || strlen(s) > NODE_FILES_PATTERN_MAX)
                         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                                "'%s' is no absolute path of at most %u bytes", shown ?: "",
-                                NODE_FILES_PATTERN_MAX);
+                                "'%s' is no absolute path of at most %u bytes; write it from / on",
+                                shown ?: "", NODE_FILES_PATTERN_MAX);
                 for (const char *p = s; *p; p += strcspn(p, "/"))
                         if (*++p == '.' && p[1] == '.' && (p[2] == '/' || p[2] == 0))
                                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,

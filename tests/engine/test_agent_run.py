@@ -9,6 +9,7 @@ import datetime
 import filecmp
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -390,7 +391,17 @@ class Collect(Base):
         self.assertEqual(["/proc/1/environ"], [x.split(":")[0] for x in said["bb"]["errors"]])
         self.assertTrue(any("no system log" in x for x in said["bare"]["notes"]), said["bare"])
         # a tar file has the same; nothing is written over, and nobody else's nodes are collected
-        L.tbnode("logs", "--experiment", "exp", "--collect", f"{target}.tar.gz", "--files", "/data/b.txt", check=True)
+        ours, theirs = pty.openpty()
+        p = subprocess.Popen([f"{L.build}/agent/tbnode", "logs", "--experiment", "exp", "--collect", f"{target}.tar.gz", "--files", "/data/b.txt"],
+                             stdout=subprocess.PIPE, stderr=theirs, text=True)
+        out = p.communicate(timeout=60)[0]
+        os.close(theirs)
+        shown = os.read(ours, 65536).decode()
+        os.close(ours)
+        self.assertEqual(0, p.returncode, shown)
+        self.assertRegex(out, rf"^{target}\.tar\.gz: 3 nodes, \d+ files, .*B\n$")
+        for word in ("collecting: 0 of 3 nodes", "collecting: 3 of 3 nodes"):
+            self.assertIn(word, shown)
         with tarfile.open(f"{target}.tar.gz") as t:
             names = t.getnames()
         self.assertIn("all/bb/files/data/b.txt", names)

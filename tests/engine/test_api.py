@@ -267,6 +267,20 @@ class Users(Base):
                                    ("PUT", f"/v1/nodes/a1/shape/lan{ANN}", {"spec": "rate 1mbit"}), ("PUT", "/v1/nodes/a1/declaration", {}),
                                    ("GET", f"/v1/nodes/exp{ANN}.a1", None), ("POST", "/v1/links/check", {"node": "a1"})):
             self.assertIn(f"belongs to user {ANN}, not to you (user {BEN})", message(method, path, 403, body, uid=BEN))
+        # and whatever else there is about a node, now and in time to come
+        bodies = {"files": {"paths": ["/etc/hostname"]}, "firewall": {"style": "open"}, "{interface}": {"spec": "rate 1mbit"}, "declaration": {},
+                  "explain": {"protocol": "tcp", "address": "10.0.0.1", "port": 80}, "{program}": {"action": "start"}, "exec": {"cmd": ["true"]}}
+        refused = 0
+        for path, methods in DOCUMENT["paths"].items():
+            for method in [m.upper() for m in methods if "{node}" in path and m != "parameters"]:
+                body = None if method in ("GET", "DELETE") else bodies.get(path.split("/")[-1])
+                status, text, _ = curl(method, path.format(node="a1", interface=f"lan{ANN}", program="p"), body, uid=BEN)
+                if path.endswith("/exec"):
+                    self.assertEqual(426, status, "before it is looked at, it has to ask for the protocol")
+                else:
+                    self.assertEqual((403, True), (status, "not to you" in text), (method, path, text))
+                refused += 1
+        self.assertGreater(refused, 18)
         self.assertIn("belongs to user 0", message("GET", "/v1/nodes/r1", 403, uid=ANN))
         self.assertIn("name one of your nodes", message("POST", "/v1/links/check", 403, {}, uid=ANN))
         self.assertIn("operators", message("POST", "/v1/images/prune", 403, {"dry_run": True}, uid=ANN))
@@ -389,6 +403,35 @@ class Events(Base):
         self.assertRegex(text.decode(), r'\{"event":"lost","events":[1-9][0-9]*\}')
         for s in stuck:
             s.close()
+
+    def test_logs_and_files_that_nobody_reads(self):
+        """Each holds what fits into its stream and no more, and who does read gets all of it meanwhile."""
+        noise = "i=0; while [ $i -lt 60000 ]; do echo line $i of a hundred bytes, which are more than enough for anybody who does not read them; i=$((i+1)); done"
+        made = ask("POST", "/v1/nodes", {"image": IMAGE, "name": "aa", "cmd": [
+            "sh", "-c", f"{noise}; dd if=/dev/zero of=/big bs=1M count=60; seq 5000 | /tbnode/bin/logger; touch /ready; exec sleep 1000"]}, timeout=120)
+        self.assertIn('"event":"result"', made)
+        lab.wait_for(lambda: L.docker("exec", "aa", "test", "-e", "/ready", check=False).rc == 0, 60, "its files")
+        before = self.memory()
+        body = b'{"paths":["/big"]}'
+        stuck = [connect(b"GET /v1/nodes/aa/logs?source=%s&follow=1 HTTP/1.1\r\nHost: x\r\n\r\n" % source) for source in (b"all", b"output") * 5]
+        stuck += [connect(b"POST /v1/nodes/aa/files HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)) for _ in range(3)]
+        archive = L.run(["curl", "-sS", "--unix-socket", SOCKET, "-d", body.decode(), "-o", L.tmp("tar") + "/x", "-w", "%{size_download}",
+                         "http://x/v1/nodes/aa/files"], timeout=60).out
+        self.assertGreater(int(archive), 60 << 20)
+        lines = curl("GET", "/v1/nodes/aa/logs?source=output&tail=50000")[1].splitlines()
+        self.assertEqual((50000, 1), (len(lines), len([x for x in lines if x.startswith("line 59999 ")])))
+        self.assertLess(self.memory() - before, 40 << 20)
+        children = lambda: [p for p in L.run(["ps", "--ppid", str(L.tbnoded.pid), "-o", "comm="], check=False).out.split() if p == "tbnoded-files"]
+        self.assertEqual(3, len(children()))
+        # Of one user four run at a time; who comes behind them waits, and his turn comes when one of them goes away.
+        stuck += [connect(b"POST /v1/nodes/aa/files HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)) for _ in range(3)]
+        lab.wait_for(lambda: len(children()) == 4, 10, "the fourth")
+        last = subprocess.Popen(["curl", "-sS", "--unix-socket", SOCKET, "-d", body.decode(), "-o", "/dev/null", "-w", "%{size_download}",
+                                 "http://x/v1/nodes/aa/files"], stdout=subprocess.PIPE, text=True)
+        for s in stuck:
+            s.close()
+        self.assertGreater(int(last.communicate(timeout=60)[0]), 60 << 20)
+        lab.wait_for(lambda: not children(), 20, "the processes to end")
 
     def memory(self):
         with open(f"/proc/{L.tbnoded.pid}/statm", encoding="ascii") as f:

@@ -4,6 +4,7 @@
 
 #include "agent/log-merge.h"
 #include "agent/log-time.h"
+#include "agent/node-files.h"
 #include "common/buffer.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -221,6 +222,40 @@ static void test_live(void **state)
         assert_true(log_merge_is_done(m));
 }
 
+/* No name of a node's leads anywhere, or does anything to a terminal. */
+static void test_file_names(void **state)
+{
+        static const struct {
+                const char *path, *name;
+        } names[] = {
+                {"etc/hosts", "files/etc/hosts"},
+                {"a b\n\033[2J%/\\\xc3\xa4", "files/a%20b%0A%1B[2J%25/%5C%C3%A4"},
+                {".../-x", "files/.../-x"},
+        };
+        static const char *const bad[] = {"{}", "\"/a\"", "[\"a\"]", "[\"\"]", "[7]", "[\"/a/..\"]",
+                "[\"/../a\"]", "[\"/a/../b\"]", "[\"~/a\"]"};
+        char component[300] = "";
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                _cleanup_free_ char *name = node_files_name(names[i].path);
+
+                assert_string_equal(name, names[i].name);
+        }
+        memset(component, 'x', 240);
+        free(node_files_name(component));
+        component[239] = ' '; /* is three */
+        assert_null(node_files_name(component));
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
+                json_t *j = json_loads(bad[i], 0, NULL);
+
+                assert_fails(node_files_check(j, err), -EINVAL, "");
+                json_decref(j);
+        }
+        json_t *good = json_loads("[\"/a/..b/*\", \"/\"]", 0, NULL);
+        assert_works(node_files_check(good, err));
+        json_decref(good);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -228,6 +263,7 @@ int main(void)
                 cmocka_unit_test(test_order),
                 cmocka_unit_test(test_long_lines),
                 cmocka_unit_test(test_live),
+                cmocka_unit_test(test_file_names),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
