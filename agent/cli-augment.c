@@ -51,9 +51,16 @@ static int parse(Cli *c, int argc, char **argv, bool context, Options *o)
                 switch (opt) {
                 case OPT_LEVEL:
                         o->level = optarg;
+                        if (augment_level_from_string(optarg) < 0)
+                                return cli_usage(c,
+                                        "there is no level '%s'; use none, basic, core, buildenv or full",
+                                        optarg);
                         r = tb_json_set_string(o->body, "level", optarg, NULL);
                         break;
                 case OPT_BUILDER:
+                        if (augment_builder_from_string(optarg) < 0)
+                                return cli_usage(
+                                        c, "there is no builder '%s'; use native or docker", optarg);
                         r = tb_json_set_string(o->body, "builder", optarg, NULL);
                         break;
                 case OPT_PLATFORM:
@@ -156,12 +163,14 @@ static void print_work(const json_t *j)
 static void print_result(const json_t *j)
 {
         const json_t *source = json_object_get(j, "source");
+        const char *name = cli_text(source, "name", ""); /* that of a copy has its digest already */
         const json_t *one;
         size_t i;
 
         printf("%s\n", cli_text(j, "image", ""));
         printf("  digest  %s\n", cli_text(j, "digest", ""));
-        printf("  source  %s@%s%s\n", cli_text(source, "name", ""), cli_text(source, "digest", ""),
+        printf("  source  %s%s%s%s\n", name, strchr(name, '@') ? "" : "@",
+                strchr(name, '@') ? "" : cli_text(source, "digest", ""),
                 tb_streq(cli_text(source, "from", ""), "cache") ? " (as cached)" : "");
         if (json_is_true(json_object_get(source, "private")))
                 printf("  private to project %s\n", cli_text(j, "project", ""));

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/cli-source.h"
@@ -235,6 +237,84 @@ static int take_files(const char *image, Local *l, TbError **err)
         return l->place && l->name && l->tag ? 0 : tb_error_oom(err);
 }
 
+/* ---- What to do about it ------------------------------------------------------------------------------------------ */
+
+static _printf_(2, 3) void append(TbError **err, const char *fmt, ...)
+{
+        _cleanup_free_ char *advice = NULL;
+        TbError *whole = NULL;
+        va_list args;
+
+        va_start(args, fmt);
+        if (!*err || vasprintf(&advice, fmt, args) < 0)
+                advice = NULL;
+        va_end(args);
+        if (!advice)
+                return;
+        (void) tb_error_set(&whole, (*err)->kind, (*err)->code, "%s; %s", tb_error_message(*err), advice);
+        tb_error_free(*err);
+        *err = whole;
+}
+
+/* Files that are something else than they were said to be. */
+static void advise(const char *image, const Local *l, TbError **err)
+{
+        _cleanup_(registry_place_freep) RegistryPlace *place = NULL;
+        struct stat st;
+
+        if (l->transport == TRANSPORT_DOCKERFILE) {
+                if (*err && (*err)->code == -ENOENT)
+                        append(err, "--file names a Dockerfile that is called otherwise");
+                return;
+        }
+        if (l->transport == TRANSPORT_DOCKER_DAEMON || registry_place_parse(image, &place, NULL) < 0 ||
+                !place->path || stat(place->path, &st) < 0)
+                return;
+        if (l->transport == TRANSPORT_DOCKER_ARCHIVE && S_ISDIR(st.st_mode))
+                append(err, "it is a directory: write oci:%s for an OCI layout, dockerfile:%s for a build",
+                        place->path, place->path);
+        else if (l->transport == TRANSPORT_DOCKER_ARCHIVE && *err &&
+                !strstr(tb_error_message(*err), "no image of") &&
+                ((*err)->code == -EBADMSG || (*err)->code == -ENOENT))
+                append(err,
+                        "a docker-archive is what `docker save` and `skopeo copy ... docker-archive:FILE` "
+                        "write");
+        else if (l->transport == TRANSPORT_OCI && !S_ISDIR(st.st_mode))
+                append(err, "it is a file: write docker-archive:%s if it comes from docker save",
+                        place->path);
+        else if (l->transport == TRANSPORT_OCI && *err && strstr(tb_error_message(*err), "is no OCI layout"))
+                append(err, "an OCI layout is what `skopeo copy ... oci:DIR` writes");
+}
+
+/* Names that can't be names in a registry, and what they look like. */
+static int check_name(const char *image, TbError **err)
+{
+        _cleanup_free_ char *shown = tb_escape(image, 256);
+        struct stat st;
+
+        if (tb_startswith(image, "https://") || tb_startswith(image, "http://"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "\"%s\" is an address and no image; write the name without %s, or dockerfile:URL to "
+                        "build what "
+                        "is there",
+                        shown ?: "?", image[4] == 's' ? "https://" : "http://");
+        if (image[0] != '/' && !tb_startswith(image, "./") && !tb_startswith(image, "../"))
+                return 0;
+        if (stat(image, &st) < 0)
+                return tb_error_set_errno(err, TB_ERROR_CONFIG, -errno, "cannot read %s", shown ?: "?");
+        if (S_ISDIR(st.st_mode))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "%s is a directory and no name in a registry; write oci:%s for an OCI layout, "
+                        "dockerfile:%s for a "
+                        "build",
+                        shown ?: "?", shown ?: "?", shown ?: "?");
+        return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                "%s is a file and no name in a registry; write docker-archive:%s if it comes from docker "
+                "save, "
+                "dockerfile:%s if it is a Dockerfile",
+                shown ?: "?", shown ?: "?", shown ?: "?");
+}
+
 static int place_of_fd(Local *l, TbError **err)
 {
         l->place = tb_asprintf("docker-archive:/proc/self/fd/%d", l->fd);
@@ -308,7 +388,14 @@ static int take_local(
         if (r < 0) {
                 _cleanup_free_ char *shown = tb_escape(image, 256);
 
-                tb_error_prefix(err, "cannot take image %s", shown ?: "?");
+                advise(image, l, err);
+                /* What reads files says itself which one. */
+                if (*err &&
+                        (tb_startswith(tb_error_message(*err), "docker-archive:") ||
+                                tb_startswith(tb_error_message(*err), "oci:")))
+                        tb_error_prefix(err, "cannot take the image");
+                else
+                        tb_error_prefix(err, "cannot take image %s", shown ?: "?");
                 return r;
         }
         return tb_json_set_string(body, "image", copied, err);
@@ -373,6 +460,7 @@ int cli_source_take(Cli *c, const char *image, const CliSource *options, json_t 
         if (options->file || options->build_context)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                         "--file and --build-context are for images that are built: dockerfile:PATH");
-        r = tb_json_set_string(body, "image", name, err);
-        return r < 0 ? r : take_credentials(name, body, err);
+        if ((r = check_name(name, err)) < 0 || (r = tb_json_set_string(body, "image", name, err)) < 0)
+                return r;
+        return take_credentials(name, body, err);
 }

@@ -173,6 +173,9 @@ class Policies(Base):
                               (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", ())):
             with self.subTest(answer=answer), Mood(answer):
                 self.unreachable_once(reference, first["digest"], *words)
+                if words == () and b"429" in answer:  # of what was never here nothing can be used
+                    self.refused(augment(f"{OTHER.host}/team/never:1"), f"{OTHER.host}/team/never:1", "HTTP 429", "to wait 30 s",
+                                 "log in to")
         OTHER.start()
 
     def unreachable_once(self, reference, digest, *words):
@@ -353,7 +356,9 @@ class Files(Base):
         i = image("archive")
         path = f"{L.tmp('archive')}/my app.tar"
         L.skopeo("copy", "-q", f"oci:{i.path}:latest", f"docker-archive:{path}:example/thing:2.0")
-        out = augment(f"docker-archive:{path}:example/thing:2.0", check=True).json()
+        self.assertRegex(L.tbnode("augment", f"docker-archive:{path}:example/thing:2.0", check=True).out,
+                         r"\n  source  [^@\n]+/thing:2\.0@sha256:[0-9a-f]{64}\n")
+        out = augment("--update", f"docker-archive:{path}:example/thing:2.0", check=True).json()
         self.assertEqual(self.source(out, "docker-archive")["config"], i.config["config"])
         self.assertTrue(out["image"].endswith("/thing:2.0-basic"), out["image"])
         self.assertEqual(config(out["image"])["Cmd"], ["archive"])
@@ -417,7 +422,27 @@ class Files(Base):
                              ("dockerfile:", "no Dockerfile"), (f"dockerfile:{work}/empty", "Dockerfile")):
             with self.subTest(name):
                 self.refused(L.tbnode("augment", name), *words)
+        # What to write instead.
+        with open(f"{work}/cut.tar", "wb") as f:
+            f.write(b"x" * 700)
+        with tarfile.open(f"{work}/other.tar", "w") as tar:
+            tar.add("/etc/hostname", "hostname")
+        for name, *words in ((f"docker-archive:{work}/text.tar", "docker save"), (f"docker-archive:{work}/cut.tar", "docker save"),
+                             (f"docker-archive:{work}/other.tar", 'no file "manifest.json"', "docker save"),
+                             (f"docker-archive:{work}/empty", "is a directory", f"oci:{work}/empty"),
+                             (f"docker-archive:{work}/nowhere.tar", "No such file"), (f"oci:{work}/empty", "skopeo copy"),
+                             (f"oci:{work}/text.tar", f"docker-archive:{work}/text.tar"), (f"dockerfile:{work}/empty", "--file"),
+                             (f"{work}/text.tar", "is a file", f"docker-archive:{work}/text.tar"),
+                             (work, "is a directory", f"oci:{work}", f"dockerfile:{work}"),
+                             ("./nowhere.tar", "./nowhere.tar", "No such file"), ("https://docker.io/library/box:1", "without https://")):
+            with self.subTest(name):
+                r = L.tbnode("augment", name)
+                self.refused(r, *words)
+                self.assertLessEqual(r.err.count(name), 3)  # once, and where it is part of the advice
         self.assertEqual(L.tbnode("augment", "--file", "x", "busybox:1").rc, 1)
+        for args in (("--level", "huge"), ("--builder", "podman")):
+            r = L.tbnode("augment", *args, "busybox:1")
+            self.assertEqual((r.rc, args[1] in r.err), (2, True), r)
         self.assertEqual(L.local.all_tags(), before)
 
 
