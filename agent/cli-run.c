@@ -231,7 +231,8 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_i
                         break;
                 case 'K':
                         keys = true;
-                        r = add_keys(body, optarg, err);
+                        if (!tb_streq(optarg, "none"))
+                                r = add_keys(body, optarg, err);
                         break;
                 case 'D':
                         r = take_declaration(body, optarg, err);

@@ -40,7 +40,7 @@ const CliVerb cli_verbs[] = {
                 "tcp to port 80' (default\n"
                 "                     open)\n"
                 "  --on-exit WHAT     stay, stop or restart when its program has ended (default stay)\n"
-                "  --ssh-key FILE     public key(s) that may log in (default: your ~/.ssh/id_*.pub)\n"
+                "  --ssh-key FILE     public key(s) that may log in, or none (default: your ~/.ssh/id_*.pub)\n"
                 "  --declare FILE     what the node is to be (see tbnode declare); its level is core then\n"
                 "  --startup COMMAND  to be run once the node is set up, by --startup-user USER (default "
                 "root)\n"

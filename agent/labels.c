@@ -123,6 +123,8 @@ static int add_shape(NodeLabels *l, const char *network, const char *spec, TbErr
 /* Which of the lines are keys is the server's to judge. */
 static int take_keys(NodeLabels *l, const char *value, TbError **err)
 {
+        if (value[0] == 0) /* `tbnode run` says so where the image has the label */
+                return 0;
         for (const char *c = value; *c; c++)
                 if ((unsigned char) *c < 0x20 && *c != '\t' && *c != '\n')
                         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,

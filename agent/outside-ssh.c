@@ -16,6 +16,8 @@
 #include "agent/log-node.h"
 #include "agent/node-firewall.h"
 #include "agent/outside-keys.h"
+#include "agent/outside-label.h"
+#include "agent/run.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
 
@@ -45,7 +47,9 @@ struct OutsideSsh {
         Connection *connections;
         unsigned n_connections;
         TbBuffer host_keys[2];
-        TbError *error; /* why it does not listen */
+        OutsideLabel *check; /* under way */
+        bool trusted;        /* the keys are not the image's */
+        TbError *error;      /* why it does not listen */
 };
 
 static void rearm(struct OutsideSsh *o);
@@ -334,11 +338,50 @@ static int check_programs(const Node *n, TbError **err)
                 n->manager->config.ssh_tree);
 }
 
+static void set_error(struct OutsideSsh *o, TbError *err)
+{
+        if (err && !tb_streq(o->error ? tb_error_message(o->error) : NULL, tb_error_message(err)))
+                log_node(o->node, LOG_WARNING, "%s", tb_error_message(err));
+        tb_error_free(o->error);
+        o->error = err;
+}
+
+static void on_checked(const TbError *err, void *userdata)
+{
+        struct OutsideSsh *o = userdata;
+        Node *n = o->node;
+
+        o->check = outside_label_free(o->check);
+        o->trusted = !err;
+        if (err) {
+                set_error(o, tb_error_copy(err));
+                if (err->code != -EPERM)
+                        set_timer(o, LISTEN_RETRY_USEC);
+        }
+        if (o->trusted)
+                outside_ssh_update(n);
+}
+
+/* 0 = it may listen; 1 = that is being found out. */
+static int check_keys(struct OutsideSsh *o, TbError **err)
+{
+        if (run_is_making(o->node->manager, o->node->id))
+                o->trusted = true;
+        if (o->trusted)
+                return 0;
+        if (o->check)
+                return 1;
+        if (o->error && o->error->code == -EPERM) /* nothing can change that */
+                return 1;
+        int r = outside_label_check(o->node, on_checked, o, &o->check, err);
+
+        return r < 0 ? r : 1;
+}
+
 static void start(Node *n)
 {
         _cleanup_error_ TbError *err = NULL;
         struct OutsideSsh *o = n->outside;
-        bool said;
         int r;
 
         if (!o) {
@@ -351,21 +394,19 @@ static void start(Node *n)
         }
         if (o->fd >= 0)
                 return;
-        r = check_programs(n, &err);
+        r = check_keys(o, &err);
+        if (r > 0)
+                return;
+        if (r >= 0)
+                r = check_programs(n, &err);
         if (r >= 0)
                 r = make_host_keys(o, &err);
         if (r >= 0)
                 r = open_port(o, &err);
-        said = o->error && err && tb_streq(tb_error_message(o->error), tb_error_message(err));
-        tb_error_free(o->error);
-        o->error = TAKE_PTR(err);
-        if (r >= 0) {
+        set_error(o, TAKE_PTR(err));
+        if (r >= 0)
                 log_node(n, LOG_INFO, "ssh from outside on port %u", n->ssh_port);
-                return;
-        }
-        if (!said)
-                log_node(n, LOG_WARNING, "%s", tb_error_message(o->error));
-        if (r != -ENOENT)
+        else if (r != -ENOENT)
                 set_timer(o, LISTEN_RETRY_USEC);
 }
 
@@ -379,6 +420,7 @@ void outside_ssh_stop(Node *n)
                 connection_free(o->connections);
         sd_event_source_disable_unref(o->io);
         sd_event_source_disable_unref(o->timer);
+        outside_label_free(o->check);
         tb_close(o->fd);
         for (size_t i = 0; i < ELEMENTSOF(o->host_keys); i++) {
                 if (o->host_keys[i].data)
@@ -407,7 +449,10 @@ const char *outside_ssh_missing(const Node *n)
                 return NULL;
         if (n->manager->config.ssh_ports.last == 0)
                 return "the host has no ports for ssh; set ssh-ports in tbnoded.conf";
-        return n->outside && n->outside->error ? tb_error_message(n->outside->error) : "it does not run";
+        if (n->outside && n->outside->error)
+                return tb_error_message(n->outside->error);
+        return n->outside && n->outside->check ? "the engine is being asked whose its keys are"
+                                               : "it is not up";
 }
 
 void outside_ssh_update(Node *n)

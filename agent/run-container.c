@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "agent/key-volumes.h"
 #include "agent/run-spec.h"
@@ -136,9 +137,20 @@ static int add_command(const RunSpec *s, const json_t *inspect, json_t *body, Tb
         return json_object_set_new(body, "Entrypoint", own) < 0 ? tb_error_oom(err) : 0;
 }
 
-static int add_labels(const RunSpec *s, bool outside, json_t *body, TbError **err)
+/* No image's label has the same text: see outside-label.h. */
+static char *make_keys_label(const RunSpec *s)
 {
-        _cleanup_free_ char *keys = outside ? run_spec_authorized_keys(s) : NULL;
+        _cleanup_free_ char *keys = run_spec_authorized_keys(s);
+        uint64_t random;
+
+        if (!keys || getrandom(&random, sizeof(random), 0) != sizeof(random))
+                return NULL;
+        return tb_asprintf("# %016llx\n%s", (unsigned long long) random, keys);
+}
+
+static int add_labels(const RunSpec *s, const json_t *inspect, bool outside, json_t *body, TbError **err)
+{
+        _cleanup_free_ char *keys = outside ? make_keys_label(s) : NULL;
         _cleanup_json_ json_t *l = json_object();
         int r;
 
@@ -159,6 +171,8 @@ static int add_labels(const RunSpec *s, bool outside, json_t *body, TbError **er
         }
         if (r >= 0 && keys)
                 r = tb_json_set_string(l, "tbnode.ssh-keys", keys, err);
+        else if (r >= 0 && json_object_get(image_config(inspect, "Labels"), "tbnode.ssh-keys"))
+                r = tb_json_set_string(l, "tbnode.ssh-keys", "", err);
         /* Without a style a node still cannot send with somebody else's address. */
         if (r >= 0)
                 r = tb_json_set_string(l, "tbnode.firewall", s->firewall ?: "open", err);
@@ -255,7 +269,7 @@ int run_spec_container(const RunSpec *s, const char *image, const json_t *inspec
         if (r >= 0)
                 r = add_command(s, inspect, body, err);
         if (r >= 0)
-                r = add_labels(s, programs, body, err);
+                r = add_labels(s, inspect, programs, body, err);
         if (r >= 0)
                 r = add_host_config(s, control_network, node_dir, programs, body, err);
         if (r < 0)

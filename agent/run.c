@@ -381,6 +381,14 @@ bool run_uses_network(const Manager *m, const char *name)
         return false;
 }
 
+bool run_is_making(const Manager *m, const char *id)
+{
+        for (const RunJob *j = m->runs; j; j = j->next)
+                if (tb_streq(j->container_id, id))
+                        return true;
+        return false;
+}
+
 bool run_uses_dir(const Manager *m, const char *key)
 {
         for (const RunJob *j = m->runs; j; j = j->next)

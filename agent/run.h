@@ -20,6 +20,9 @@ int run_job_start(ApiRequest *r, RunSpec *spec, TbError **err) _warn_unused_;
 /* At once and without undoing: only when the agent stops. */
 RunJob *run_job_free(RunJob *j);
 
+/* Is this container being made by a run that is under way? */
+bool run_is_making(const Manager *m, const char *id);
+
 /* A node changed its state: a run may have waited for that. */
 void run_node_changed(Manager *m, const Node *n);
 /* Adds the images of the nodes that are being made to {"<repository>@<digest>": [names]}; `prefix` is the registry's

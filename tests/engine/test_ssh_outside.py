@@ -58,12 +58,21 @@ def run(name, image, *cmd, options=()):
     return inspect(name)["ssh_port"]
 
 
-def docker_run(name, *options, image="box:1", cmd=("sleep", "1000000"), runtime="tbnode"):
+def docker_run(name, *options, image="box:1", cmd=("sleep", "1000000"), runtime="tbnode", wait=True):
     """Nothing but labels; its port."""
     L.docker("run", "-d", "--name", name, "--runtime", runtime, "--label", f"tbnode.ssh-keys={keys()}", *options,
              f"127.0.0.1:5000/{image}", *cmd)
-    lab.wait_for(lambda: inspect(name).get("state") == "configured", 20, name)
+    if wait:
+        opened(name)
     return inspect(name)["ssh_port"]
+
+
+def opened(name):
+    """Until the agent has made up its mind about its port."""
+    def settled():
+        node = inspect(name)
+        return node.get("state") == "configured" and "being asked" not in (node["ssh_missing"] or "")
+    lab.wait_for(settled, 20, name)
 
 
 def argv(port, *command, user="root", key=None, options=()):
@@ -129,7 +138,7 @@ class Sessions(Base):
         # Where no port is given, it says so.
         L.tbnoded.stop()
         L.tbnoded.start(config={"ssh-ports": "off"})
-        lab.wait_for(lambda: inspect("n1").get("state") == "configured", 20, "n1")
+        opened("n1")
         r = L.tbnode("ssh", "-i", KEY, "n1", "true")
         self.assertEqual(1, r.rc)
         self.assertIn("ssh-ports", r.err)
@@ -192,6 +201,26 @@ class Sessions(Base):
         self.assertEqual(9, p.wait(20))
         os.close(master)
         os.close(slave)
+
+    def test_connections_that_say_nothing(self):
+        """They hold their places, so many and no more; who comes then waits, and other nodes do not notice."""
+        port, other = run("n1", "box:1", "sleep", "1000000"), run("n2", "box:1", "sleep", "1000000")
+        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        try:
+            def served():
+                return [s for s in idle if select.select([s], [], [], 0)[0]]
+            lab.wait_for(lambda: len(served()) >= 48, 60, "48 of them")
+            self.assertEqual("yes\n", ssh(other, "echo yes").out)
+            self.assertEqual(48, len(served()))
+            for s in served():
+                s.close()
+                idle.remove(s)
+            lab.wait_for(lambda: len(served()) == 12, 60, "the others")
+        finally:
+            for s in idle:
+                s.close()
+        self.assertEqual("yes\n", ssh(port, "echo yes").out)
+        lab.wait_for(lambda: not processes("n1", "dropbear"), 20, "the end of all servers")
 
     def test_many(self):
         port = run("n1", "box:1", "sleep", "1000000")
@@ -300,12 +329,12 @@ class Ends(Base):
         lab.wait_for(lambda: not processes("n1", "dropbear") and not processes("n1", "20003"), 20, "the end of all of it")
         self.assertTrue(refused(port))
         L.tbnoded.start(config=CONFIG)
-        lab.wait_for(lambda: inspect("n1").get("state") == "configured", 20, "n1")
+        opened("n1")
         self.assertEqual((port, "yes\n"), (inspect("n1")["ssh_port"], ssh(port, "echo yes").out))
         # The node is who it was; also after a restart of its own. Another one is not.
         self.assertEqual(before, host_key())
         L.docker("restart", "-t", "1", "n1")
-        lab.wait_for(lambda: inspect("n1").get("state") == "configured" and not refused(port), 20, "n1")
+        opened("n1")
         self.assertEqual(before, host_key())
         L.docker("rm", "-f", "n1")
         lab.wait_for(lambda: refused(port), 20, "the port to be closed")
@@ -317,7 +346,7 @@ class Ends(Base):
         L.tbnode("stop", "n1", check=True)
         lab.wait_for(lambda: refused(port), 20, "the port to be closed")
         L.tbnode("start", "n1", check=True)
-        lab.wait_for(lambda: inspect("n1").get("state") == "configured", 20, "n1")
+        opened("n1")
         self.assertEqual("yes\n", ssh(port, "echo yes").out)
         # A snapshot of it has no key of anybody's.
         L.docker("commit", "n1", "snapshot:1")
@@ -344,6 +373,24 @@ class Labels(Base):
         self.assertNotEqual(0, L.docker("exec", "n4", "ls", "/tbnode", check=False).rc)
         lab.wait_for(lambda: inspect("n4").get("state") == "configured", 20, "n4")
         self.assertEqual("node", inspect("n4")["ssh"])
+
+    def test_keys_of_an_image(self):
+        """Whoever made an image does not get into its containers."""
+        lab.images.busybox(L, {"Labels": {"tbnode.ssh-keys": keys()}}).push(L.local, "with-key:1")
+        L.docker("run", "-d", "--name", "n1", "--runtime", "tbnode", "127.0.0.1:5000/with-key:1", "sleep", "1000000")
+        lab.wait_for(lambda: "come with its image" in (inspect("n1").get("ssh_missing") or ""), 20, "the refusal")
+        docker_run("n2", image="with-key:1", wait=False)
+        lab.wait_for(lambda: "come with its image" in (inspect("n2").get("ssh_missing") or ""), 20, "the refusal")
+        for name, options in (("n3", ("--level", "none", "--ssh-key", "none")), ("n4", ("--level", "basic", "--ssh-key", KEY))):
+            L.tbnode("run", "--name", name, *options, "127.0.0.1:5000/with-key:1", "sleep", "1000000", check=True)
+            self.assertEqual("node", inspect(name)["ssh"], name)
+        for name in ("n1", "n2", "n3"):
+            self.assertTrue(refused(inspect(name)["ssh_port"] or 1), name)
+        # A key of the caller's is his own all the same; also for an agent that did not make the node.
+        port = run("n5", "with-key:1", "sleep", "1000000")
+        L.tbnoded.restart()
+        lab.wait_for(lambda: not refused(port), 20, "the port")
+        self.assertEqual("yes\n", ssh(port, "echo yes").out)
 
     def test_firewalls(self):
         """As where packets go to the node's own port 22."""
