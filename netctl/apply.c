@@ -8,6 +8,8 @@
 
 #include "common/cleanup.h"
 
+#define DELETE_GROUP 0x74620000U /* or the next one that is nobody's */
+
 static void begin_tc(NlWriter *w, uint16_t type, uint16_t flags, uint32_t device, uint32_t handle,
         uint32_t parent, uint32_t info)
 {
@@ -231,19 +233,75 @@ int op_error(const Op *op, const RtnlResult *result, TbError **err)
                 op->device, strerror(-code), result->text[0] ? ": kernel says: " : "", result->text);
 }
 
-int apply_plan(Rtnl *r, const Plan *plan, TbError **errors, ApplyCounts *counts, TbError **err)
+/*
+ * Deleting a device waits until nobody in the kernel looks at it any more: 20 ms, in which we stand still, each time; a thousand
+ * ifbs took as many times as long. The devices of a group are deleted together, with one such wait. So those that go are put into a
+ * group of which nobody is a member, and the batch ends with its deletion. 0: there are not several, or one is made in the
+ * same batch (whose index may be that of one that goes).
+ */
+static uint32_t group_to_delete(const Plan *plan, const Links *links)
+{
+        uint32_t group = DELETE_GROUP;
+        size_t n = 0;
+
+        for (size_t i = 0; i < plan->n; i++)
+                if (plan->ops[i].kind == OP_IFB_CREATE)
+                        return 0;
+                else
+                        n += plan->ops[i].kind == OP_IFB_DELETE;
+        if (n < 2 || !links)
+                return 0;
+        for (size_t i = 0; i < links->n; i++)
+                if (links->v[i].group >= UINT32_MAX - 1) /* there is no number behind it */
+                        return 0;
+                else if (links->v[i].group >= group)
+                        group = links->v[i].group + 1;
+        return group;
+}
+
+static int delete_one_by_one(
+        Rtnl *r, const Plan *plan, RtnlResult *results, ApplyCounts *counts, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+        size_t n = 0;
+
+        for (size_t i = 0; i < plan->n; i++)
+                if (plan->ops[i].kind == OP_IFB_DELETE)
+                        op_encode(&w, plan->ops + i);
+        _cleanup_free_ RtnlResult *found = calloc(w.n_messages + 1, sizeof(*found));
+        if (!found)
+                return tb_error_oom(err);
+        counts->writes += w.n_messages;
+        int k = rtnl_batch(r, &w, found, &counts->sends, err);
+        for (size_t i = 0; i < plan->n && k >= 0; i++)
+                if (plan->ops[i].kind == OP_IFB_DELETE)
+                        results[i] = found[n++];
+        return k;
+}
+
+int apply_plan(
+        Rtnl *r, const Links *links, const Plan *plan, TbError **errors, ApplyCounts *counts, TbError **err)
 {
         _cleanup_nlw_ NlWriter w = {};
 
         if (plan->n == 0)
                 return 0;
-        _cleanup_free_ RtnlResult *results = calloc(plan->n, sizeof(*results));
+        _cleanup_free_ RtnlResult *results = calloc(plan->n + 1, sizeof(*results));
         if (!results)
                 return tb_error_oom(err);
+        const uint32_t group = group_to_delete(plan, links);
         for (size_t i = 0; i < plan->n; i++)
-                op_encode(&w, plan->ops + i);
-        counts->writes += plan->n;
+                if (group > 0 && plan->ops[i].kind == OP_IFB_DELETE)
+                        ifb_encode_group(&w, plan->ops[i].device, group);
+                else
+                        op_encode(&w, plan->ops + i);
+        if (group > 0)
+                ifb_encode_delete_group(&w, group);
+        counts->writes += w.n_messages;
         int k = rtnl_batch(r, &w, results, &counts->sends, err);
+        /* ENODEV: all of them were gone already. */
+        if (k >= 0 && group > 0 && results[plan->n].code < 0 && results[plan->n].code != -ENODEV)
+                k = delete_one_by_one(r, plan, results, counts, err);
         if (k < 0)
                 return k;
         for (size_t i = 0; i < plan->n; i++) {

@@ -89,6 +89,24 @@ void ifb_encode_setup(NlWriter *w, const IfbState *ifb)
         nlw_end(w);
 }
 
+void ifb_encode_group(NlWriter *w, uint32_t ifindex, uint32_t group)
+{
+        struct ifinfomsg i = {.ifi_family = AF_UNSPEC, .ifi_index = (int) ifindex};
+
+        nlw_begin(w, RTM_SETLINK, 0, &i, sizeof(i));
+        nlw_put_u32(w, IFLA_GROUP, group);
+        nlw_end(w);
+}
+
+void ifb_encode_delete_group(NlWriter *w, uint32_t group)
+{
+        struct ifinfomsg i = {.ifi_family = AF_UNSPEC};
+
+        nlw_begin(w, RTM_DELLINK, 0, &i, sizeof(i));
+        nlw_put_u32(w, IFLA_GROUP, group);
+        nlw_end(w);
+}
+
 void ifb_encode_delete(NlWriter *w, uint32_t ifindex)
 {
         struct ifinfomsg i = {.ifi_family = AF_UNSPEC, .ifi_index = (int) ifindex};

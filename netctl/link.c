@@ -55,6 +55,9 @@ bool link_decode(const struct nlmsghdr *h, Link *ret)
                                 l.has_netnsid = true;
                         }
                         break;
+                case IFLA_GROUP:
+                        (void) nl_attr_u32(&a, &l.group);
+                        break;
                 case IFLA_MASTER:
                         (void) nl_attr_u32(&a, &l.master);
                         break;

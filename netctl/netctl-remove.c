@@ -57,7 +57,7 @@ static int remove_targets(const Space *space, Targets *t, unsigned long *writes,
         _cleanup_free_ TbError **errors = calloc(t->n + 1, sizeof(*errors));
         if (!errors)
                 return tb_error_oom(err);
-        r = apply_plan(space->rtnl, &plan, errors, &counts, err);
+        r = apply_plan(space->rtnl, &space->links, &plan, errors, &counts, err);
         for (size_t i = 0; i < t->n; i++) {
                 if (!errors[i])
                         continue;

@@ -13,7 +13,8 @@ typedef struct Link {
         uint32_t txqlen;
         uint32_t gso_max_segs; /* 0: the kernel does not say */
         uint32_t flags;        /* IFF_* */
-        int32_t peer_netnsid;  /* IFLA_LINK_NETNSID; only with has_netnsid */
+        uint32_t group;
+        int32_t peer_netnsid; /* IFLA_LINK_NETNSID; only with has_netnsid */
         bool has_netnsid;
         uint8_t mac[6];
         char name[IFNAMSIZ];

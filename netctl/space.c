@@ -226,7 +226,8 @@ int work_observe_again(Work *w, IfaceState *states, TbError **err)
 int work_apply(Work *w, TbError **errors, ApplyCounts *counts, TbError **err)
 {
         for (size_t s = 0; s < w->n_spaces; s++) {
-                int r = apply_plan(w->spaces[s].rtnl, &w->spaces[s].plan, errors, counts, err);
+                int r = apply_plan(
+                        w->spaces[s].rtnl, &w->spaces[s].links, &w->spaces[s].plan, errors, counts, err);
                 if (r < 0)
                         return r;
         }

@@ -249,6 +249,9 @@ void ingress_decode_filter(const struct nlmsghdr *h, IngressState *ret);
 void ifb_encode_create(NlWriter *w, const IfbState *ifb);
 void ifb_encode_setup(NlWriter *w, const IfbState *ifb);
 void ifb_encode_delete(NlWriter *w, uint32_t ifindex);
+/* Many at once: put them into a group that is nobody's, and delete that. */
+void ifb_encode_group(NlWriter *w, uint32_t ifindex, uint32_t group);
+void ifb_encode_delete_group(NlWriter *w, uint32_t group);
 /* Name, alias, index of the ifb for a veth. -EINVAL: the id is too long. */
 int ifb_identity(uint32_t veth, const char *node_id, IfbState *ret);
 /* Parses an alias of ours; false when it is none. `id` has room for TC_ALIAS_MAX. */

@@ -82,6 +82,21 @@ class Objects(netlab.Lab):
         # Nothing there is success, and writes nothing.
         self.assertEqual(json.loads(self.tool('--json', '--id', a.id, 'clear', str(a.pid)).stdout), {'writes': 0})
 
+    def test_many_are_removed_at_once(self):
+        """Their ifbs go as one group; whoever is in a group of that number stays, and so do the nodes that are kept."""
+        netlab.bridge('br0')
+        nodes = [self.node(f'n{i}') for i in range(6)]
+        for i, n in enumerate(nodes):
+            n.plug('br0', f'10.9.0.{i + 1}')
+        run('ip', 'link', 'add', 'other', 'group', str(0x74620000), 'type', 'veth', 'peer', 'name', 'other1')
+        before = snapshot()
+        self.apply([self.declare(n, [{'ifname': 'eth0', 'up': 'rate 1mbit'}]) for n in nodes])
+        self.tool('sweep', nodes[0].id, nodes[1].id)
+        left = run('ip', '-br', 'link', 'show', 'type', 'ifb').stdout
+        self.assertEqual((left.count('tbi'), 'other' in run('ip', '-br', 'link').stdout), (2, True))
+        self.tool('remove', *(n.id for n in nodes))
+        self.assertEqual(snapshot(), before)
+
     def test_removal_of_what_is_half_gone(self):
         """One of two networks was disconnected meanwhile; the other one's shape goes all the same, also a down-only one."""
         netlab.bridge('br0')
