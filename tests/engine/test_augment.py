@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 import unittest
 
@@ -473,6 +474,32 @@ class Facts(unittest.TestCase):
         f = D("augment", "facts-shared:2")["result"]["facts"]["files"]
         self.assertEqual((f["distro"], f["shell"]), ("debian", "/usr/bin/bash"))
 
+    def test_however_the_layers_are_packed(self):
+        """zstd, not at all, gzip of several members: they are read, and stay as they are."""
+        raw = [lab.images.layer(x) for x in self.LAYERS]
+        packed = [self.zstd(raw[0]), raw[1],
+                  gzip.compress(raw[2][:700]) + gzip.compress(raw[2][700:])]
+        kinds = ["tar+zstd", "tar", "tar+gzip"]
+        layers = [{"mediaType": f"application/vnd.oci.image.layer.v1.{k}", "size": len(x), "digest": L.hub.put_blob("library/packed-layers", x)}
+                  for k, x in zip(kinds, packed)]
+        config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/probe"]}, "rootfs": {
+            "type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(x).hexdigest() for x in raw]}}).encode()
+        L.hub.put_manifest("library/packed-layers", "1", {
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": layers,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config),
+                       "digest": L.hub.put_blob("library/packed-layers", config)}})
+        r = D("augment", "packed-layers:1")
+        self.assertNotIn("error", r)
+        f = r["result"]["facts"]["files"]
+        self.assertEqual((f["distro"], f["version"], f["shell"], f["libc"]), ("debian", "12", "/usr/bin/bash", "glibc"))
+        m, _ = L.local.manifest(repository("packed-layers"), r["result"]["digest"])
+        self.assertEqual(m["layers"][:3], layers)
+        self.assertEqual([x["mediaType"].rsplit(".", 1)[1] for x in m["layers"][3:]], ["tar+gzip"])
+
+    @staticmethod
+    def zstd(data):
+        return subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+
     def test_of_a_layer_that_is_there_twice(self):
         self.push_layers("facts-twice", [self.LAYERS[0], self.LAYERS[1], self.LAYERS[0]])
         f = D("augment", "facts-twice:1")["result"]["facts"]["files"]
@@ -547,6 +574,17 @@ class Failures(unittest.TestCase):
     def test_other_architecture(self):
         push("other-arch", {"Cmd": ["x"]}, lab.images.busybox(L), architecture="arm64")
         self.fails("other-arch:1", contains="use --platform linux/arm64")
+
+    def test_more_layers_than_an_engine_takes(self):
+        """125, with ours: one more of the base's, and nothing can be added."""
+        for n in (124, 125):
+            lab.images.build(L, [{f"f{i}": b"%d" % i} for i in range(n)], {"Cmd": ["x"]}).push(L.hub, f"library/layers:{n}")
+        self.assertNotIn("error", D("augment", "layers:124"))
+        self.assertNotIn("error", D("augment", "layers:125", level="none"))
+        for n, level in ((124, "core"), (125, "basic")):
+            with self.subTest(n=n, level=level):
+                e = self.fails(f"layers:{n}", level=level, contains=f"{n} layers", commands=("augment", "docker"))
+                self.assertIn("125", e["message"])
 
     def test_volume_in_our_place(self):
         push("collision", {"Cmd": ["x"], "Volumes": {"/tbnode/run/": {}}})
