@@ -16,6 +16,8 @@
 
 /* docker stop waits 10 s for the container's end by itself. */
 #define STOP_TIMEOUT_USEC (60 * UINT64_C(1000000))
+/* That, and a start that waits at the gate. */
+#define RESTART_TIMEOUT_USEC (180 * UINT64_C(1000000))
 #define FRAME_HEADER 8U
 
 typedef struct NodeOp {
@@ -93,7 +95,8 @@ static void on_done(
                 finish_ok(userdata);
 }
 
-static void call_simple(ApiRequest *r, const char *method, const char *suffix, TbEngineDoneFn done)
+static void call_simple(
+        ApiRequest *r, const char *method, const char *suffix, uint64_t timeout_usec, TbEngineDoneFn done)
 {
         _cleanup_error_ TbError *err = NULL;
         NodeOp *o = node_op_new(r);
@@ -105,7 +108,7 @@ static void call_simple(ApiRequest *r, const char *method, const char *suffix, T
         if (tb_engine_call(o->manager->engine,
                     &(TbEngineCall){.method = method,
                             .path = path,
-                            .timeout_usec = STOP_TIMEOUT_USEC,
+                            .timeout_usec = timeout_usec,
                             .done = done,
                             .userdata = o},
                     &o->call, &err) < 0)
@@ -114,17 +117,17 @@ static void call_simple(ApiRequest *r, const char *method, const char *suffix, T
 
 void op_stop(ApiRequest *r)
 {
-        call_simple(r, "POST", "/stop", on_done);
+        call_simple(r, "POST", "/stop", STOP_TIMEOUT_USEC, on_done);
 }
 
 void op_start(ApiRequest *r)
 {
-        call_simple(r, "POST", "/start", on_done);
+        call_simple(r, "POST", "/start", STOP_TIMEOUT_USEC, on_done);
 }
 
 void op_restart(ApiRequest *r)
 {
-        call_simple(r, "POST", "/restart", on_done);
+        call_simple(r, "POST", "/restart", RESTART_TIMEOUT_USEC, on_done);
 }
 
 /* ---- Remove ------------------------------------------------------------------------------------------------------ */
@@ -156,7 +159,7 @@ static void on_removed(
 
 void op_remove(ApiRequest *r)
 {
-        call_simple(r, "DELETE", "?force=1&v=1", on_removed);
+        call_simple(r, "DELETE", "?force=1&v=1", STOP_TIMEOUT_USEC, on_removed);
 }
 
 /* ---- Logs -------------------------------------------------------------------------------------------------------- */

@@ -222,7 +222,8 @@ static int take_compose(NodeLabels *l, const json_t *labels, TbError **err)
         _cleanup_free_ char *name = NULL;
         uint32_t number;
 
-        if (!project)
+        /* Images that compose built have the project's name, too; only its containers have numbers. */
+        if (!project || !text)
                 return 0;
         l->project = strdup(project);
         if (!l->project)

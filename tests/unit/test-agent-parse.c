@@ -105,7 +105,16 @@ static void test_labels_compose(void **state)
         }
         _cleanup_json_ json_t *j =
                 parse("{\"tbnode.shape\":\"rate 1mbit\",\"tbnode.shape.lan\":\"rate 2mbit\","
-                      "\"tbnode.shape.bt_x\":\"rate 3mbit\",\"com.docker.compose.project\":\"bt\"}");
+                      "\"tbnode.shape.bt_x\":\"rate "
+                      "3mbit\",\"com.docker.compose.container-number\":\"1\",\"com.docker.compose.project\":"
+                      "\"bt\"}");
+        _cleanup_json_ json_t *image =
+                parse("{\"tbnode.shape\":\"rate "
+                      "1mbit\",\"com.docker.compose.project\":\"bt\",\"com.docker.compose.service\":\"x\"}");
+        _cleanup_node_labels_ NodeLabels of_image = {};
+        assert_int_equal(node_labels_parse(image, &of_image, NULL), 0);
+        assert_null(of_image.experiment);
+        assert_null(of_image.node);
         _cleanup_node_labels_ NodeLabels l = {};
         assert_int_equal(node_labels_parse(j, &l, NULL), 0);
         assert_string_equal(node_labels_shape(&l, "bt_lan"), "rate 2mbit");
