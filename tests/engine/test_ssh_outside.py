@@ -211,11 +211,12 @@ class Sessions(Base):
                 return [s for s in idle if select.select([s], [], [], 0)[0]]
             lab.wait_for(lambda: len(served()) >= 48, 60, "48 of them")
             self.assertEqual("yes\n", ssh(other, "echo yes").out)
-            self.assertEqual(48, len(served()))
+            # The server ends who does not log in within a minute: by then others may have had a turn, but never more at once.
+            self.assertLessEqual(len(processes("n1", "dropbear")), 48)
             for s in served():
                 s.close()
                 idle.remove(s)
-            lab.wait_for(lambda: len(served()) == 12, 60, "the others")
+            lab.wait_for(lambda: len(served()) == len(idle), 60, "the others")
         finally:
             for s in idle:
                 s.close()
