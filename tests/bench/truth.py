@@ -22,7 +22,7 @@ MARK = 0x40000000  # an ifb has the index of its veth above this
 
 # What every packet meets first: these chains look it up in these maps (docs/firewall-backends.md).
 GUARD = {"prerouting": {"ports"}, "input": {"pinned", "hosts"}, "forward": {"quiet", "peers"}, "output": {"peers4", "peers6"}}
-STYLES = {"forward": {"out4", "in4", "out6", "in6"}, "input": {"host4", "host6"}}
+STYLED = {"forward": {"out4", "in4", "out6", "in6"}, "input": {"host4", "host6"}}
 
 
 def nft(family, table):
@@ -173,6 +173,17 @@ class Truth:
                     self.say(f"{version}: rules of {short}, which does not run or is not filtered there")
         if self.filtered:
             self.ways()
+        self.dispatch()
+
+    def dispatch(self):
+        """Each node is in each map that leads to its chains, also when all are missing there."""
+        for short, (name, style) in self.filtered.items():
+            inside = ["in4", "in6"] if style != "open" else []
+            for version, maps in (("guard", ["group", "peers", "peers4", "peers6"]), ("nftables", ["host4", "host6", "out4", "out6", *inside])):
+                lines = [x for x in self.host.rules[version] if f'comment "{short}"' in x]
+                gone = [m for m in maps if not any(f" map {m} " in x for x in lines)]
+                if gone and (version == "guard" or self.backend == "nftables"):
+                    self.say(f"{name}: it is not in {version}'s {gone}")
 
     def ways(self):
         """That leads to the nodes' rules: nobody else is asked before, and nothing is left out."""
@@ -181,7 +192,7 @@ class Truth:
                 first = [x for x in self.host.rules[version] if x.startswith(f"-A {chain} ")][:1]
                 if first != [f"-A {chain} -j TBNODE-{chain}"]:
                     self.say(f"{version}: {chain} does not begin with ours: {first}")
-        for version, family, chains in (("guard", "bridge", GUARD), ("nftables", "inet", STYLES)):
+        for version, family, chains in (("guard", "bridge", GUARD), ("nftables", "inet", STYLED)):
             for chain, maps in chains.items() if version == "guard" or self.backend == "nftables" else ():
                 mine = [x for x in self.host.rules[version] if x.startswith(f"-A {family} chain {chain} ")]
                 used = {m for x in mine for m in re.findall(r"@(\w+)", x)}
