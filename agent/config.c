@@ -96,6 +96,13 @@ static int parse_name(const char *value, void *userdata, TbError **err)
         return replace(userdata, value, err);
 }
 
+static int parse_interface(const char *value, void *userdata, TbError **err)
+{
+        if (!*value || strlen(value) >= IFNAMSIZ || strpbrk(value, "/ \t:"))
+                return bad_value(value, "the name of a network interface", err);
+        return replace(userdata, value, err);
+}
+
 static int parse_subnet(const char *value, void *userdata, TbError **err)
 {
         char address[INET_ADDRSTRLEN];
@@ -350,6 +357,10 @@ static const ConfigKey config_keys[] = {
         {"control-network", parse_name, offsetof(Config, control_network), "NAME",
                 "Docker network for management; every other one is an experiment link (default "
                 "tbnode-control)"},
+        {"control-interface", parse_interface, offsetof(Config, control_interface), "NAME",
+                "Physical interface that becomes a port of the control network's bridge, with its addresses "
+                "and "
+                "routes (default none)"},
         {"control-subnet", parse_subnet, offsetof(Config, control_subnet), "CIDR",
                 "Subnet of the control network when the agent makes it (default: Docker chooses)"},
         {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables|nftables",
@@ -498,6 +509,7 @@ void config_done(Config *c)
         free(c->registry);
         free(c->docker);
         free(c->control_network);
+        free(c->control_interface);
         tb_strv_free(c->managed_bridges);
         free(c->control_subnet);
         free(c->run_dir);

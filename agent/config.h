@@ -67,7 +67,8 @@ typedef struct Config {
         char *registry;            /* the testbed's registry: "http://127.0.0.1:5000" */
         char *docker;              /* engine endpoint: "unix:///var/run/docker.sock" */
         char *control_network;     /* Docker network that is not an experiment link */
-        char *control_subnet;      /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
+        char *control_interface; /* physical interface that the control network is bridged to; NULL = none */
+        char *control_subnet;    /* its subnet when the agent makes it, CIDR; NULL = Docker chooses */
         AgentFirewall firewall;
         char **managed_bridges; /* where a port that is not known passes nothing; NULL: none */
         bool gate_optional; /* labelled containers start although the agent is away, or they cannot be configured */

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/control-interface.h"
 #include "agent/docker-events.h"
 #include "agent/experiment.h"
 #include "agent/key-volumes.h"
@@ -209,9 +210,11 @@ static void on_container(DockerEvents *d, const char *action, const char *id, co
 
 static void on_network(DockerEvents *d, const char *action, const json_t *attributes)
 {
-        const char *id = NULL;
+        const char *id = NULL, *name = NULL;
         Node *n;
 
+        if (tb_streq(action, "destroy") && tb_json_get_string(attributes, "name", &name, NULL) > 0)
+                control_interface_network_gone(d->manager, name);
         if (!tb_streq(action, "connect") && !tb_streq(action, "disconnect"))
                 return;
         if (tb_json_get_string(attributes, "container", &id, NULL) <= 0 || !container_id_is_valid(id))

@@ -14,6 +14,7 @@
 #include "agent/augment-job.h"
 #include "agent/barrier.h"
 #include "agent/config-reload.h"
+#include "agent/control-interface.h"
 #include "agent/docker-events.h"
 #include "agent/exec-session.h"
 #include "agent/experiment.h"
@@ -89,6 +90,7 @@ Manager *manager_free(Manager *m)
         key_volumes_stop(m);
         snapshot_sweep_stop(m);
         run_sweep_stop(m);
+        control_interface_stop(m);
         while (m->snapshots)
                 snapshot_free(m->snapshots);
         while (m->runs)
@@ -358,6 +360,7 @@ void manager_listed(Manager *m)
         key_volumes_sweep(m);
         snapshot_sweep(m);
         run_sweep(m);
+        control_interface_check(m);
         manager_update_status(m);
 }
 

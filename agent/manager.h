@@ -73,15 +73,16 @@ struct Manager {
         struct RegistrySession *sessions; /* list of those that go: registry-session.c */
         sd_event_source *sessions_source;
         struct Usage *usage;
-        struct ImagesJob *images;       /* list, see images.h */
-        RunJob *runs;                   /* list */
-        struct SnapshotJob *snapshots;  /* list, see snapshot.h */
-        struct SnapshotSweep *sweep;    /* a look that is under way, see snapshot-sweep.h */
-        struct RunSweep *run_sweep;     /* a look that is under way, see run-unfinished.h */
-        struct KeyVolumes *key_volumes; /* a look that is under way, see key-volumes.h */
-        struct FilesOp *files;          /* list, see api-files-op.c */
-        ExecSession *execs;             /* list, see exec-session.h */
-        struct NetworkJob *networks;    /* list, see network.c */
+        struct ImagesJob *images;                   /* list, see images.h */
+        RunJob *runs;                               /* list */
+        struct SnapshotJob *snapshots;              /* list, see snapshot.h */
+        struct SnapshotSweep *sweep;                /* a look that is under way, see snapshot-sweep.h */
+        struct ControlInterface *control_interface; /* a look that is under way, see control-interface.h */
+        struct RunSweep *run_sweep;                 /* a look that is under way, see run-unfinished.h */
+        struct KeyVolumes *key_volumes;             /* a look that is under way, see key-volumes.h */
+        struct FilesOp *files;                      /* list, see api-files-op.c */
+        ExecSession *execs;                         /* list, see exec-session.h */
+        struct NetworkJob *networks;                /* list, see network.c */
         int lock_fd;
         FwSite site; /* what netctl is told of the surroundings: config.site, and where the agent's own port is */
         FirewallGroup *groups;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "agent/config.h"
+#include "agent/control-interface.h"
 #include "agent/manager.h"
 #include "agent/message.h"
 #include "common/log.h"
@@ -17,12 +18,15 @@ static int help(void)
 {
         const char *key, *value, *text;
 
-        printf("tbnoded [--config FILE] [--check-config]\n\n"
+        printf("tbnoded [--config FILE] [--check-config | --release-control-interface]\n\n"
                "The node agent of the testbed: follows the Docker engine of this host, and puts traffic "
                "shaping\n"
                "and firewall rules on the host side of the containers that have tbnode.* labels.\n\n"
                "  --config FILE    read FILE instead of %s\n"
                "  --check-config   read the configuration, say what is wrong with it, and exit\n"
+               "  --release-control-interface   give the interface of the control network its addresses "
+               "back "
+               "(stop the agent first)\n"
                "  --version        print the version and exit\n"
                "  --help           print this and exit\n\n"
                "Keys of the configuration (KEY=VALUE, one per line):\n",
@@ -33,17 +37,33 @@ static int help(void)
         return EXIT_SUCCESS;
 }
 
+static int release_interface(const Config *c)
+{
+        _cleanup_error_ TbError *err = NULL;
+        int r = control_interface_release(c, &err);
+
+        if (r < 0)
+                fprintf(stderr, "tbnoded: %s\n", tb_error_message(err));
+        else
+                printf("%s\n",
+                        r > 0 ? "the interface has its addresses and routes back"
+                              : "there is nothing to be given back");
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char *argv[])
 {
         enum {
                 OPT_CONFIG = 0x100,
                 OPT_CHECK,
+                OPT_RELEASE,
                 OPT_VERSION,
                 OPT_HELP
         };
         static const struct option options[] = {
                 {"config", required_argument, NULL, OPT_CONFIG},
                 {"check-config", no_argument, NULL, OPT_CHECK},
+                {"release-control-interface", no_argument, NULL, OPT_RELEASE},
                 {"version", no_argument, NULL, OPT_VERSION},
                 {"help", no_argument, NULL, OPT_HELP},
                 {},
@@ -52,7 +72,7 @@ int main(int argc, char *argv[])
         _cleanup_error_ TbError *err = NULL;
         _cleanup_(manager_freep) Manager *m = NULL;
         const char *path = NULL;
-        bool check = false;
+        bool check = false, release = false;
         int c;
 
         while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
@@ -62,6 +82,9 @@ int main(int argc, char *argv[])
                         break;
                 case OPT_CHECK:
                         check = true;
+                        break;
+                case OPT_RELEASE:
+                        release = true;
                         break;
                 case OPT_VERSION:
                         printf("tbnoded %s\n", TBNODE_VERSION);
@@ -86,6 +109,8 @@ int main(int argc, char *argv[])
                 printf("%s: good\n", path ?: AGENT_CONFIG_FILE);
                 return EXIT_SUCCESS;
         }
+        if (release)
+                return release_interface(&config);
         /* It holds credentials of registries. */
         if (registry_protect_process(&err) < 0 || manager_new(&config, &m, &err) < 0 ||
                 manager_run(m, &err) < 0) {
