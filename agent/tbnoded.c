@@ -24,9 +24,9 @@ static int help(void)
                "and firewall rules on the host side of the containers that have tbnode.* labels.\n\n"
                "  --config FILE    read FILE instead of %s\n"
                "  --check-config   read the configuration, say what is wrong with it, and exit\n"
-               "  --release-control-interface   give the interface of the control network its addresses "
-               "back "
-               "(stop the agent first)\n"
+               "  --release-control-interface\n"
+               "                   give the control network's interface its addresses back (stop the agent "
+               "first)\n"
                "  --version        print the version and exit\n"
                "  --help           print this and exit\n\n"
                "Keys of the configuration (KEY=VALUE, one per line):\n",

@@ -26,7 +26,8 @@ static void test_defaults_and_values(void **state)
         assert_ok(parse("registry=https://r.example\ndocker = unix:///x.sock\nrun-dir=/run/other\n"
                         "augment-jobs=9\naugment-timeout=90s\naugment-memory=1gb\nfirewall=nftables\n"
                         "managed-bridges=br0,br-nodes\n"
-                        "control-network=ctl\ncontrol-interface=eno2\ncontrol-subnet=172.30.0.0/16\nlevel=none\nbuilder=docker\n"
+                        "control-network=ctl\ncontrol-interface=eno2\ncontrol-subnet=172.30.0.0/"
+                        "16\nlevel=none\nbuilder=docker\n"
                         "gate=optional\nnodes-max=20\nstart-timeout=1500ms\nprune-grace=0s\ntmcd=10.0.0.1:"
                         "99\n",
                           &c, &err),
