@@ -358,9 +358,7 @@ static const ConfigKey config_keys[] = {
                 "Docker network for management; every other one is an experiment link (default "
                 "tbnode-control)"},
         {"control-interface", parse_interface, offsetof(Config, control_interface), "NAME",
-                "Physical interface that becomes a port of the control network's bridge, with its addresses "
-                "and "
-                "routes (default none)"},
+                "Physical interface that becomes a port of the control network's bridge (default none)"},
         {"control-subnet", parse_subnet, offsetof(Config, control_subnet), "CIDR",
                 "Subnet of the control network when the agent makes it (default: Docker chooses)"},
         {"firewall", parse_firewall, offsetof(Config, firewall), "auto|iptables|nftables",
