@@ -77,9 +77,10 @@ docker restart n3 && tbnode ps
 
 step outside
 ssh-keygen -q -t ed25519 -N '' -f /tmp/k
-tbnode run --name n4 --level none --ssh-key /tmp/k 127.0.0.1:5000/t/busybox:1 sleep 1000
+tbnode run --name n4 --experiment files --level none --ssh-key /tmp/k 127.0.0.1:5000/t/busybox:1 sleep 1000
 docker run -d --name n5 --label tbnode.ssh-keys="$(cat /tmp/k.pub)" 127.0.0.1:5000/t/busybox:1 sleep 1000 >/dev/null
 for n in n4 n5; do tbnode ssh -i /tmp/k $n "echo $n-\$((1+1))"; done
+tbnode logs --experiment files --collect /tmp/collected --files /bin/sh && ls /tmp/collected/n4/files/bin/sh
 
 step restart
 systemctl restart tbnoded
@@ -191,7 +192,7 @@ class Systemd(unittest.TestCase):
             self.has(step, '"kernel_writes":0')
 
     def test_ssh_from_outside(self):
-        self.has("outside", "n4-2\n", "n5-2\n")
+        self.has("outside", "n4-2\n", "n5-2\n", "/tmp/collected/n4/files/bin/sh\n")
         self.has("upgrade", "n4-3\n", "n5-3\n")
 
     def test_reload(self):
