@@ -3,16 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/augment-job.h"
-#include "agent/job-credentials.h"
+#include "agent/augment-job-internal.h"
 #include "agent/project.h"
-#include "agent/registry-session.h"
 #include "agent/transfer-dir.h"
 #include "agent/usage.h"
-#include "agent/worker-pool.h"
-#include "augment/build-docker.h"
-#include "augment/cache.h"
-#include "augment/known.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
@@ -22,58 +16,16 @@
 #define JOBS_QUEUED_MAX 256U
 #define ROOT_DOCKER_CONFIG "/root/.docker/config.json"
 
-typedef enum JobState {
-        JOB_LOOKUP,   /* the registries are asked whether it is there already */
-        JOB_WAITING,  /* another job makes the same image: look again when that one is done */
-        JOB_QUEUED,   /* waits for its turn */
-        JOB_WORKING,  /* the worker runs */
-        JOB_BUILDING, /* the engine builds */
-} JobState;
-
-typedef struct Job Job;
-
-struct JobWaiter {
-        Job *job;
-        JobWaiter *next;
-        JobCallbacks callbacks;
-};
-
-struct Job {
-        JobQueue *queue;
-        Job *next;
-        JobState state;
-        AugmentRequest request;
-        AugmentOp op;
-        char *text; /* the request as JSON: equal texts are the same job */
-        char *key;  /* "<project>/<key tag>" once the lookup gave it */
-        JobWaiter *waiters;
-        size_t n_waiters;
-        RegistrySession *session;
-        AugmentLookup *lookup;
-        JobCredentials *credentials; /* for the worker */
-        Worker *worker;
-        AugmentDockerBuild *build;
-        char *transfer_dir; /* of the worker; others may use the same */
-        sd_event_source *later;
-        bool finishing;
-};
-
-struct JobQueue {
-        Manager *manager;
-        Job *jobs; /* oldest first */
-        RegistrySession *session;
-        WorkerPool *workers;
-        AugmentKnown *known;
-        sd_event_source *pump;
-        bool held;
-        void (*idle)(void *userdata); /* the holder waits for this call; NULL = it was made */
-        void *idle_userdata;
-};
-
 static void job_step(Job *j);
 static bool job_can_step(const Job *j);
+static void queue_pump(JobQueue *q);
 
 /* ---- Queue ----------------------------------------------------------------------------------------------------- */
+
+static void on_worker_gone(void *userdata)
+{
+        queue_pump(userdata);
+}
 
 int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
 {
@@ -99,6 +51,7 @@ int job_queue_new(Manager *m, JobQueue **ret, TbError **err)
                 free(q);
                 return r;
         }
+        worker_pool_on_gone(q->workers, on_worker_gone, q);
         transfer_dirs_sweep(c->state_dir);
         *ret = q;
         return 0;
@@ -128,7 +81,7 @@ static void job_free(Job *j)
         }
         augment_lookup_free(j->lookup);
         job_credentials_free(j->credentials);
-        worker_free(j->worker);
+        worker_pool_return(j->queue->workers, j->worker);
         augment_docker_build_free(j->build);
         sd_event_source_disable_unref(j->later);
         registry_session_unref(j->session);
@@ -268,7 +221,7 @@ static void job_count(AugmentStats *s, const AugmentResult *result)
         s->mounted += result->bytes.mounted;
 }
 
-static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
+void job_finish(Job *j, const AugmentResult *result, const TbError *err)
 {
         JobQueue *q = j->queue;
         bool worked = j->worker || j->build, failed = err;
@@ -299,137 +252,6 @@ static void job_finish(Job *j, const AugmentResult *result, const TbError *err)
         if (failed)
                 transfer_dirs_sweep(q->manager->config.state_dir);
         worker_pool_refill(q->workers);
-}
-
-static void job_progress(Job *j, const json_t *line)
-{
-        if (line)
-                for (JobWaiter *w = j->waiters; w; w = w->next)
-                        if (w->callbacks.progress)
-                                w->callbacks.progress(line, w->callbacks.userdata);
-}
-
-static void on_worker_progress(Worker *w, const AugmentProgress *p, void *userdata)
-{
-        _cleanup_json_ json_t *line = json_pack("{s:s, s:s, s:s*, s:I, s:I}", "event", "progress", "stage",
-                p->stage, "blob", p->blob, "done", (json_int_t) p->done, "total", (json_int_t) p->total);
-
-        job_progress(userdata, line);
-}
-
-static void on_build_progress(AugmentDockerBuild *b, const char *text, void *userdata)
-{
-        _cleanup_free_ char *shown = tb_escape(text, 200);
-        _cleanup_json_ json_t *line =
-                json_pack("{s:s, s:s, s:s*}", "event", "progress", "stage", "build", "text", shown);
-
-        job_progress(userdata, line);
-}
-
-static void on_build_done(
-        AugmentDockerBuild *b, const AugmentResult *result, const TbError *err, void *userdata)
-{
-        job_finish(userdata, result, err);
-}
-
-static void on_worker_done(Worker *w, const AugmentResult *result, const TbError *err, void *userdata)
-{
-        Job *j = userdata;
-        _cleanup_error_ TbError *failed = NULL;
-
-        if (!err && result->report) {
-                (void) tb_error_set(
-                        &failed, TB_ERROR_BUG, -EBADMSG, "the worker answered what it was not asked");
-                err = failed;
-        }
-        if (err || j->op != AUGMENT_OP_AUGMENT || j->request.builder != AUGMENT_BUILDER_DOCKER) {
-                job_finish(j, result, err);
-                return;
-        }
-        j->state = JOB_BUILDING;
-        if (augment_docker_build_start(j->queue->manager->engine,
-                    &(AugmentDockerBuildOptions){
-                            .request = &j->request,
-                            .mirrored = result,
-                            .registry = registry_session_client(j->session),
-                            .progress = on_build_progress,
-                            .done = on_build_done,
-                            .userdata = j,
-                    },
-                    &j->build, &failed) < 0) {
-                job_finish(j, NULL, failed);
-                return;
-        }
-        j->worker = worker_free(j->worker);
-}
-
-/* Without one, a download that breaks off begins anew; that is no reason not to try. */
-static void make_transfer_dir(Job *j)
-{
-        const Config *c = &j->queue->manager->config;
-        _cleanup_(registry_ref_freep) RegistryRef *ref = NULL;
-        _cleanup_error_ TbError *err = NULL;
-        _cleanup_free_ char *name = NULL;
-        uid_t uid;
-        gid_t gid;
-
-        if (j->op == AUGMENT_OP_DOCKERFILE || registry_ref_parse(j->request.image, &ref, &err) < 0 ||
-                !(name = registry_ref_name(ref)) || worker_user(c->worker_user, &uid, &gid, &err) < 0 ||
-                transfer_dir_make(c->state_dir, j->request.project, name, uid, gid, &j->transfer_dir, &err) <
-                        0)
-                log_debug("augmentation of %s keeps nothing of a broken-off download: %s", j->request.image,
-                        err ? tb_error_message(err) : "it reads only");
-}
-
-/* As the worker gets it: it finds the credentials elsewhere than we do. */
-static int worker_request(const Job *j, bool credentials, char **ret, TbError **err)
-{
-        AugmentRequest request = j->request; /* borrowed contents */
-        AugmentOp op = j->op;
-
-        if (op == AUGMENT_OP_AUGMENT && request.builder == AUGMENT_BUILDER_DOCKER)
-                op = AUGMENT_OP_MIRROR;
-        request.docker_config = credentials ? (char *) WORKER_DOCKER_CONFIG : NULL;
-        request.state_dir = j->transfer_dir;
-        return augment_request_to_json(&request, op, ret, err);
-}
-
-static void on_credentials(JobCredentials *c, const char *config, void *userdata)
-{
-        _cleanup_error_ TbError *err = NULL;
-        _cleanup_free_ char *text = NULL;
-        Job *j = userdata;
-        int r;
-
-        r = worker_request(j, config, &text, &err);
-        if (r >= 0)
-                r = worker_pool_start(j->queue->workers,
-                        &(WorkerJob){
-                                .docker_config = config,
-                                .progress = on_worker_progress,
-                                .done = on_worker_done,
-                                .userdata = j,
-                        },
-                        text, &j->worker, &err);
-        if (r < 0)
-                job_finish(j, NULL, err);
-}
-
-static void job_work(Job *j)
-{
-        _cleanup_(registry_ref_freep) RegistryRef *source = NULL;
-        _cleanup_free_ char *registry = NULL;
-        _cleanup_error_ TbError *err = NULL;
-        bool plain;
-        int r;
-
-        j->state = JOB_WORKING;
-        make_transfer_dir(j);
-        if ((r = registry_ref_parse(j->request.image, &source, &err)) < 0 ||
-                (r = augment_registry_parse(j->request.registry, &registry, &plain, &err)) < 0 ||
-                (r = job_credentials_start(registry_session_client(j->session), source->host, registry,
-                         on_credentials, j, &j->credentials, &err)) < 0)
-                job_finish(j, NULL, err);
 }
 
 static Job *same_key_working(const Job *j)
@@ -493,7 +315,9 @@ static bool job_can_step(const Job *j)
         if (j->state == JOB_WAITING)
                 return !same_key_working(j);
         return j->state == JOB_QUEUED &&
-                ((j->key && same_key_working(j)) || queue_count(q, true) < q->manager->config.jobs_max);
+                ((j->key && same_key_working(j)) ||
+                        queue_count(q, true) + worker_pool_leaving(q->workers) <
+                                q->manager->config.jobs_max);
 }
 
 /* Only when job_can_step(). */

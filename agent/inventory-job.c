@@ -24,7 +24,7 @@ InventoryJob *inventory_job_free(InventoryJob *j)
         if (!j)
                 return NULL;
         job_credentials_free(j->credentials);
-        worker_free(j->worker);
+        worker_pool_return(job_queue_workers(j->manager->jobs), j->worker);
         registry_session_unref(j->session);
         augment_request_done(&j->request);
         free(j);

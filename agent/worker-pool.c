@@ -2,12 +2,20 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "agent/worker-pool.h"
 #include "common/cleanup.h"
 #include "common/log.h"
 
 #define IDLE_USEC (UINT64_C(300) * 1000000)
+
+/* One that has given its answer, and whose process has not gone yet. */
+typedef struct Leaving {
+        WorkerPool *pool;
+        Worker *worker;
+        LIST_ENTRY(Leaving) others;
+} Leaving;
 
 struct WorkerPool {
         sd_event *event;
@@ -16,7 +24,18 @@ struct WorkerPool {
         Worker *spare;
         sd_event_source *refill; /* when nothing else is to be done */
         sd_event_source *idle;   /* the spare one has waited long enough */
+        LIST_HEAD(, Leaving) leaving;
+        size_t n_leaving;
+        void (*gone)(void *userdata);
+        void *gone_userdata;
 };
+
+static void leaving_free(Leaving *l)
+{
+        LIST_REMOVE(l, others);
+        worker_free(l->worker);
+        free(l);
+}
 
 int worker_pool_new(sd_event *event, const WorkerProcessOptions *options, uint64_t timeout_usec,
         WorkerPool **ret, TbError **err)
@@ -39,6 +58,8 @@ WorkerPool *worker_pool_free(WorkerPool *p)
         sd_event_source_disable_unref(p->refill);
         sd_event_source_disable_unref(p->idle);
         worker_free(p->spare);
+        while (!LIST_EMPTY(&p->leaving))
+                leaving_free(LIST_FIRST(&p->leaving));
         free(p);
         return NULL;
 }
@@ -70,6 +91,43 @@ int worker_pool_start(WorkerPool *p, const WorkerJob *job, const char *request, 
         }
         *ret = w;
         return 0;
+}
+
+static void on_gone(Worker *w, void *userdata)
+{
+        Leaving *l = userdata;
+        WorkerPool *p = l->pool;
+
+        leaving_free(l);
+        p->n_leaving--;
+        if (p->gone)
+                p->gone(p->gone_userdata);
+}
+
+size_t worker_pool_leaving(const WorkerPool *p)
+{
+        return p->n_leaving;
+}
+
+void worker_pool_on_gone(WorkerPool *p, void (*gone)(void *userdata), void *userdata)
+{
+        p->gone = gone;
+        p->gone_userdata = userdata;
+}
+
+void worker_pool_return(WorkerPool *p, Worker *w)
+{
+        Leaving *l = w ? calloc(1, sizeof(*l)) : NULL;
+
+        if (l && worker_leave(w, on_gone, l)) {
+                l->pool = p;
+                l->worker = w;
+                p->n_leaving++;
+                LIST_INSERT_HEAD(&p->leaving, l, others);
+                return;
+        }
+        free(l);
+        worker_free(w);
 }
 
 static int on_idle(sd_event_source *s, uint64_t usec, void *userdata)

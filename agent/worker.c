@@ -15,6 +15,7 @@
 #include "common/strv.h"
 
 #define STDERR_MAX 4096U
+#define LEAVE_USEC (UINT64_C(10) * 1000000)
 #define REQUEST_MAX 60000U /* fits into an empty pipe, pipe(7): the write never blocks */
 
 struct Worker {
@@ -31,6 +32,9 @@ struct Worker {
         bool exited;
         siginfo_t status;
         bool have_result;
+        bool told; /* the owner knows the end, and may have let go of it */
+        void (*gone)(Worker *w, void *userdata);
+        void *gone_userdata;
         AugmentResult result;
         TbError *error; /* the worker's own, or ours */
 };
@@ -52,13 +56,22 @@ Worker *worker_free(Worker *w)
         return NULL;
 }
 
-static void worker_finish(Worker *w)
+static void worker_log(const Worker *w)
 {
-        if (!w->exited || w->out || !w->job.done)
-                return; /* the other half is still to come, or nobody waits */
-        w->timer = sd_event_source_disable_unref(w->timer);
         if (w->stderr_size > 0)
                 log_debug("augmentation worker: %s", w->stderr_text);
+}
+
+/* Its answer is the end of its job: nobody waits until the process has cleaned up and gone. Without an answer, what became of
+ * the process tells why. */
+static void worker_finish(Worker *w)
+{
+        if (w->told || !w->job.done || (!w->have_result && (!w->exited || w->out)))
+                return; /* the other half is still to come, or nobody waits */
+        w->told = true;
+        w->timer = sd_event_source_disable_unref(w->timer);
+        if (w->exited)
+                worker_log(w);
         if (!w->error && !w->have_result) {
                 const char *last = w->stderr_text;
 
@@ -138,10 +151,9 @@ static int on_out(sd_event_source *s, int fd, uint32_t events, void *userdata)
                 worker_fail(w, err);
                 return 0;
         }
-        if (n <= 0) {
+        if (n <= 0)
                 w->out = sd_event_source_disable_unref(w->out);
-                worker_finish(w);
-        }
+        worker_finish(w); /* may free it */
         return 0;
 }
 
@@ -176,7 +188,11 @@ static int on_child(sd_event_source *s, const siginfo_t *si, void *userdata)
 
         w->exited = true;
         w->status = *si;
-        worker_finish(w);
+        if (w->gone) {
+                worker_log(w);
+                w->gone(w, w->gone_userdata); /* frees it */
+        } else
+                worker_finish(w);
         return 0;
 }
 
@@ -185,6 +201,10 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
         Worker *w = userdata;
         TbError *err = NULL;
 
+        if (w->gone) {
+                (void) sd_event_source_send_child_signal(w->child, SIGKILL, NULL, 0);
+                return 0;
+        }
         (void) tb_error_set(&err, TB_ERROR_REMOTE, -ETIMEDOUT, "the augmentation took longer than %lu s",
                 (unsigned long) (w->timeout_usec / 1000000));
         tb_error_set_retryable(&err);
@@ -238,6 +258,21 @@ int worker_new(sd_event *event, const WorkerProcessOptions *options, uint64_t ti
 bool worker_is_waiting(const Worker *w)
 {
         return !w->job.done && !w->exited && w->out;
+}
+
+bool worker_leave(Worker *w, void (*gone)(Worker *w, void *userdata), void *userdata)
+{
+        sd_event *event = sd_event_source_get_event(w->child);
+
+        if (!w->have_result || w->exited ||
+                sd_event_add_time_relative(
+                        event, &w->timer, CLOCK_MONOTONIC, LEAVE_USEC, LEAVE_USEC / 10, on_timeout, w) < 0)
+                return false;
+        w->gone = gone;
+        w->gone_userdata = userdata;
+        w->out = sd_event_source_disable_unref(w->out);
+        w->process.out = tb_close(w->process.out);
+        return true;
 }
 
 int worker_start(Worker *w, const WorkerJob *job, const char *request, TbError **err)
