@@ -54,6 +54,7 @@ typedef struct NativePush {
         const char *key_tag;
         AugmentBytes *bytes;    /* added to */
         AugmentPending *before; /* what has to be there before the names are; or NULL */
+        RegistryOp **upload; /* registry_put_blob_open_start() into the target repository, taken; or NULL */
 } NativePush;
 
 /*

@@ -187,23 +187,33 @@ static int mount_payload_end(const NativePush *p, const RegistryRef *target, con
 
 /* ---- Blobs, then names ---- */
 
+/* Through the session that was opened for it, or a new one. */
+static int upload_config_start(const NativePush *p, const RegistryRef *target, TbDigest *ret,
+        AugmentPending *pending, TbError **err)
+{
+        _cleanup_(registry_op_freep) RegistryOp *op = p->upload ? TAKE_PTR(*p->upload) : NULL;
+        int r;
+
+        if ((r = tb_digest_of(p->config, p->config_size, ret, err)) < 0)
+                return r;
+        r = op ? registry_put_blob_send(op, p->config, p->config_size, ret, err)
+               : registry_put_blob_start(
+                         p->client, target, p->config, p->config_size, ret, NULL, NULL, &op, err);
+        if (r < 0)
+                return r;
+        return augment_pending_add(pending, TAKE_PTR(op), NULL, "cannot upload the configuration", err);
+}
+
 /* None of them needs another: the configuration goes up while the layers are mounted. */
 static int push_blobs(const NativePush *p, const RegistryRef *target, TbDigest *ret_config, TbError **err)
 {
         _cleanup_(mounts_done) Mounts base = {}, payload = {};
         _cleanup_augment_pending_ AugmentPending pending = {};
-        RegistryOp *upload;
         TbDigest digest = {};
         int r, uploaded;
 
-        if (p->recipe) {
-                if ((r = tb_digest_of(p->config, p->config_size, &digest, err)) < 0 ||
-                        (r = registry_put_blob_start(p->client, target, p->config, p->config_size, &digest,
-                                 NULL, NULL, &upload, err)) < 0 ||
-                        (r = augment_pending_add(
-                                 &pending, upload, NULL, "cannot upload the configuration", err)) < 0)
-                        return r;
-        }
+        if (p->recipe && (r = upload_config_start(p, target, &digest, &pending, err)) < 0)
+                return r;
         r = mount_base_start(p, target, &base, err);
         if (r >= 0)
                 r = mount_payload_start(p, target, &payload, err);

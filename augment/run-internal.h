@@ -33,6 +33,7 @@ typedef struct Run {
         ImageConfig *config;
         ImageFacts *facts;
         AugmentPending pending;     /* written beside the image */
+        RegistryOp *upload;         /* of the new configuration: its session, opened early; or NULL */
         bool has_empty;             /* the mirror's repository has the blob "{}" */
         BaseFiles *scan;            /* the layers, while the base is mirrored; NULL = not yet, or no more */
         Recipe *recipe;             /* NULL = use the image as it is */

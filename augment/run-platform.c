@@ -70,6 +70,30 @@ static int read_base(Run *run, TbError **err)
         return registry_get_image(run->client, run->pinned, &run->platform, &run->base, NULL, err);
 }
 
+/*
+ * The base is in the registry: what remains is to write a configuration, and that takes an upload session. It is opened while the
+ * base's configuration is being read. Without it the upload opens one for itself.
+ */
+static void open_upload(Run *run)
+{
+        _cleanup_(registry_ref_freep) RegistryRef *target = NULL;
+
+        if (run->upload || run->op != AUGMENT_OP_AUGMENT || run->request->level == AUGMENT_LEVEL_NONE ||
+                registry_ref_new(run->names.registry_host, run->names.target_repository, run->result.key_tag,
+                        NULL, &target, NULL) < 0 ||
+                registry_put_blob_open_start(run->client, target, NULL, NULL, &run->upload, NULL) < 0)
+                return;
+}
+
+/* It isn't wanted: nothing stays open at the registry. */
+static void close_upload(Run *run)
+{
+        if (!run->upload)
+                return;
+        run->upload = registry_op_free(run->upload);
+        registry_client_settle(run->client);
+}
+
 static int read_config(Run *run, TbError **err)
 {
         _cleanup_(registry_ref_freep) RegistryRef *mirror = NULL;
@@ -411,6 +435,7 @@ static int copy_base(Run *run, TbError **err)
         _cleanup_(registry_ref_freep) RegistryRef *source = NULL, *target = NULL;
         RegistryCopyOptions options = {
                 .blobs_only = true, /* nothing has a name before it was judged */
+                .manifest = run->base,
                 .repair = run->repair,
                 .state_dir = run->request->state_dir,
                 .progress = on_copy_progress,
@@ -505,6 +530,7 @@ static int push(Run *run, TbError **err)
                 .key_tag = run->result.key_tag,
                 .bytes = &run->result.bytes,
                 .before = &run->pending,
+                .upload = &run->upload,
         };
         uint64_t started = tb_now_us();
         int r;
@@ -537,8 +563,14 @@ static int run_base(Run *run, TbError **err)
 
         run->copied = run->files_are_new = false;
         run_stage(run, "facts");
-        if ((r = read_base(run, err)) < 0 || (r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
+        if ((r = read_base(run, err)) < 0)
                 return r;
+        if (run->mirrored || run->names.base_is_local)
+                open_upload(run);
+        if ((r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
+                return r;
+        if (run->result.as_is)
+                close_upload(run);
         run->result.timings.facts = tb_now_us() - started;
 
         if (run->op != AUGMENT_OP_DOCKERFILE) {
@@ -548,6 +580,8 @@ static int run_base(Run *run, TbError **err)
                 run->result.timings.mirror = tb_now_us() - started;
                 if (r < 0)
                         return r;
+                if (!run->result.as_is)
+                        open_upload(run);
         }
 
         started = tb_now_us();
@@ -568,6 +602,7 @@ static int run_base(Run *run, TbError **err)
 
 void run_platform_done(Run *run)
 {
+        close_upload(run);
         augment_pending_done(&run->pending);
         run->recipe = recipe_free(run->recipe);
         run->scan = base_files_free(run->scan);

@@ -31,6 +31,7 @@ static void stop_transfers(CopyOp *c)
 {
         c->get = registry_op_free(c->get);
         c->look = registry_op_free(c->look);
+        c->given = sd_event_source_disable_unref(c->given);
         for (size_t i = 0; i < COPY_PARALLEL_MAX; i++)
                 c->slots[i].blob = registry_copy_blob_free(c->slots[i].blob);
         for (size_t i = 0; i < c->n_nodes; i++)
@@ -432,6 +433,42 @@ static void on_looked(RegistryOp *op, int result, const TbError *err, void *user
                 copy_fail(c, e);
 }
 
+static int on_given(sd_event_source *s, void *userdata)
+{
+        _cleanup_error_ TbError *e = NULL;
+        CopyOp *c = userdata;
+
+        c->given = sd_event_source_disable_unref(c->given);
+        if (when_looked(c, &e) < 0)
+                copy_fail(c, e);
+        return 0;
+}
+
+/* In the next turn: callbacks come from the loop only. */
+static int start_given(CopyOp *c, const RegistryManifest *m, TbError **err)
+{
+        int r;
+
+        if (!c->source || !c->target || c->one_platform || c->n_platforms > 0)
+                return tb_error_set(err, TB_ERROR_BUG, -EINVAL,
+                        "a copy of a manifest that is given, and not of all of it");
+        r = registry_manifest_parse(m->data, m->size, registry_manifest_kind_to_media_type(m->kind),
+                &c->source->digest, &c->top, err);
+        if (r < 0)
+                return r;
+        c->looked = true;
+        r = sd_event_add_defer(c->op.client->event, &c->given, on_given, c);
+        return r < 0 ? tb_error_set_errno(err, TB_ERROR_SYSTEM, r, "cannot use the event loop") : 0;
+}
+
+static int start_looking(CopyOp *c, TbError **err)
+{
+        int r = get_source(c, NULL, err);
+
+        return r < 0 || c->to ? r
+                              : registry_resolve_start(c->op.client, c->target, on_looked, c, &c->look, err);
+}
+
 /* ---- start ---- */
 
 static int ref_copy(const RegistryRef *ref, RegistryRef **ret, TbError **err)
@@ -560,9 +597,7 @@ int registry_copy_place_start(RegistryClient *client, const RegistryPlace *sourc
                 (r = open_target(c, target, err)) < 0)
                 return r;
         c->same_repository = same_registry(c) && tb_streq(c->source->repository, c->target->repository);
-        r = get_source(c, NULL, err);
-        if (r >= 0 && !c->to)
-                r = registry_resolve_start(client, c->target, on_looked, c, &c->look, err);
+        r = options && options->manifest ? start_given(c, options->manifest, err) : start_looking(c, err);
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(op);

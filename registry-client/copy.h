@@ -94,7 +94,7 @@ int registry_spool_open(
 uint64_t registry_spool_size(const RegistrySpool *s);
 int registry_spool_append(RegistrySpool *s, const void *data, size_t size, TbError **err) _warn_unused_;
 /* What it has from `position` on: 1 = ret->fd is the caller's, 0 = nothing. */
-int registry_spool_region(const RegistrySpool *s, uint64_t position, RegistryRegion *ret);
+int registry_spool_region(RegistrySpool *s, uint64_t position, RegistryRegion *ret);
 /* location NULL: there is none (any more). */
 void registry_spool_set_session(RegistrySpool *s, const RegistryRef *target, const char *location);
 char *registry_spool_get_session(
@@ -181,7 +181,8 @@ struct CopyOp {
         RegistryOp *get, *look; /* LOOKING */
         RegistryManifest *top;
         bool looked;
-        TbDigest present; /* what the target named before; unset = nothing */
+        sd_event_source *given; /* the caller has read the source: begins in the next turn */
+        TbDigest present;       /* what the target named before; unset = nothing */
 
         CopyNode **nodes;
         size_t n_nodes, n_fetched, n_active;

@@ -530,6 +530,8 @@ uint64_t registry_upload_offset(const RegistryUpload *u);
 const char *registry_upload_session(const RegistryUpload *u);
 /* The session's URL, the caller's; the registry keeps it open. NULL = there is none. */
 char *registry_upload_take_session(RegistryUpload *u);
+/* After OPENED, when it was not known before. */
+void registry_upload_set_digest(RegistryUpload *u, const TbDigest *digest);
 /* After OPENED: one PATCH with the bytes from the offset on that `read` gives until it returns 0 (it gets the options'
  * userdata), then the PUT that commits. `read` returns 0 only when all bytes were given and are right. */
 int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err) _warn_unused_;

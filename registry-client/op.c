@@ -114,6 +114,14 @@ static int run_once(RegistryClient *c, TbError **err)
         return 0;
 }
 
+/* The calls that close uploads are bounded in time and tries. */
+void registry_client_settle(RegistryClient *c)
+{
+        while (c->closing)
+                if (run_once(c, NULL) < 0)
+                        break;
+}
+
 int registry_op_wait(RegistryOp *op, TbError **err)
 {
         int r;
@@ -131,13 +139,8 @@ int registry_op_wait(RegistryOp *op, TbError **err)
                 op->result = tb_error_set(&op->error, TB_ERROR_CANCELLED, -ECANCELED, "cancelled");
                 op->done = true;
         }
-        /* Nobody runs the loop after us: uploads that were given up must be closed now. Their calls are bounded in time
-         * and tries. */
-        while (op->client->closing) {
-                r = run_once(op->client, NULL);
-                if (r < 0)
-                        break;
-        }
+        /* Nobody runs the loop after us. */
+        registry_client_settle(op->client);
         if (op->result < 0)
                 return tb_error_move(err, &op->error);
         return op->result;

@@ -375,8 +375,7 @@ int registry_protect_process(TbError **err) _warn_unused_;
 
 /*
  * `result` is what the sync form returns: negative errno with `err` set (borrowed), else 0 or the documented
- * condition. Results are read from `op` with the accessors and live until it is freed; the callback may free
- * `op`.
+ * condition. Results are read from `op` with the accessors and live until it is freed; the callback may free `op`.
  */
 typedef void (*RegistryDoneFn)(RegistryOp *op, int result, const TbError *err, void *userdata);
 
@@ -389,8 +388,9 @@ bool registry_op_is_done(const RegistryOp *op);
  * is negative; -EINPROGRESS and no error while the operation runs. */
 int registry_op_result(const RegistryOp *op, const TbError **ret_error);
 /* For programs that do one thing after another: runs the loop until it is over, and until uploads that were given up are
- * closed; returns its result. Other operations of the client go on meanwhile, as they do in the calls that block. */
+ * closed (as registry_client_settle() does); returns its result. Other operations of the client go on meanwhile, as they do in the calls that block. */
 int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
+void registry_client_settle(RegistryClient *c);
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
 RegistryManifest *registry_op_steal_manifest(RegistryOp *op);           /* get_manifest */
 char **registry_op_steal_names(RegistryOp *op);                         /* list_*: registry_names_free() */
@@ -500,9 +500,8 @@ int registry_get_blob(RegistryClient *c, const RegistryRef *repository, const Tb
 /* Takes bytes as they stream; they are NOT verified yet: only the success of the whole operation says they
  * were right. Negative errno with *err set stops it. */
 typedef int (*RegistrySinkFn)(const void *data, size_t size, void *userdata, TbError **err);
-/* A blob of any size, streamed. An interrupted download goes on where it stopped: each byte is given once.
- */
-/* `userdata` is the sink's and done's. */
+/* A blob of any size, streamed. An interrupted download goes on where it stopped: each byte is given once. `userdata` is the
+ * sink's and done's. */
 int registry_read_blob_start(RegistryClient *c, const RegistryRef *repository, const TbDigest *digest,
         uint64_t size, RegistrySinkFn sink, RegistryDoneFn done, void *userdata, RegistryOp **ret,
         TbError **err) _warn_unused_;
@@ -530,15 +529,20 @@ int registry_mount_blobs(RegistryClient *c, const RegistryRef *target, const cha
         const RegistryDescriptor *blobs, size_t n, RegistryMountResult *results, TbError **err)
         _warn_unused_;
 
-/* Uploads a blob without asking whether it exists. digest NULL: computed, and given in *ret_digest (may be
- * NULL). */
-/* The start form does not copy `data`: it must live until the operation is over or freed. */
+/* Uploads a blob without asking whether it exists. digest NULL: computed, and given in *ret_digest (may be NULL). The start form
+ * does not copy `data`: it must live until the operation is over or freed. */
 int registry_put_blob_start(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
         const TbDigest *digest, RegistryDoneFn done, void *userdata, RegistryOp **ret, TbError **err)
         _warn_unused_;
 int registry_put_blob(RegistryClient *c, const RegistryRef *repository, const void *data, size_t size,
         const TbDigest *digest, TbDigest *ret_digest, TbError **err) _warn_unused_;
-/* From a regular file, all of it, read with pread(2); digest NULL: read once more before to compute it. */
+/* In two steps: opens the upload session, then (once) sends; `data` as for the start form. One that has failed in between stays
+ * failed, one that is freed without having been sent closes its session. */
+int registry_put_blob_open_start(RegistryClient *c, const RegistryRef *repository, RegistryDoneFn done,
+        void *userdata, RegistryOp **ret, TbError **err) _warn_unused_;
+int registry_put_blob_send(
+        RegistryOp *op, const void *data, size_t size, const TbDigest *digest, TbError **err) _warn_unused_;
+/* From a regular file, all of it; digest NULL: read once more before to compute it. */
 int registry_put_blob_fd(RegistryClient *c, const RegistryRef *repository, int fd, const TbDigest *digest,
         TbDigest *ret_digest, uint64_t *ret_size, TbError **err) _warn_unused_;
 
@@ -598,11 +602,10 @@ typedef struct RegistryCopyProgress {
 
 /*
  * Sees the bytes of layers, as they are or unpacked, while they stream through. For a layer: begin, data..., end. `begin`
- * comes again for the same layer when its transfer had to start over: forget what came before. `end` comes
- * once per distinct layer blob: with STREAMED all bytes were seen and the digest was right; with MOUNTED or
- * EXISTED none were seen (read them with registry_read_blob() from the target). Several layers stream at a
- * time. Any may be NULL; a negative errno with *err set fails the copy. They may block (the transfer then
- * waits).
+ * comes again for the same layer when its transfer had to start over: forget what came before. `end` comes once per distinct
+ * layer blob: with STREAMED all bytes were seen and the digest was right; with MOUNTED or EXISTED none were seen (read them
+ * with registry_read_blob() from the target). Several layers stream at a time. Any may be NULL; a negative errno with *err set
+ * fails the copy. They may block (the transfer then waits).
  */
 typedef struct RegistryCopyTap {
         int (*begin)(const RegistryDescriptor *layer, void *userdata, TbError **err);
@@ -617,8 +620,7 @@ typedef struct RegistryCopyTap {
 
 typedef struct RegistryCopyOptions {
         const RegistryPlatform *platform; /* copy this one image out of an index; NULL = everything */
-        /* Several: an index of these entries alone (and of their attestations) is made and copied. Its digest is a new
-         * one. Excludes `platform`. */
+        /* Several: an index of these entries alone (and of their attestations) is made and copied. Excludes `platform`. */
         const RegistryPlatform *platforms;
         size_t n_platforms;
         unsigned parallel; /* blobs at a time, 1..16; 0 = 4 */
@@ -630,6 +632,8 @@ typedef struct RegistryCopyOptions {
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */
         bool blobs_only; /* the manifests stay away: the caller looks at what has come before it gets a name, and pushes them
                             itself. The result's `manifest` is what would have been pushed. Registries only */
+        /* Of the source, when the caller has read it: neither it nor the target's name is read. Registries, all platforms */
+        const RegistryManifest *manifest;
         bool repair; /* look at every blob, also when the target has the manifest already (somebody removed blobs) */
         const RegistryCopyTap *tap; /* NULL = none */
         void (*progress)(const RegistryCopyProgress *p,

@@ -512,6 +512,11 @@ int registry_upload_send(RegistryUpload *u, TbHttpReadFn read, TbError **err)
         return send_on(u, err);
 }
 
+void registry_upload_set_digest(RegistryUpload *u, const TbDigest *digest)
+{
+        u->o.digest = *digest;
+}
+
 uint64_t registry_upload_offset(const RegistryUpload *u)
 {
         return u->offset;

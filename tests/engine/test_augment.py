@@ -590,6 +590,14 @@ class Failures(unittest.TestCase):
         push("collision", {"Cmd": ["x"], "Volumes": {"/tbnode/run/": {}}})
         self.fails("collision:1", contains="VOLUME /tbnode/run", commands=("augment", "docker"))
 
+    def test_refused_after_the_upload_was_opened(self):
+        """The session for the configuration is opened while the base's is being read, when the base is in the registry."""
+        push("own-collision", {"Cmd": ["x"], "Volumes": {"/tbnode/run/": {}}}, registry=L.local)
+        before = L.local.uploads()
+        self.fails("127.0.0.1:5000/library/own-collision:1", contains="VOLUME /tbnode/run")
+        self.assertEqual(L.local.uploads(), before)
+        self.assertTrue([p for m, p, _ in L.local.accesses() if m == "DELETE" and "own-collision/blobs/uploads/" in p])
+
     def test_hostile_layers(self):
         file = tarfile.REGTYPE
         good = tar_of(("etc/x", file, b"1"))

@@ -87,16 +87,6 @@ def sha(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def uploads(registry):
-    """What lies in its open upload sessions. (Not the hash state that docker-registry 2.8 itself writes again right after
-    it has served a DELETE.)"""
-    found = []
-    for folder, _, files in os.walk(registry.storage):
-        if "/_uploads/" in folder + "/" and "/hashstates/" not in folder:
-            found += [os.path.join(folder, f) for f in files]
-    return found
-
-
 def blob_requests(registry, method, since=0):
     return [p for m, p, _ in registry.accesses()[since:] if m == method and "/blobs/" in p]
 
@@ -134,7 +124,7 @@ class Copy(unittest.TestCase):
                 self.assertEqual(j["digest"], sha(data))
                 self.assertEqual(j["blobs"]["streamed"], 4)
                 self.assertEqual(j["bytes"]["uploaded"], j["bytes"]["downloaded"])
-                self.assertEqual(uploads(SECOND), [])
+                self.assertEqual(SECOND.uploads(), [])
                 # skopeo reads every blob and checks every digest; umoci unpacks what it wrote
                 out = f"{L.tmp('back')}/oci"
                 L.skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{target}", f"oci:{out}:x")
@@ -168,7 +158,7 @@ class Copy(unittest.TestCase):
         self.assertEqual(len(blob_requests(L.local, "POST", before)), 4)
         for method in ("GET", "HEAD", "PUT", "PATCH"):
             self.assertEqual(blob_requests(L.local, method, before), [])
-        self.assertEqual(uploads(L.local), [])
+        self.assertEqual(L.local.uploads(), [])
         self.assertEqual(raw(f"{L.local.host}/mirror/x/image:1"), raw(f"{L.local.host}/src/image:oci"))
 
     def test_whole_index(self):
@@ -202,7 +192,7 @@ class Copy(unittest.TestCase):
         self.assertEqual(len(r.err.strip().splitlines()), 1)
         self.assertEqual(SECOND.tags("dst/corrupt"), [])
         self.assertNotIn(image.layers[0]["digest"], blob_digests(SECOND))
-        self.assertEqual(uploads(SECOND), [])
+        self.assertEqual(SECOND.uploads(), [])
         self.assertEqual(tool("blob", f"{L.local.host}/src/corrupt@{image.layers[0]['digest']}", binary=True).rc, 1)
 
     def test_interrupted_copy_leaves_nothing(self):
@@ -211,14 +201,14 @@ class Copy(unittest.TestCase):
         slow = SlowGate(L.local.port)
         p = subprocess.Popen([f"{L.install()}/tbnode-registry", "copy", f"127.0.0.1:{slow.port}/src/long:1",
                               f"{SECOND.host}/dst/long:1"], stderr=subprocess.PIPE, text=True)
-        lab.wait_for(lambda: uploads(SECOND), 20, "the upload to begin")
+        lab.wait_for(SECOND.uploads, 20, "the upload to begin")
         p.send_signal(signal.SIGTERM)
         _, err = p.communicate(timeout=30)
         slow.close()
         self.assertEqual(p.returncode, 1)
         self.assertIn("cancelled", err)
         self.assertEqual(SECOND.tags("dst/long"), [])
-        lab.wait_for(lambda: not uploads(SECOND), 10, "the upload session to be closed")
+        lab.wait_for(lambda: not SECOND.uploads(), 10, "the upload session to be closed")
 
     def test_target_that_dies_and_comes_back(self):
         image = lab.images.build(L, [{"x": os.urandom(30_000_000)}])
@@ -227,7 +217,7 @@ class Copy(unittest.TestCase):
         p = subprocess.Popen([f"{L.install()}/tbnode-registry", "copy", "--json",
                               f"127.0.0.1:{slow.port}/src/dies:1", f"{SECOND.host}/dst/dies:1"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        lab.wait_for(lambda: uploads(SECOND), 20, "the upload to begin")
+        lab.wait_for(SECOND.uploads, 20, "the upload to begin")
         SECOND.kill()
         SECOND.start()
         slow.release()

@@ -34,7 +34,7 @@ typedef struct Fixture {
         size_t take;      /* of the first PATCH, which is answered with 202 and the Range of that; 0 = all */
         const char *range; /* said when asked, instead of the truth */
         const char *open_headers;
-        bool token_runs_out;
+        bool token_runs_out, no_sessions;
 } Fixture;
 
 static Fixture *current;
@@ -100,6 +100,8 @@ static void serve(Exchange *e)
         } else if (exchange_is(e, "GET", "/token")) {
                 snprintf(head, sizeof(head), "{\"token\":\"%u\"}", e->nth + 2);
                 exchange_text(e, 200, "", head);
+        } else if (strcmp(e->method, "POST") == 0 && f->no_sessions) {
+                exchange_text(e, 403, "", "");
         } else if (strcmp(e->method, "POST") == 0) {
                 f->session++;
                 f->n_stored = 0;
@@ -298,6 +300,95 @@ static void test_token_runs_out(void **state)
         assert_int_equal(server_count(f->server, "GET", "/token"), 1);
 }
 
+/* ---- a session that is opened before the bytes are known ---- */
+
+static RegistryOp *open_early(Fixture *f)
+{
+        RegistryOp *op;
+
+        assert_int_equal(registry_put_blob_open_start(f->client, f->ref, NULL, NULL, &op, NULL), 0);
+        return op;
+}
+
+static void wait_until_opened(Fixture *f)
+{
+        TbDigest other;
+        unsigned n = 0;
+
+        assert_int_equal(tb_digest_of("", 0, &other, NULL), 0);
+        while (n == 0) { /* each question runs the loop */
+                assert_int_equal(registry_has_blob(f->client, f->ref, &other, NULL, NULL), 0);
+                pthread_mutex_lock(&f->lock);
+                n = f->session;
+                pthread_mutex_unlock(&f->lock);
+        }
+}
+
+static void assert_sends(Fixture *f, RegistryOp *op)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        assert_int_equal(registry_put_blob_send(op, f->blob, BLOB_SIZE, NULL, NULL), 0);
+        if (registry_op_wait(op, &e) < 0)
+                fail_msg("%s", tb_error_message(e));
+        registry_op_free(op);
+        assert_int_equal(f->n_stored, BLOB_SIZE);
+        assert_memory_equal(f->stored, f->blob, BLOB_SIZE);
+}
+
+static void test_opened_early(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *op = open_early(f);
+
+        wait_until_opened(f);
+        assert_sends(f, op);
+        assert_int_equal(f->session, 1);
+        assert_sends(f, open_early(f)); /* the registry has not answered yet */
+        assert_int_equal(f->session, 2);
+        assert_int_equal(server_count(f->server, "DELETE", "/"), 0);
+}
+
+static void test_opened_early_and_gone(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *op = open_early(f);
+
+        wait_until_opened(f);
+        pthread_mutex_lock(&f->lock);
+        f->session = 100; /* it knows no other */
+        pthread_mutex_unlock(&f->lock);
+        assert_sends(f, op);
+        assert_int_equal(f->session, 101);
+}
+
+static void test_opened_early_for_nothing(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *op = open_early(f);
+
+        wait_until_opened(f);
+        registry_op_free(op);
+        registry_client_settle(f->client);
+        assert_int_equal(server_count(f->server, "DELETE", UPLOADS "1"), 1);
+
+        registry_op_free(open_early(f)); /* before the registry answers */
+        registry_client_settle(f->client);
+        assert_int_equal(server_count(f->server, "DELETE", UPLOADS), server_count(f->server, "POST", "/"));
+}
+
+static void test_opened_early_refused(void **state)
+{
+        Fixture *f = *state;
+        RegistryOp *op;
+
+        f->no_sessions = true;
+        op = open_early(f);
+        assert_int_equal(registry_put_blob_send(op, f->blob, BLOB_SIZE, NULL, NULL), 0);
+        assert_fails(registry_op_wait(op, err), -EACCES, "some/image");
+        registry_op_free(op);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -311,6 +402,10 @@ int main(void)
                 T(test_piece_taken_in_part),
                 T(test_too_large),
                 T(test_token_runs_out),
+                T(test_opened_early),
+                T(test_opened_early_and_gone),
+                T(test_opened_early_for_nothing),
+                T(test_opened_early_refused),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,6 +106,15 @@ class Registry(Service):
             raise LabError(f"{self.host}/{repository}@{digest}: HTTP {status}")
         return body
 
+    def uploads(self):
+        """What lies in its open upload sessions. (Not the hash state that docker-registry 2.8 itself writes again right after
+        it has served a DELETE.)"""
+        found = []
+        for folder, _, files in os.walk(self.storage):
+            if "/_uploads/" in folder + "/" and "/hashstates/" not in folder:
+                found += [os.path.join(folder, f) for f in files]
+        return found
+
     def image_config(self, repository, reference):
         """The image config of a one-platform image."""
         return json.loads(self.blob(repository, self.manifest(repository, reference)[0]["config"]["digest"]))
