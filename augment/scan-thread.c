@@ -11,6 +11,9 @@
 #define RING_SIZE (2U << 20)
 /* What the thread takes at a time, so that the feeder isn't kept waiting for all of it. */
 #define TAKE_MAX (128U * 1024)
+/* Waking a thread costs more than copying a piece: whoever finds the ring full sleeps until there is room for many pieces, and
+ * the thread until there is as much as it takes at a time. */
+#define FEED_AT (RING_SIZE / 2)
 
 struct ScanThread {
         pthread_t thread;
@@ -19,6 +22,7 @@ struct ScanThread {
 
         pthread_mutex_t mutex; /* guards all below */
         pthread_cond_t changed;
+        bool thread_waits, feeder_waits;
         unsigned char *ring;
         size_t begin, used;
         bool over;      /* nothing more will be fed */
@@ -42,8 +46,11 @@ static size_t wait_for_piece(ScanThread *t, const unsigned char **ret)
         size_t n = 0;
 
         (void) pthread_mutex_lock(&t->mutex);
-        while (t->used == 0 && !t->over && !t->stop)
+        while (t->used < TAKE_MAX && !t->over && !t->stop) {
+                t->thread_waits = true;
                 (void) pthread_cond_wait(&t->changed, &t->mutex);
+        }
+        t->thread_waits = false;
         if (!t->stop) {
                 n = t->used < RING_SIZE - t->begin ? t->used : RING_SIZE - t->begin;
                 n = n < TAKE_MAX ? n : TAKE_MAX;
@@ -58,7 +65,8 @@ static void give_back(ScanThread *t, size_t n)
         (void) pthread_mutex_lock(&t->mutex);
         t->begin = (t->begin + n) % RING_SIZE;
         t->used -= n;
-        (void) pthread_cond_broadcast(&t->changed);
+        if (t->feeder_waits && t->used <= FEED_AT)
+                (void) pthread_cond_broadcast(&t->changed);
         (void) pthread_mutex_unlock(&t->mutex);
 }
 
@@ -126,8 +134,10 @@ int scan_thread_feed(ScanThread *t, const void *data, size_t size, TbError **err
         while (size > 0) {
                 size_t at, n;
 
-                while (t->used == RING_SIZE && !t->failed)
+                t->feeder_waits = t->used == RING_SIZE;
+                while (t->feeder_waits && t->used > FEED_AT && !t->failed)
                         (void) pthread_cond_wait(&t->changed, &t->mutex);
+                t->feeder_waits = false;
                 r = take_error(t, err);
                 if (r < 0)
                         break;
@@ -138,7 +148,8 @@ int scan_thread_feed(ScanThread *t, const void *data, size_t size, TbError **err
                 t->used += n;
                 data = (const unsigned char *) data + n;
                 size -= n;
-                (void) pthread_cond_broadcast(&t->changed);
+                if (t->thread_waits && t->used >= TAKE_MAX)
+                        (void) pthread_cond_broadcast(&t->changed);
         }
         (void) pthread_mutex_unlock(&t->mutex);
         return r;

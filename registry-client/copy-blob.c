@@ -28,8 +28,8 @@
 #include "common/cleanup.h"
 #include "registry-client/copy.h"
 
-/* A paused upload goes on when there is this much: each resumption costs a turn of the loop. The end of the download
- * resumes it in any case. */
+/* An upload takes no less than this at a time: each resumption costs a turn of the loop, and each chunk both sides some calls and
+ * the registry a write. The end of the download resumes it in any case. */
 #define RESUME_AT (128U * 1024)
 #define REPEATS_MAX 20U
 struct RegistryCopyBlob {
@@ -177,9 +177,9 @@ static ssize_t pull(TbHttpRequest *request, void *buf, size_t size, void *userda
 {
         RegistryCopyBlob *b = userdata;
 
-        if (b->ring.used == 0) {
-                if (b->verified)
-                        return 0;
+        if (b->ring.used == 0 && b->verified)
+                return 0;
+        if (b->ring.used < RESUME_AT && !b->verified && !b->pushing_paused) {
                 b->pulling_paused = true;
                 return TB_HTTP_PAUSE;
         }

@@ -8,8 +8,8 @@
  *
  * The files are locked (flock) by whoever appends to them; who finds them locked copies without. What they hold counts for
  * nothing until it was hashed again: it is read back through the same check as bytes from the network, and dropped when
- * that fails, so a torn write after a power cut costs time and nothing else. Bytes are written behind the network (page
- * cache) and forced to disk once in SYNC_USEC: kill -9 loses nothing, a power cut a few seconds.
+ * that fails, so a torn write after a power cut costs time and nothing else. Bytes are gathered (PIECE) and written behind the
+ * network (page cache), and forced to disk once in SYNC_USEC: kill -9 loses a piece at most, a power cut a few seconds.
  *
  * All partial blobs together stay below a bound; the one that nobody has touched for longest goes first. A full disk ends
  * the keeping, not the copy.
@@ -31,6 +31,8 @@
 #include "registry-client/copy.h"
 
 #define SYNC_USEC (5 * USEC_PER_SEC)
+#define PIECE \
+        (128U * 1024) /* the system call and the file system's work for each take longer than the copying of less */
 #define FILES_MAX 4096U
 #define SESSION_MAX 8192U
 #define NAME_SIZE 80U
@@ -39,7 +41,9 @@
 struct RegistrySpool {
         int dir_fd, fd;
         char part[NAME_SIZE], session[NAME_SIZE];
-        uint64_t size; /* bytes it holds */
+        uint64_t size; /* bytes it holds, with those that are gathered */
+        char *piece;   /* gathered; NULL = nothing was yet */
+        size_t n_piece;
         uint64_t synced_usec;
         bool has_session, broken;
 };
@@ -50,14 +54,35 @@ typedef struct PartFile {
         uint64_t size;
 } PartFile;
 
+/* A full disk: what is missing cannot be read back, so nothing of it may be used. */
+static void give_up(RegistrySpool *s)
+{
+        s->broken = true;
+        s->size = s->n_piece = 0;
+        if (ftruncate(s->fd, 0) < 0)
+                (void) unlinkat(s->dir_fd, s->part, 0);
+}
+
+static void flush(RegistrySpool *s)
+{
+        size_t n = s->n_piece;
+
+        s->n_piece = 0;
+        if (n > 0 && registry_pwrite_all(s->fd, s->piece, n, s->size - n, NULL) < 0)
+                give_up(s);
+}
+
 RegistrySpool *registry_spool_free(RegistrySpool *s)
 {
         if (!s)
                 return NULL;
-        if (!s->broken && s->fd >= 0)
+        if (!s->broken && s->fd >= 0) {
+                flush(s);
                 (void) fdatasync(s->fd);
+        }
         (void) tb_close(s->fd); /* and with it the lock */
         (void) tb_close(s->dir_fd);
+        free(s->piece);
         free(s);
         return NULL;
 }
@@ -217,29 +242,33 @@ int registry_spool_append(RegistrySpool *s, const void *data, size_t size, TbErr
 {
         uint64_t now;
 
-        if (s->broken)
-                return 0;
-        if (registry_pwrite_all(s->fd, data, size, s->size, NULL) < 0) {
-                /* A full disk: what is missing cannot be read back, so nothing of it may be used. */
-                s->broken = true;
-                s->size = 0;
-                if (ftruncate(s->fd, 0) < 0)
-                        (void) unlinkat(s->dir_fd, s->part, 0);
-                return 0;
+        if (!s->broken && !s->piece && !(s->piece = malloc(PIECE)))
+                give_up(s);
+        while (!s->broken && size > 0) {
+                size_t n = MIN2(size, PIECE - s->n_piece);
+
+                memcpy(s->piece + s->n_piece, data, n);
+                s->n_piece += n;
+                s->size += n;
+                data = (const char *) data + n;
+                size -= n;
+                if (s->n_piece == PIECE)
+                        flush(s);
         }
-        s->size += size;
         now = tb_now_us();
-        if (now - s->synced_usec >= SYNC_USEC) {
+        if (!s->broken && now - s->synced_usec >= SYNC_USEC) {
+                flush(s);
                 (void) fdatasync(s->fd);
                 s->synced_usec = now;
         }
         return 0;
 }
 
-int registry_spool_region(const RegistrySpool *s, uint64_t position, RegistryRegion *ret)
+int registry_spool_region(RegistrySpool *s, uint64_t position, RegistryRegion *ret)
 {
         int fd;
 
+        flush(s);
         if (s->broken || s->size <= position)
                 return 0;
         fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
