@@ -373,10 +373,8 @@ int registry_protect_process(TbError **err) _warn_unused_;
 
 /* ---- Operations --------------------------------------------------------------------------------------- */
 
-/*
- * `result` is what the sync form returns: negative errno with `err` set (borrowed), else 0 or the documented
- * condition. Results are read from `op` with the accessors and live until it is freed; the callback may free `op`.
- */
+/* `result` is what the sync form returns: negative errno with `err` set (borrowed), else 0 or the documented condition. Results
+ * are read from `op` with the accessors and live until it is freed; the callback may free `op`. */
 typedef void (*RegistryDoneFn)(RegistryOp *op, int result, const TbError *err, void *userdata);
 
 /* Cancels when still running (`done` is not called then; an opened upload is closed at the registry in the
@@ -387,8 +385,8 @@ bool registry_op_is_done(const RegistryOp *op);
 /* What `done` got, for those who look instead of being called: the result, with *ret_error (borrowed, may be NULL) when it
  * is negative; -EINPROGRESS and no error while the operation runs. */
 int registry_op_result(const RegistryOp *op, const TbError **ret_error);
-/* For programs that do one thing after another: runs the loop until it is over, and until uploads that were given up are
- * closed (as registry_client_settle() does); returns its result. Other operations of the client go on meanwhile, as they do in the calls that block. */
+/* For programs that do one thing after another: runs the loop until it is over, and until uploads that were given up are closed
+ * (as registry_client_settle() does); returns its result. Other operations go on meanwhile, as they do in calls that block. */
 int registry_op_wait(RegistryOp *op, TbError **err) _warn_unused_;
 void registry_client_settle(RegistryClient *c);
 const RegistryDescriptor *registry_op_descriptor(const RegistryOp *op); /* resolve, put_manifest, copy */
@@ -624,9 +622,8 @@ typedef struct RegistryCopyOptions {
         const RegistryPlatform *platforms;
         size_t n_platforms;
         unsigned parallel; /* blobs at a time, 1..16; 0 = 4 */
-        /* A directory (made when missing) for what an interrupted copy had of its larger blobs, so that the next one,
-         * also of another process, also after kill -9, goes on there. NULL = nothing is kept, nothing is written to
-         * disk. Several processes may use one directory. */
+        /* A directory (made when missing) for what an interrupted copy had of its larger blobs, so that the next one, also of
+         * another process after kill -9, goes on there; several may use one. NULL = nothing is written to disk. */
         const char *state_dir;
         uint64_t state_max; /* bytes of partial blobs to keep there, the oldest go first; 0 = 10 GiB */
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */

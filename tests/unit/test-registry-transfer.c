@@ -404,6 +404,28 @@ static void test_copy(void **state)
         assert_int_equal(server_count(f->target, "DELETE", "/"), 0);
 }
 
+/* Neither the source's manifest nor the target's present name is asked for; what is given is what is pushed. */
+static void test_copy_of_a_given_manifest(void **state)
+{
+        _cleanup_(registry_manifest_freep) RegistryManifest *m = NULL;
+        Fixture *f = *state;
+        RegistryCopyOptions o = {0};
+        _cleanup_registry_platform_ RegistryPlatform platform = {0};
+
+        f->source_script = good_source;
+        f->target_script = good_target;
+        assert_int_equal(registry_platform_host(&platform, NULL), 0);
+        assert_int_equal(registry_manifest_parse(f->manifest, strlen(f->manifest), NULL, NULL, &m, NULL), 0);
+        o.manifest = m;
+        assert_int_equal(copy(f, &o, NULL), 0);
+        assert_true(f->target_has_manifest);
+        assert_int_equal(server_count(f->source, "GET", "/"), 2);
+        assert_int_equal(server_count(f->target, "HEAD", "/v2/target/x/manifests/"), 0);
+
+        o.platform = &platform; /* which the caller would have had to choose before */
+        assert_int_equal(copy(f, &o, NULL), -EINVAL);
+}
+
 static void lying_source(Exchange *e)
 {
         _cleanup_free_ char *lie = NULL;
@@ -619,6 +641,7 @@ int main(void)
                 T(test_token_bad),
                 T(test_token_renewed),
                 T(test_copy),
+                T(test_copy_of_a_given_manifest),
                 T(test_copy_bad_blob),
                 T(test_copy_tap_and_restart),
                 T(test_copy_tap_fails),
