@@ -87,9 +87,8 @@ class Space(Base):
     def test_full_disk(self):
         self.assertEqual(0, run("--name", "aa", "--network", "lan0", "--shape", "rate 1mbit", IMAGE, "sleep", "1000").rc)
         with full(STATE, RUN):
-            before = L.tbnode("shape", "show", "aa", "--json").json()
             self.one_line(L.tbnode("shape", "set", "aa", "lan0", "rate", "2mbit"), "No space left")
-            self.assertEqual(before, L.tbnode("shape", "show", "aa", "--json").json(), "a change that could not be kept was not made")
+            self.assertEqual(1, Clock.rate("aa"), "a change that could not be kept was not made")
             self.one_line(run("--name", "bb", "--network", "lan1", "--ssh-key", f"{L.dir}/key.pub", "--level", "basic", IMAGE), "No space left")
             self.assertEqual(["aa"], list(nodes()))
             L.tbnoded.restart()  # what is there is read, and nothing more is needed
