@@ -11,13 +11,13 @@ import sys
 OTHERS = {"augment": {"docker_warm", "docker_cold", "http_floor"}, "netctl": {"exec", "tc_batch"},
           "init": {"original"}, "mirror": {"skopeo"}, "fidelity": {"tc_by_hand"}, "start": {"without"},
           "firewall": {"restore", "linear"}, "restart": set(), "idle": set(),
-          "rules": {"none", "few", "u32_linear"}, "chaos": set(), "gap": set(), "gate": set(), "scale": set()}
+          "rules": {"none", "few", "u32_linear"}, "chaos": set(), "gap": set(), "fleet": set(), "gate": set(), "scale": set()}
 EXTRA = {"augment": {"cache_hit_ms", "head_ms", "first", "sixty"}, "netctl": {"noop_ms", "noop_writes", "bytes_per_node"},
          "init": {"overhead_ms", "node_start_ms"}, "mirror": {"rows", "rss_kb", "head_loop"},
          "fidelity": {"rows", "verdicts"}, "start": {"event_to_configured_ms", "unlabelled_ms"},
          "firewall": {"backend", "commit_ms", "path_ratio_1000_10"}, "restart": {"ready_ms", "kernel_writes"},
          "gap": {"passed", "flush_ms"}, "idle": {"wakeups_per_s", "rss_kb"}, "rules": {"cost_ns"},
-         "gate": {"passed", "unshaped", "refused", "open_ms"}, "scale": {"rows", "growth"}, "chaos": {"events", "violations", "seed"}}
+         "fleet": {"registry", "cpu_ms_per_node", "registry_nodes_per_s"}, "gate": {"passed", "unshaped", "refused", "open_ms"}, "scale": {"rows", "growth"}, "chaos": {"events", "violations", "seed"}}
 
 
 def main():

@@ -115,6 +115,10 @@ class Engine:
             return 404, {"message": f"the fake engine has no {path}"}
         return 200, {}
 
+    async def answer_later(self, _method, _path, _body):
+        """For engines that can do more."""
+        return None
+
     async def serve(self, reader, writer):
         try:
             while True:
@@ -126,7 +130,7 @@ class Engine:
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
                     self.followers.add(writer)
                     continue
-                status, value = self.answer(method, path, body)
+                status, value = await self.answer_later(method, path, body) or self.answer(method, path, body)
                 data = value if isinstance(value, bytes) else json.dumps(value).encode()
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(data)) + data)
                 await writer.drain()
@@ -137,8 +141,8 @@ class Engine:
             writer.close()
 
 
-async def main(path):
-    server = await asyncio.start_unix_server(Engine().serve, path, backlog=512, limit=1 << 26)
+async def serve_engine(engine, path):
+    server = await asyncio.start_unix_server(engine.serve, path, backlog=512, limit=1 << 26)
     async with server:
         await server.serve_forever()
 
@@ -158,13 +162,13 @@ if __package__:
     class Fake(Service):
         """One of them, in a process of its own."""
 
-        def __init__(self, log_dir, path, name="fake-engine"):
+        def __init__(self, log_dir, path, name="fake-engine", program=__file__):
             super().__init__(name, f"{log_dir}/{name}.log")
-            self.path = path
+            self.path, self.program = path, program
 
         def start(self, enter=()):
             """enter: words in front of the program, which take it to another namespace."""
-            self.spawn([*enter, sys.executable, __file__, self.path], probe=self._answers)
+            self.spawn([*enter, sys.executable, self.program, self.path], probe=self._answers)
             return self
 
         def _answers(self):
@@ -189,4 +193,4 @@ if __package__:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(serve_engine(Engine(), sys.argv[1]))
