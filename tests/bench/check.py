@@ -17,7 +17,8 @@ EXTRA = {"augment": {"cache_hit_ms", "head_ms", "first", "sixty"}, "netctl": {"n
          "fidelity": {"rows", "verdicts"}, "start": {"event_to_configured_ms", "unlabelled_ms"},
          "firewall": {"backend", "commit_ms", "path_ratio_1000_10"}, "restart": {"ready_ms", "kernel_writes"},
          "gap": {"passed", "flush_ms"}, "idle": {"wakeups_per_s", "rss_kb"}, "rules": {"cost_ns"},
-         "fleet": {"registry", "cpu_ms_per_node", "registry_nodes_per_s"}, "gate": {"passed", "unshaped", "refused", "open_ms"}, "scale": {"rows", "growth"}, "chaos": {"events", "violations", "seed"}}
+         "fleet": {"registry", "cpu_ms_per_node", "registry_nodes_per_s"},
+         "gate": {"passed", "unshaped", "refused", "open_ms"}, "scale": {"rows", "growth"}, "chaos": {"events", "violations", "seed"}}
 
 
 def main():

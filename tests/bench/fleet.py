@@ -165,7 +165,8 @@ class Bench(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="scripts/bench fleet", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="scripts/bench fleet", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=25, help="hosts (25)")
     parser.add_argument("--nodes", type=int, default=200, help="nodes of each (200)")
     benchlib.run_in_lab(parser, lab.main)
