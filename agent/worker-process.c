@@ -41,19 +41,28 @@ static const struct passwd *find_user(const char *name, TbError **err)
         return pw;
 }
 
-int worker_check(const char *path, const char *user, TbError **err)
+/* The user is looked up once: with NSS modules that ask elsewhere it costs more than anything else of a start. */
+static int check(const char *path, const char *user, uid_t *ret_uid, gid_t *ret_gid, TbError **err)
 {
-        const struct passwd *pw = find_user(user, err);
+        int r = worker_user(user, ret_uid, ret_gid, err);
 
-        if (!pw)
-                return -ENOENT;
-        if (pw->pw_uid == 0)
+        if (r < 0)
+                return r;
+        if (*ret_uid == 0)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EPERM,
                         "workers must not run as root; set worker-user to an unprivileged user");
         if (access(path, X_OK) < 0)
                 return tb_error_set_errno(err, TB_ERROR_ENVIRONMENT, -errno,
                         "cannot run the augmentation worker %s; install tbnode completely", path);
         return 0;
+}
+
+int worker_check(const char *path, const char *user, TbError **err)
+{
+        uid_t uid;
+        gid_t gid;
+
+        return check(path, user, &uid, &gid, err);
 }
 
 /* ---- In the child: only async-signal-safe calls ---------------------------------------------------------------- */
@@ -202,9 +211,9 @@ static int open_fds(WorkerProcess *p, int child[static WORKER_FD_CONFIG + 1], Tb
         return 0;
 }
 
-static int start(const WorkerProcessOptions *o, WorkerProcess *p, const int *child, TbError **err)
+static int start(const WorkerProcessOptions *o, WorkerProcess *p, const int *child, uid_t uid, gid_t gid,
+        TbError **err)
 {
-        const struct passwd *pw = find_user(o->user, err);
         _cleanup_strv_ char **env = NULL;
         char *argv[] = {(char *) o->path, NULL};
         ChildPlan plan = {
@@ -212,17 +221,15 @@ static int start(const WorkerProcessOptions *o, WorkerProcess *p, const int *chi
                 .memory = o->memory,
                 .cpu_sec = o->cpu_sec,
                 .argv = argv,
+                .uid = uid,
+                .gid = gid,
         };
         int r;
 
-        if (!pw)
-                return -ENOENT;
         r = make_env(&env, err);
         if (r < 0)
                 return r;
         plan.env = env;
-        plan.uid = pw->pw_uid;
-        plan.gid = pw->pw_gid;
         memcpy(plan.fds, child, sizeof(plan.fds));
         p->pid = fork();
         if (p->pid < 0)
@@ -237,13 +244,15 @@ int worker_process_start(const WorkerProcessOptions *o, WorkerProcess *ret, TbEr
 {
         WorkerProcess p = WORKER_PROCESS_INIT;
         int child[WORKER_FD_CONFIG + 1] = {-EBADF, -EBADF, -EBADF, -EBADF};
+        uid_t uid = 0;
+        gid_t gid = 0;
         int r;
 
-        r = worker_check(o->path, o->user, err);
+        r = check(o->path, o->user, &uid, &gid, err);
         if (r >= 0)
                 r = open_fds(&p, child, err);
         if (r >= 0)
-                r = start(o, &p, child, err);
+                r = start(o, &p, child, uid, gid, err);
         for (int i = 0; i < WORKER_FD_CONFIG; i++) /* the last one is both's */
                 tb_close(child[i]);
         if (r < 0) {
