@@ -122,7 +122,9 @@ typedef struct AugmentRequest {
         TbDigest resolved; /* what the lookup found the name to be: the worker takes exactly this; may be
                                 unset */
         AugmentSourceKind kind; /* of `resolved` */
-        AugmentFrom from;       /* the same, with the words about it, for the result */
+        char *manifest; /* of `resolved`, when the lookup has read it; the worker believes it only when the digest is right */
+        char *manifest_type; /* the media type that it came with */
+        AugmentFrom from;    /* the same, with the words about it, for the result */
         char *notice;
         bool private; /* for the lookup: known not to be everybody's, so credentials are used at once; for the worker: it
                          found so */

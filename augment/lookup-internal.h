@@ -32,6 +32,8 @@
  * A name whose kind isn't known (a digest, where nothing is resolved) may be an index or an image; then the key tags of
  * both are asked for, and there is no moving tag.
  *
+ * A base in the testbed's own registry that was no hit before is read in RESOLVE, for the worker.
+ *
  * Each callback drops its own operation, notes what it learned, and starts what comes next or ends the lookup. The end is announced from callbacks only, never from augment_lookup_start().
  */
 
@@ -58,6 +60,7 @@ struct AugmentLookup {
         LookupState state;
         uint64_t started_us;
         BaseResolve *resolve;
+        RegistryManifest *base; /* what the name is, when it was read */
         RegistryOp *key_op, *moving_op, *other_op, *manifest_op;
         char *record;   /* is being written */
         bool by_digest; /* not resolved: the digest is the name's own */

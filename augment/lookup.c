@@ -8,6 +8,9 @@
 #include "common/strv.h"
 #include "common/units.h"
 
+/* A request has to fit into a pipe; larger manifests are read again. */
+#define HANDED_OVER_MAX 8192U
+
 void lookup_set_state(AugmentLookup *l, LookupState state)
 {
         l->state = state;
@@ -94,6 +97,8 @@ static void on_resolved(BaseResolve *b, const BaseAnswer *answer, const TbError 
         _cleanup_error_ TbError *error = NULL;
 
         l->result.timings.resolve = tb_now_us() - l->started_us;
+        registry_manifest_free(l->base);
+        l->base = base_resolve_steal_manifest(b);
         if (err) {
                 lookup_fail(l, err);
                 return;
@@ -104,10 +109,13 @@ static void on_resolved(BaseResolve *b, const BaseAnswer *answer, const TbError 
 
 int lookup_start_resolve(AugmentLookup *l, TbError **err)
 {
+        KnownHit before;
+
         lookup_set_state(l, LOOKUP_RESOLVE);
         l->by_digest = false;
-        return base_resolve_start(l->client, l->anonymous, &l->request, l->source, &l->names, on_resolved, l,
-                &l->resolve, err);
+        return base_resolve_start(l->client, l->anonymous, &l->request, l->source, &l->names,
+                l->request.level != AUGMENT_LEVEL_NONE && !augment_known_hit(l->known, &l->request, &before),
+                on_resolved, l, &l->resolve, err);
 }
 
 static int lookup_copy_request(AugmentLookup *l, const AugmentRequest *request, TbError **err)
@@ -214,6 +222,7 @@ AugmentLookup *augment_lookup_free(AugmentLookup *l)
         registry_ref_free(l->other);
         registry_ref_free(l->early);
         payload_free(l->payload);
+        registry_manifest_free(l->base);
         augment_platforms_done(&l->platforms);
         augment_request_done(&l->request);
         augment_names_done(&l->names);
@@ -247,10 +256,18 @@ static int replace(char **field, const char *value, TbError **err)
 int augment_lookup_resolve(const AugmentLookup *l, AugmentRequest *request, TbError **err)
 {
         const AugmentResult *found = &l->result;
+        const RegistryManifest *base = l->base && l->base->size <= HANDED_OVER_MAX &&
+                        !registry_manifest_is_index(l->base) &&
+                        tb_digest_equal(&l->base->digest, &found->source_digest)
+                ? l->base
+                : NULL;
         int r;
 
         if ((r = replace(&request->project, found->project, err)) < 0 ||
-                (r = replace(&request->notice, found->notice, err)) < 0)
+                (r = replace(&request->notice, found->notice, err)) < 0 ||
+                (r = replace(&request->manifest, base ? base->data : NULL, err)) < 0 ||
+                (r = replace(&request->manifest_type,
+                         base ? registry_manifest_kind_to_media_type(base->kind) : NULL, err)) < 0)
                 return r;
         request->resolved = found->source_digest;
         request->kind = l->kind;

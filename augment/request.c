@@ -139,6 +139,8 @@ void augment_request_done(AugmentRequest *r)
         free(r->auth);
         free(r->private_project);
         free(r->notice);
+        free(r->manifest);
+        free(r->manifest_type);
         free(r->image);
         free(r->platform);
         free(r->project);
@@ -253,6 +255,8 @@ int augment_request_to_json(const AugmentRequest *r, AugmentOp op, char **ret, T
                 {"from", augment_from_to_string(r->from)},
                 {"notice", r->notice},
                 {"kind", to_string(kind_names, ELEMENTSOF(kind_names), r->kind)},
+                {"manifest", r->manifest},
+                {"manifest_type", r->manifest_type},
         };
         _cleanup_json_ json_t *obj = json_object();
         int k;
@@ -308,7 +312,7 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
         static const char *const known[] = {"version", "op", "image", "level", "builder", "platform",
                 "project", "registry", "payload_dir", "docker_config", "state_dir", "resolved", "kind",
                 "update", "all_platforms", "policy", "auth", "private_project", "from", "notice", "private",
-                NULL};
+                "manifest", "manifest_type", NULL};
         _cleanup_free_ char *resolved = NULL, *kind = NULL;
         uint64_t version = 0;
         const char *key;
@@ -345,6 +349,8 @@ static int request_from_object(const json_t *obj, AugmentRequest *r, AugmentOp *
                 (k = take_string(obj, "auth", &r->auth, err)) < 0 ||
                 (k = take_string(obj, "private_project", &r->private_project, err)) < 0 ||
                 (k = take_string(obj, "notice", &r->notice, err)) < 0 ||
+                (k = take_string(obj, "manifest", &r->manifest, err)) < 0 ||
+                (k = take_string(obj, "manifest_type", &r->manifest_type, err)) < 0 ||
                 (k = tb_json_get_bool(obj, "private", &r->private, err)) < 0 ||
                 (k = tb_json_get_bool(obj, "update", &r->update, err)) < 0 ||
                 (json_object_get(obj, "policy") &&

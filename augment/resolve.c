@@ -17,7 +17,9 @@ struct BaseResolve {
         sd_event_source *patience;
         bool as_user;     /* the registry is asked with credentials */
         bool record_done; /* there is none that can be used, or it may not be */
-        TbError *why;     /* why the registry's answer cannot be had */
+        bool read;        /* the manifest, not its digest alone */
+        RegistryManifest *manifest;
+        TbError *why; /* why the registry's answer cannot be had */
         BaseResolveFn done;
         void *userdata;
 };
@@ -116,6 +118,34 @@ static int on_patience(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
+/* What can't be read has a digest all the same: the worker says what is wrong with it. */
+static void on_read(RegistryOp *op, int result, const TbError *err, void *userdata)
+{
+        _cleanup_error_ TbError *error = NULL;
+        BaseResolve *b = userdata;
+
+        if (result >= 0) {
+                b->manifest = registry_op_steal_manifest(op);
+                finish(b,
+                        &(BaseAnswer){
+                                .digest = b->manifest->digest,
+                                .kind = augment_source_kind(
+                                        registry_manifest_kind_to_media_type(b->manifest->kind)),
+                                .from = AUGMENT_FROM_REGISTRY,
+                        },
+                        NULL);
+                return;
+        }
+        if (is_unreachable(result)) {
+                fail(b, err);
+                return;
+        }
+        b->read = false;
+        b->ask = registry_op_free(b->ask);
+        if (start_ask(b, &error) < 0)
+                finish(b, NULL, error);
+}
+
 static void on_asked(RegistryOp *op, int result, const TbError *err, void *userdata)
 {
         _cleanup_error_ TbError *error = NULL;
@@ -162,11 +192,13 @@ static int start_ask(BaseResolve *b, TbError **err)
                 sd_event_add_time_relative(registry_client_event(b->client), &b->patience, CLOCK_MONOTONIC,
                         LOOKUP_PATIENCE_USEC, 0, on_patience, b) < 0)
                 b->patience = NULL; /* then without */
+        if (b->read)
+                return registry_get_manifest_start(client, b->source, on_read, b, &b->ask, err);
         return registry_resolve_start(client, b->source, on_asked, b, &b->ask, err);
 }
 
 int base_resolve_start(RegistryClient *client, RegistryClient *anonymous, const AugmentRequest *request,
-        const RegistryRef *source, const AugmentNames *names, BaseResolveFn done, void *userdata,
+        const RegistryRef *source, const AugmentNames *names, bool read, BaseResolveFn done, void *userdata,
         BaseResolve **ret, TbError **err)
 {
         _cleanup_(base_resolve_freep) BaseResolve *b = calloc(1, sizeof(*b));
@@ -181,6 +213,7 @@ int base_resolve_start(RegistryClient *client, RegistryClient *anonymous, const 
                 .source = source,
                 .names = names,
                 .as_user = !anonymous || names->base_is_local || request->private,
+                .read = read && names->base_is_local,
                 .done = done,
                 .userdata = userdata,
         };
@@ -192,10 +225,16 @@ int base_resolve_start(RegistryClient *client, RegistryClient *anonymous, const 
         return 0;
 }
 
+RegistryManifest *base_resolve_steal_manifest(BaseResolve *b)
+{
+        return TAKE_PTR(b->manifest);
+}
+
 BaseResolve *base_resolve_free(BaseResolve *b)
 {
         if (!b)
                 return NULL;
+        registry_manifest_free(b->manifest);
         registry_op_free(b->ask);
         registry_op_free(b->record);
         sd_event_source_disable_unref(b->patience);

@@ -42,6 +42,20 @@ static int read_child(Run *run, TbError **err)
         return 0;
 }
 
+/* As the agent has read it. What isn't what the digest says is read again. */
+static bool take_manifest(Run *run)
+{
+        const AugmentRequest *request = run->request;
+
+        if (run->child || !run->names.base_is_local || !request->manifest ||
+                registry_manifest_parse(request->manifest, strlen(request->manifest), request->manifest_type,
+                        &run->result.source_digest, &run->base, NULL) < 0)
+                return false;
+        if (registry_manifest_is_index(run->base) || run->base->kind == REGISTRY_OCI_ARTIFACT)
+                run->base = registry_manifest_free(run->base);
+        return run->base;
+}
+
 /* From the mirror when it is there (then nothing is asked of the source), else from the source. */
 static int read_base(Run *run, TbError **err)
 {
@@ -65,6 +79,8 @@ static int read_base(Run *run, TbError **err)
                 }
         }
         run->mirrored = false;
+        if (take_manifest(run))
+                return 0;
         if (run->child)
                 return read_child(run, err);
         return registry_get_image(run->client, run->pinned, &run->platform, &run->base, NULL, err);
@@ -72,7 +88,7 @@ static int read_base(Run *run, TbError **err)
 
 /*
  * The base is in the registry: what remains is to write a configuration, and that takes an upload session. It is opened while the
- * base's configuration is being read. Without it the upload opens one for itself.
+ * base is being read. Without it the upload opens one for itself.
  */
 static void open_upload(Run *run)
 {
@@ -563,9 +579,11 @@ static int run_base(Run *run, TbError **err)
 
         run->copied = run->files_are_new = false;
         run_stage(run, "facts");
+        if (run->names.base_is_local)
+                open_upload(run);
         if ((r = read_base(run, err)) < 0)
                 return r;
-        if (run->mirrored || run->names.base_is_local)
+        if (run->mirrored)
                 open_upload(run);
         if ((r = read_config(run, err)) < 0 || (r = decide(run, err)) < 0)
                 return r;

@@ -17,6 +17,7 @@ import unittest
 import lab
 from augment_driver import Driver, essence
 from labkit import tree
+from labkit.registry import MANIFEST_TYPES
 
 L = None
 D = None
@@ -417,6 +418,32 @@ class Decisions(unittest.TestCase):
         self.assertEqual(r["base"]["image"].split("@")[0], "127.0.0.1:5000/library/own")
         self.assertFalse([n for n in L.local.repositories() if n.startswith("mirror/127")])
 
+    def test_manifest_of_a_base_in_the_local_registry_is_read_once(self):
+        """The lookup reads it, and hands it to the worker; what was a hit before is only looked at."""
+        push("own-once", {"Cmd": ["/bin/probe"]}, registry=L.local)
+
+        def asked(**request):
+            seen = len(L.local.accesses())
+            result = D("augment", "127.0.0.1:5000/library/own-once:1", **request)
+            return result, [(m, s) for m, p, s in L.local.accesses()[seen:] if p.startswith("/v2/library/own-once/manifests/")]
+
+        first, requests = asked()
+        self.assertEqual((first["hit"], requests), (False, [("GET", 200)]))
+        self.assertEqual(config_of("augmented/127.0.0.1_5000/library/own-once", first["result"]["digest"])["config"]["Cmd"],
+                         config_of("library/own-once", "1")["config"]["Cmd"])
+        self.assertEqual(asked(update=True)[1], [("GET", 200)])
+        self.assertTrue(asked()[0]["hit"])
+
+    def test_large_manifest_is_read_again(self):
+        """A request has room for usual ones only."""
+        push("own-large", {"Cmd": ["/bin/probe"]}, registry=L.local)
+        manifest, _ = L.local.manifest("library/own-large", "1")
+        manifest["annotations"] = {"filler": "x" * 100_000}
+        L.local.put_manifest("library/own-large", "2", manifest)
+        r = D("augment", "127.0.0.1:5000/library/own-large:2")["result"]
+        self.assertEqual(config_of("augmented/127.0.0.1_5000/library/own-large", r["digest"])["config"]["Cmd"],
+                         config_of("library/own-large", "2")["config"]["Cmd"])
+
     def test_project_and_digest(self):
         digest = L.hub.manifest("library/plain", "1")[1]
         r = D("augment", f"plain@{digest}", project="team-7")["result"]
@@ -654,6 +681,25 @@ class Worker(unittest.TestCase):
         self.assertIn("FROM ${BASE}", last["dockerfile"])
         self.assertLessEqual({m for m, _, _ in L.local.accesses()[seen:]}, {"GET", "HEAD"})
         self.assertEqual(L.local.all_tags(), before)
+
+    def test_manifest_in_the_request(self):
+        """It is believed when the digest that was resolved is its own, else the registry is asked."""
+        push("handed", {"Cmd": ["/bin/probe"]}, registry=L.local)
+        push("other", {"Cmd": ["/bin/other"]}, registry=L.local)
+        texts = {n: L.local.request("GET", f"/v2/library/{n}/manifests/1", headers={"Accept": MANIFEST_TYPES})[2].decode()
+                 for n in ("handed", "other")}
+        manifest, digest = L.local.manifest("library/handed", "1")
+        right = {**self.REQUEST, "image": "127.0.0.1:5000/library/handed:1", "registry": "http://127.0.0.1:5000", "resolved": digest,
+                 "kind": "image", "manifest": texts["handed"], "manifest_type": manifest["mediaType"]}
+        answers = []
+        for request, asks in ((right, 0), ({**right, "manifest": texts["other"]}, 1), ({**right, "manifest": "{"}, 1),
+                              ({**right, "manifest_type": "application/vnd.oci.image.manifest.v1+json"}, 1)):
+            seen = len(L.local.accesses())
+            r = self.run_worker(json.dumps(request), wrap=self.NOBODY)
+            self.assertEqual(r.rc, 0, r)
+            answers.append(json.loads(r.out.splitlines()[-1])["dockerfile"])
+            self.assertEqual(len([p for _, p, _ in L.local.accesses()[seen:] if "/handed/manifests/" in p]), asks, request["manifest_type"])
+        self.assertEqual(len(set(answers)), 1)
 
     def test_credentials_come_as_an_open_file(self):
         """As the agent passes them: only the descriptor can be read, and only before the worker closes itself off."""

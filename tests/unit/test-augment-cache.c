@@ -14,6 +14,7 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "common/strv.h"
+#include "registry-client/registry.h"
 
 #define BASE "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 #define PAYLOAD "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
@@ -228,6 +229,8 @@ static void test_request_json(void **state)
         r.resolved = digest(BASE);
         r.update = true;
         r.builder = AUGMENT_BUILDER_DOCKER;
+        r.manifest = strdup("{\n \"a\": \"\\u0000\"}");
+        r.manifest_type = strdup(REGISTRY_TYPE_OCI_MANIFEST);
         assert_ok(augment_request_to_json(&r, AUGMENT_OP_MIRROR, &text, &err), err);
         assert_null(strchr(text, '\n'));
         assert_ok(augment_request_from_json(text, strlen(text), &back, &op, &err), err);
@@ -238,6 +241,8 @@ static void test_request_json(void **state)
         assert_true(back.update);
         assert_int_equal(back.builder, AUGMENT_BUILDER_DOCKER);
         assert_true(tb_digest_equal(&back.resolved, &r.resolved));
+        assert_string_equal(back.manifest, r.manifest);
+        assert_string_equal(back.manifest_type, r.manifest_type);
         for (size_t i = 0; i < ELEMENTSOF(bad); i++) {
                 assert_true(augment_request_from_json(bad[i], strlen(bad[i]), &back, &op, &err) < 0);
                 err = tb_error_free(err);
