@@ -26,6 +26,8 @@ unsigned experiment_size(const Node *n)
 {
         unsigned count = 0;
 
+        if (!n->labels.experiment)
+                return counts(n);
         for (size_t i = 0; i < n->manager->n_nodes; i++)
                 count += experiment_same(n, n->manager->nodes[i]) && counts(n->manager->nodes[i]);
         return count;
@@ -182,26 +184,33 @@ static uint64_t mix(uint64_t h, const void *data, size_t size)
         return h;
 }
 
+static uint64_t mix_node(uint64_t h, const Node *n)
+{
+        if (!n->has_facts || !node_is_running(n))
+                return h;
+        h = mix(h, n->id, CONTAINER_ID_LEN);
+        for (size_t k = 0; k < n->facts.n_endpoints; k++) {
+                const Endpoint *e = &n->facts.endpoints[k];
+
+                if (!is_link(n, e))
+                        continue;
+                h = mix(h, e->network, strlen(e->network) + 1);
+                h = mix(h, &e->address, sizeof(e->address));
+                h = mix(h, &e->mac, sizeof(e->mac));
+        }
+        return h;
+}
+
 static uint64_t fingerprint(const Node *n)
 {
         uint64_t h = UINT64_C(0xcbf29ce484222325);
 
-        for (size_t i = 0; i < n->manager->n_nodes; i++) {
-                const Node *other = n->manager->nodes[i];
-
-                if (!experiment_same(n, other) || !other->has_facts || !node_is_running(other))
-                        continue;
-                h = mix(h, other->id, CONTAINER_ID_LEN);
-                for (size_t k = 0; k < other->facts.n_endpoints; k++) {
-                        const Endpoint *e = &other->facts.endpoints[k];
-
-                        if (!is_link(other, e))
-                                continue;
-                        h = mix(h, e->network, strlen(e->network) + 1);
-                        h = mix(h, &e->address, sizeof(e->address));
-                        h = mix(h, &e->mac, sizeof(e->mac));
-                }
-        }
+        if (!n->labels.experiment)
+                h = mix_node(h, n);
+        else
+                for (size_t i = 0; i < n->manager->n_nodes; i++)
+                        if (experiment_same(n, n->manager->nodes[i]))
+                                h = mix_node(h, n->manager->nodes[i]);
         h >>= 1; /* JSON numbers have 63 bits */
         return h ? h : 1;
 }
@@ -223,12 +232,14 @@ static int on_changed(sd_event_source *s, void *userdata)
         if (!m->synced)
                 return 0; /* half an experiment is no news */
         for (size_t i = 0; i < m->n_nodes; i++) {
+                /* Alone, when it is of no experiment: of a thousand such nodes each would look at all the others. */
+                size_t end = m->nodes[i]->labels.experiment ? m->n_nodes : i + 1;
                 uint64_t h;
 
                 if (!stands_for_all(m, i))
                         continue;
                 h = fingerprint(m->nodes[i]);
-                for (size_t k = i; k < m->n_nodes; k++) {
+                for (size_t k = i; k < end; k++) {
                         NodeClient *c = m->nodes[k]->client;
 
                         if (!c || !experiment_same(m->nodes[i], m->nodes[k]) || c->fingerprint == h)
