@@ -3,9 +3,9 @@
 """Hosts that are network namespaces: in each a fake engine that `tbnode run` can ask for nodes, and an agent.
 
 hosts.py SOCKET is such an engine, started in its host's namespace: what fakeengine.py answers, and beyond it images, networks, and the
-creation and start of containers. A pull asks the registry for what dockerd asks it for (/v2/, the manifest, the configuration, each
-layer over a connection of its own), and of an image that it has already for the manifest only; nothing is unpacked. A start makes a
-process with a network namespace and a veth for each network, and tells of it."""
+creation and start of containers. A pull by digest asks the registry for what dockerd 20.10.24 was seen to ask it for: /v2/, the
+manifest, the configuration, each layer; and for /v2/ alone when it has the image. Nothing is unpacked. A start makes a process with a
+network namespace and a veth for each network, and tells of it."""
 
 import asyncio
 import hashlib
@@ -50,10 +50,10 @@ class RunEngine(Engine):
                 raise OSError(f"GET {path}: {r.status}")
             return body, c
         _, c = get("/v2/")
-        manifest = json.loads(get(f"/v2/{repository}/manifests/{digest}", c)[0])
         if f"{name}@{digest}" in self.images:
             c.close()
             return
+        manifest = json.loads(get(f"/v2/{repository}/manifests/{digest}", c)[0])
         config = json.loads(get(f"/v2/{repository}/blobs/{manifest['config']['digest']}", c)[0])
         for layer in manifest["layers"]:
             get(f"/v2/{repository}/blobs/{layer['digest']}")[1].close()
