@@ -153,11 +153,17 @@ class Copy(unittest.TestCase):
 
     def test_inside_one_registry_everything_is_mounted(self):
         before = len(L.local.accesses())
+
+        def requests(method):
+            """Of these two repositories: the registry writes down a request when it ends, an aborted one some time later."""
+            return [path for path in blob_requests(L.local, method, before)
+                    if path.startswith(("/v2/src/image/", "/v2/mirror/x/image/"))]
+
         j = tool("copy", "--json", f"{L.local.host}/src/image:oci", f"{L.local.host}/mirror/x/image:1").json()
         self.assertEqual(j["blobs"], {"streamed": 0, "mounted": 4, "existed": 0})
-        self.assertEqual(len(blob_requests(L.local, "POST", before)), 4)
+        self.assertEqual(len(requests("POST")), 4)
         for method in ("GET", "HEAD", "PUT", "PATCH"):
-            self.assertEqual(blob_requests(L.local, method, before), [])
+            self.assertEqual(requests(method), [])
         self.assertEqual(L.local.uploads(), [])
         self.assertEqual(raw(f"{L.local.host}/mirror/x/image:1"), raw(f"{L.local.host}/src/image:oci"))
 
