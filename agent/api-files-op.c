@@ -122,7 +122,9 @@ static _Noreturn void child_run(const FilesOp *o, int root, int out, pid_t paren
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
         close_but(root, out);
         limit(RLIMIT_CPU, FILES_CPU_SECONDS);
+#if !defined(__SANITIZE_ADDRESS__) /* its shadow memory is data, too */
         limit(RLIMIT_DATA, FILES_MEMORY);
+#endif
         limit(RLIMIT_FSIZE, 0); /* a pipe is no file */
         limit(RLIMIT_CORE, 0);
         _exit(node_files_pack(root, o->patterns, out, &err) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
