@@ -90,6 +90,7 @@ static void settings_done(Settings *s)
 {
         free(s->runtime);
         free(s->run_dir);
+        free(s->ssh_tree);
 }
 
 static int settings_load(Settings *s, const char *path, TbError **err)
