@@ -592,11 +592,15 @@ class Failures(Base):
         self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "true").rc)
 
     def test_client_that_goes_away(self):
-        p = subprocess.Popen([f"{L.install()}/tbnode", "run", "--ssh-key", f"{KEY}.pub", "--network", "lan0", "--update",
-                              IMAGE, "sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        lab.wait_for(lambda: L.tbnode("status", "--json").json()["jobs"] > 0, 10, "the augmentation to run")
-        p.send_signal(signal.SIGKILL)
-        p.wait(10)
+        os.kill(L.local.pid, signal.SIGSTOP)  # else the augmentation is over before anybody sees it
+        try:
+            p = subprocess.Popen([f"{L.install()}/tbnode", "run", "--ssh-key", f"{KEY}.pub", "--network", "lan0", "--update",
+                                  IMAGE, "sleep", "1000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            lab.wait_for(lambda: L.tbnode("status", "--json").json()["jobs"] > 0, 10, "the augmentation to run")
+            p.send_signal(signal.SIGKILL)
+            p.wait(10)
+        finally:
+            os.kill(L.local.pid, signal.SIGCONT)
         lab.wait_for(lambda: not leftovers() and L.tbnode("status", "--json").json()["jobs"] == 0, 15, "nothing left")
 
 
