@@ -13,6 +13,8 @@ import time
 import unittest
 from pathlib import Path
 
+from tbvm.machine import last_words
+
 RUN = Path(__file__).resolve().parent / 'run'
 
 
@@ -129,6 +131,11 @@ class Promises(unittest.TestCase):
         self.assertEqual(done.returncode, 125)
         self.assertIn('stopped while the command ran', done.stderr)
         self.assertIn('Kernel panic', done.stderr)
+
+    def test_a_long_trace_does_not_hide_the_panic(self):
+        log = ['boot'] * 300 + ['Kernel panic - not syncing'] + ['  ? a call'] * 70
+        self.assertEqual(last_words(log, 40), log[300:])
+        self.assertEqual(last_words(log[:300], 40), ['boot'] * 40)
 
     def test_wrong_usage(self):
         self.assertEqual(bare().returncode, 2)

@@ -40,6 +40,15 @@ NOT_PASSED = {'TMPDIR', 'XDG_RUNTIME_DIR', 'DBUS_SESSION_BUS_ADDRESS', 'SSH_AUTH
               'OLDPWD', 'SHLVL', '_'}
 
 
+def last_words(log, lines):
+    """The log's last lines; from the kernel's own words about its end on where the trace is longer (at most 200)."""
+    first = max(len(log) - lines, 0)
+    for number in range(max(len(log) - 200, 0), first):
+        if re.search(r'Kernel panic|BUG:|Oops:', log[number]):
+            return log[number:]
+    return log[first:]
+
+
 class MachineError(Exception):
     """The machine didn't boot, hung, or ended without a word about the command."""
 
