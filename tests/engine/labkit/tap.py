@@ -2,6 +2,7 @@
 """unittest results as TAP (testanything.org, version 12): scripts/test counts the single cases from it."""
 
 import sys
+import time
 import traceback
 import unittest
 
@@ -13,6 +14,7 @@ class TapResult(unittest.TestResult):
         self.count = 0
         self.bad = 0
         self.failures_text = []
+        self.last = time.monotonic()
 
     def _line(self, ok, test, suffix="", details=""):
         self.count += 1
@@ -21,6 +23,10 @@ class TapResult(unittest.TestResult):
         print(f"{'ok' if ok else 'not ok'} {self.count} - {name}{suffix}", file=self.stream)
         for line in details.rstrip().splitlines():
             print(f"#   {line}", file=self.stream)
+        # How long since the case before: what a test waits for is found here. The first has setUpModule's time, too.
+        now = time.monotonic()
+        print(f"#   {now - self.last:.1f} s", file=self.stream)
+        self.last = now
         if not ok:
             self.failures_text.append(f"failed: {name}\n{details.rstrip()}")
         self.stream.flush()
