@@ -496,8 +496,8 @@ class Restarts(Base):
         self.assertIsNone(node("rmed"))
 
     def test_engine_restart_resyncs(self):
-        start("aa", SHAPE, options=("--restart", "always"))
-        start("bb", SHAPE, "tbnode.firewall=open")
+        start("aa", SHAPE, options=("--restart", "always", "--stop-timeout", "1"))
+        start("bb", SHAPE, "tbnode.firewall=open", options=("--stop-timeout", "1"))
         wait_state("aa", "configured")
         wait_state("bb", "configured")
         first = node("aa")["pid"]

@@ -219,8 +219,8 @@ class Gate(unittest.TestCase):
 
     def test_engine_brings_them_up_before_it_answers(self):
         """After a reboot dockerd starts containers with a restart policy before its API is there."""
-        run("aa", SHAPE, CLOSED, options=("--restart", "always"))
-        run("bb", SHAPE, options=("--restart", "always"))
+        run("aa", SHAPE, CLOSED, options=("--restart", "always", "--stop-timeout", "1"))
+        run("bb", SHAPE, options=("--restart", "always", "--stop-timeout", "1"))
         wait_state("aa", "configured")
         L.dockerd.stop()
         start_engine()

@@ -25,7 +25,7 @@ KEY = None
 COMMON = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
           "-o", "IdentitiesOnly=yes"]
 CONFIG = {"ssh-ports": "22000-22009"}
-SIZE = 100_000_000
+SIZE = 100_000_000 if os.environ.get("TBNODE_TEST_LONG") == "yes" else 30_000_000
 
 
 def setUpModule():
@@ -35,7 +35,7 @@ def setUpModule():
     L.tbnoded.start(config=CONFIG)
     KEY = f"{L.dir}/key"
     L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
-    lab.images.busybox(L).push(L.local, "box:1")
+    lab.images.busybox(L, {"StopSignal": "SIGKILL"}).push(L.local, "box:1")  # sleep as process 1 hears no other
     with open(init_images.Images(L).lab.dir + "/world", "rb") as f:
         world = f.read()
     lab.images.build(L, [{"world": (world, 0o755)}], {"Cmd": ["/world", "hold"], "User": "1000"}).push(L.local, "one-program:1")

@@ -63,12 +63,15 @@ def wait_for(function, timeout=10, what="the condition"):
     timeout *= PATIENCE
     end = time.monotonic() + timeout
     while True:
+        begun = time.monotonic()
         value = function()
         if value:
             return value
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise LabError(f"waited {timeout} s for {what}")
-        time.sleep(0.02)
+        # Who looks by running a program leaves the processor to what he waits for, for as long as that took.
+        time.sleep(min(max(0.02, now - begun), 0.25))
 
 
 class Service:
