@@ -339,7 +339,7 @@ class Bench(unittest.TestCase):
         args = benchlib.arguments()
         chaos = Chaos(args)
         end = time.monotonic() + args.minutes * 60
-        while time.monotonic() < end:
+        while chaos.rounds < args.rounds if args.rounds else time.monotonic() < end:
             chaos.round()
         engine = chaos.lab.docker("version", "-f", "{{.Server.Version}}").out.strip()
         benchlib.answer("chaos", vars(args), "ms", chaos.settled or [0], {}, engine=f"docker {engine}", events=len(chaos.events),
@@ -353,4 +353,5 @@ if __name__ == "__main__":
     parser.add_argument("minutes", nargs="?", type=float, default=5)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--nodes", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=0, help="so many rounds, however long they take, instead of MINUTES")
     benchlib.run_in_lab(parser, lab.main)
