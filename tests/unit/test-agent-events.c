@@ -213,6 +213,64 @@ static void test_only_what_starts_work_is_timed(void **state)
         forget_nodes();
 }
 
+/* Whatever comes behind its end, and wherever it was when that came: what is gone is forgotten when the kernel has nothing of it. */
+static void test_destroyed_while_it_is_worked_on(void **state)
+{
+        static const char *const states[] = {"starting", "configuring", "configured", "failed", "removing"};
+        static const char *const later[] = {"die", "destroy", "rename", "pause", "oom"};
+
+        for (size_t i = 0; i < ELEMENTSOF(states); i++)
+                for (size_t k = 0; k < ELEMENTSOF(later); k++) {
+                        make(states[i]);
+                        take("container", "destroy");
+                        take("container", later[k]);
+                        take("network", "disconnect");
+                        assert_string_equal(state_of(), "removing");
+                        /* The batch, or the description, that was under way. */
+                        node_event(manager->nodes[0], NODE_EVENT_APPLIED, NULL);
+                        node_event(manager->nodes[0], NODE_EVENT_FACTS, NULL);
+                        node_event(manager->nodes[0], NODE_EVENT_RETRY, NULL);
+                        assert_string_equal(state_of(), "removing");
+                        node_event(manager->nodes[0], NODE_EVENT_REMOVED, NULL);
+                        assert_string_equal(state_of(), "none");
+                }
+}
+
+/* A start that is told again after that (the engine repeats events to who has been away) ends as well. */
+static void test_start_that_is_told_again(void **state)
+{
+        make("configured");
+        take("container", "destroy");
+        take("container", "start");
+        assert_string_equal(state_of(), "starting");
+        take_list(NULL);
+        node_event(manager->nodes[0], NODE_EVENT_NOT_RUNNING, NULL); /* what the engine says of it: 404 */
+        assert_string_equal(state_of(), "removing");
+        node_event(manager->nodes[0], NODE_EVENT_REMOVED, NULL);
+        assert_string_equal(state_of(), "none");
+}
+
+/* Its networks change while it is down, or paused: looked at when it starts, or at once. */
+static void test_networks_of_what_does_not_run(void **state)
+{
+        make("stopped");
+        manager->want_sweep = false;
+        take("network", "connect");
+        take("network", "disconnect");
+        assert_string_equal(state_of(), "stopped");
+        assert_false(manager->want_sweep);
+        take("container", "start");
+        assert_string_equal(state_of(), "starting");
+        make("configured");
+        take("container", "pause");
+        assert_string_equal(state_of(), "configured");
+        take("network", "connect");
+        assert_string_equal(state_of(), "starting");
+        take("container", "unpause");
+        assert_string_equal(state_of(), "starting");
+        forget_nodes();
+}
+
 /* What passes by itself is tried again, what somebody has to change is not. */
 static void test_failures_that_are_tried_again(void **state)
 {
@@ -250,6 +308,9 @@ int main(void)
                 cmocka_unit_test(test_list_counts_unless_an_event_knows_better),
                 cmocka_unit_test(test_rename_is_followed),
                 cmocka_unit_test(test_only_what_starts_work_is_timed),
+                cmocka_unit_test(test_destroyed_while_it_is_worked_on),
+                cmocka_unit_test(test_start_that_is_told_again),
+                cmocka_unit_test(test_networks_of_what_does_not_run),
                 cmocka_unit_test(test_failures_that_are_tried_again),
         };
 

@@ -141,11 +141,130 @@ static void test_a_repair_that_fails_is_tried_again(void **state)
         wait_for_repairs(3);
 }
 
+typedef enum Seen {
+        SEEN_SAME,    /* as we left it */
+        SEEN_RENAMED, /* the host side */
+        SEEN_DOWN,
+        SEEN_ELSEWHERE, /* at another bridge */
+        SEEN_GONE,      /* removed, or in another namespace */
+        SEEN_QUEUE,
+        SEEN_IFB_SAME,
+        SEEN_IFB_DOWN,
+        SEEN_IFB_NOT_OURS, /* its alias was taken away */
+        SEEN_IFB_GONE,
+        SEEN_NEW,     /* a veth that we don't know: one that is late, perhaps */
+        SEEN_CLEARED, /* somebody took a queue off an interface that we don't know */
+        _SEEN_MAX,
+} Seen;
+
+static RouteEvent seen(Seen s)
+{
+        RouteEvent e = link_event(0, BRIDGE), ifb = e;
+
+        ifb.link.ifindex = ifb.ifindex = TC_IFB_INDEX_BASE + e.ifindex;
+        (void) snprintf(ifb.link.alias, sizeof(ifb.link.alias), "tbnode:%s:%u:up", ID, e.ifindex);
+        switch (s) {
+        case SEEN_RENAMED:
+                (void) snprintf(e.link.name, sizeof(e.link.name), "other");
+                return e;
+        case SEEN_DOWN:
+                e.link.flags = 0;
+                return e;
+        case SEEN_ELSEWHERE:
+                e.link.master = 77;
+                return e;
+        case SEEN_GONE:
+                e.change = ROUTE_LINK_GONE;
+                return e;
+        case SEEN_QUEUE:
+                e.change = ROUTE_QUEUE;
+                return e;
+        case SEEN_IFB_DOWN:
+                ifb.link.flags = 0;
+                return ifb;
+        case SEEN_IFB_NOT_OURS:
+                ifb.link.alias[0] = 0;
+                return ifb;
+        case SEEN_IFB_GONE:
+                ifb.change = ROUTE_LINK_GONE;
+                return ifb;
+        case SEEN_IFB_SAME:
+                return ifb;
+        case SEEN_NEW:
+                e.ifindex = e.link.ifindex = 99;
+                (void) snprintf(e.link.kind, sizeof(e.link.kind), "veth");
+                return e;
+        case SEEN_CLEARED:
+                return (RouteEvent){.change = ROUTE_QUEUE, .ifindex = 99, .removed = true};
+        case SEEN_SAME:
+        case _SEEN_MAX:
+                break;
+        }
+        return e;
+}
+
+/* What the kernel tells of a node's links, in each of its states. A node that is being worked on is described and written anyway. */
+static void test_every_change_in_every_state(void **state)
+{
+        static const struct {
+                NodeState state;
+                int code;                     /* of FAILED */
+                const char *repaired, *asked; /* letters: see below */
+        } table[] = {
+                {NODE_CREATED, 0, "", ""},
+                {NODE_STARTING, 0, "", ""},
+                {NODE_CONFIGURING, 0, "", ""},
+                {NODE_CONFIGURED, 0, "rdeqDAG", "g"},
+                {NODE_FAILED, -ENODEV, "",
+                        "gGnc"}, /* tried again by what may have been missing or in the way, and by nothing else */
+                {NODE_FAILED, -EEXIST, "", "gGnc"},
+                {NODE_FAILED, -EINVAL, "", ""},
+                {NODE_REMOVING, 0, "", ""},
+                {NODE_STOPPED, 0, "", ""},
+        };
+        static const char letters[] = "srdegqSDAGnc";
+
+        assert_int_equal(strlen(letters), _SEEN_MAX);
+        manager->inspects = 1000; /* nobody answers */
+        for (size_t i = 0; i < ELEMENTSOF(table); i++)
+                for (Seen s = 0; s < _SEEN_MAX; s++) {
+                        bool asked = strchr(table[i].asked, letters[s]),
+                             repaired = strchr(table[i].repaired, letters[s]);
+
+                        /* A failed node has no status: nothing is known of its links. */
+                        node->has_status = table[i].state != NODE_FAILED;
+                        node->state = table[i].state;
+                        node->drift = 0;
+                        node->error = tb_error_free(node->error);
+                        node->has_facts = true;
+                        if (table[i].code)
+                                (void) tb_error_set(
+                                        &node->error, TB_ERROR_ENVIRONMENT, table[i].code, "for the test");
+                        repairs = 0;
+                        link_watch_free(manager->link_watch);
+                        assert_true(link_watch_new(manager, &manager->link_watch, NULL) >= 0);
+                        events[0] = seen(s);
+                        tell(1);
+                        do
+                                assert_true(sd_event_run(manager->event, 0) >= 0);
+                        while (n_events > 0);
+                        while (sd_event_run(manager->event, 25000) > 0)
+                                ;
+                        if (repairs != repaired || (node->state != table[i].state) != asked)
+                                fail_msg("%c in %s (%d): %u repairs, then %s", letters[s],
+                                        node_state_to_string(table[i].state), table[i].code, repairs,
+                                        node_state_to_string(node->state));
+                        if (asked)
+                                assert_int_equal(node->state, NODE_STARTING);
+                }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_what_another_link_says_hides_nothing, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_a_repair_that_fails_is_tried_again, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_every_change_in_every_state, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
