@@ -6,6 +6,9 @@
  * A process of its own walks and reads: that takes as long as disks take, and what it meets is hostile. FILES_RUNNING_MAX of
  * them run at a time, FILES_USER_MAX of one user; the others wait, in the order in which they came. Without room for its
  * reader the pipe is not read, and the process waits. It is killed when its client goes away, and after FILES_TIME_USEC.
+ *
+ * The answer begins with the first bytes: a process that ends badly before is an error with its reason. Behind them the transfer
+ * is broken off: no client may take a part for the whole. How it ended is known when both are there, the pipe's end and its own.
  */
 
 #include <fcntl.h>
@@ -45,7 +48,9 @@ struct FilesOp {
         json_t *patterns;
         ProcessIdentity identity;
         char *name;
-        bool running;
+        bool running, begun; /* the process; the answer */
+        bool at_end, exited; /* the pipe; the process */
+        siginfo_t how;       /* it ended */
         sd_event_source *pipe, *child, *timer;
 };
 
@@ -74,17 +79,55 @@ static void on_gone(ApiRequest *r, void *userdata)
         files_op_free(userdata);
 }
 
-static void finish(FilesOp *o)
-{
-        api_stream_end(o->request);
-        files_op_free(o);
-}
-
 static void refuse(FilesOp *o, TbError *err)
 {
         tb_error_prefix(&err, "node %s", o->name);
         api_reply_error(o->request, err);
         tb_error_free(err);
+        files_op_free(o);
+}
+
+/* Not all of it comes. Consumes `err`. */
+static void fail(FilesOp *o, TbError *err)
+{
+        if (!o->begun) {
+                refuse(o, err);
+                return;
+        }
+        log_warning("node %s: %s; a part of them was sent, and the transfer broken off", o->name,
+                tb_error_message(err));
+        tb_error_free(err);
+        api_stream_break(o->request);
+        files_op_free(o);
+}
+
+static void begin(FilesOp *o)
+{
+        if (o->begun)
+                return;
+        o->begun = true;
+        api_stream_start_as(o->request, "application/x-tar");
+}
+
+static void finish(FilesOp *o)
+{
+        TbError *err = NULL;
+
+        if (o->how.si_code != CLD_EXITED)
+                (void) tb_error_set(&err, TB_ERROR_RESOURCE, -EIO,
+                        "collecting its files broke off: what reads them was killed by signal %d (for want "
+                        "of "
+                        "memory, or after %d s of processor time); ask for fewer files",
+                        o->how.si_status, FILES_CPU_SECONDS);
+        else if (o->how.si_status != EXIT_SUCCESS)
+                (void) tb_error_set_errno(
+                        &err, TB_ERROR_RESOURCE, -o->how.si_status, "collecting its files broke off");
+        if (o->how.si_code != CLD_EXITED || o->how.si_status != EXIT_SUCCESS) {
+                fail(o, err);
+                return;
+        }
+        begin(o);
+        api_stream_end(o->request);
         files_op_free(o);
 }
 
@@ -127,7 +170,8 @@ static _Noreturn void child_run(const FilesOp *o, int root, int out, pid_t paren
 #endif
         limit(RLIMIT_FSIZE, 0); /* a pipe is no file */
         limit(RLIMIT_CORE, 0);
-        _exit(node_files_pack(root, o->patterns, out, &err) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+        /* An errno fits into a status (asm-generic/errno.h: up to 133). */
+        _exit(-node_files_pack(root, o->patterns, out, &err));
 }
 
 static bool has_room(const FilesOp *o)
@@ -148,8 +192,19 @@ static int on_readable(sd_event_source *s, int fd, uint32_t events, void *userda
         n = read(fd, buffer, sizeof(buffer));
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
-        /* Whether that was all, the archive itself tells: its last entry. */
-        if (n <= 0 || !api_stream_text(o->request, buffer, (size_t) n))
+        if (n > 0) {
+                begin(o);
+                if (!api_stream_text(o->request, buffer, (size_t) n)) {
+                        TbError *err = NULL;
+
+                        (void) tb_error_oom(&err);
+                        fail(o, err);
+                }
+                return 0;
+        }
+        (void) sd_event_source_set_enabled(s, SD_EVENT_OFF);
+        o->at_end = true;
+        if (o->exited)
                 finish(o);
         return 0;
 }
@@ -158,23 +213,29 @@ static void on_drained(ApiRequest *r, void *userdata)
 {
         FilesOp *o = userdata;
 
-        if (o->pipe)
+        if (o->pipe && !o->at_end)
                 (void) sd_event_source_set_enabled(o->pipe, SD_EVENT_ON);
 }
 
 static int on_child(sd_event_source *s, const siginfo_t *si, void *userdata)
 {
-        const FilesOp *o = userdata;
+        FilesOp *o = userdata;
 
-        if (si->si_code != CLD_EXITED || si->si_status != EXIT_SUCCESS)
-                log_info("collecting files of node %s broke off (%s %d)", o->name,
-                        si->si_code == CLD_EXITED ? "exit" : "signal", si->si_status);
-        return 0; /* the pipe's end ends it */
+        o->how = *si;
+        o->exited = true;
+        if (o->at_end)
+                finish(o);
+        return 0;
 }
 
 static int on_timeout(sd_event_source *s, uint64_t usec, void *userdata)
 {
-        finish(userdata);
+        TbError *err = NULL;
+
+        (void) tb_error_set(&err, TB_ERROR_RESOURCE, -ETIMEDOUT,
+                "collecting its files took longer than %llu s; ask for fewer",
+                (unsigned long long) (FILES_TIME_USEC / 1000000));
+        fail(userdata, err);
         return 0;
 }
 
@@ -241,7 +302,6 @@ static void files_next(Manager *m)
                         refuse(o, err); /* and comes here again */
                         return;
                 }
-                api_stream_start_as(o->request, "application/x-tar");
                 api_stream_on_drained(o->request, on_drained, o);
         }
 }

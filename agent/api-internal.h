@@ -52,6 +52,7 @@ struct ApiRequest {
 
         bool streaming;
         bool ended;
+        bool broken; /* it ended before its end: the client is to notice */
         TbBuffer out;
         void (*drained)(ApiRequest *r, void *userdata);
         void *drained_userdata;

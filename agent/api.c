@@ -129,6 +129,8 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
                 tb_buffer_consume(&r->out, n);
                 return (ssize_t) n;
         }
+        if (r->broken)
+                return MHD_CONTENT_READER_END_WITH_ERROR;
         if (r->ended || r->api->stopping)
                 return MHD_CONTENT_READER_END_OF_STREAM;
         r->suspended = true;
@@ -182,6 +184,12 @@ void api_stream_end(ApiRequest *r)
         r->drained = NULL;
         r->ended = true;
         request_resume(r);
+}
+
+void api_stream_break(ApiRequest *r)
+{
+        r->broken = true;
+        api_stream_end(r);
 }
 
 /* ---- Another protocol ---------------------------------------------------------------------------------------- */

@@ -81,6 +81,8 @@ void api_stream_line(ApiRequest *r, json_t *line, bool important);
 bool api_stream_text(ApiRequest *r, const char *text, size_t size);
 bool api_stream_has_room(const ApiRequest *r, size_t size);
 void api_stream_end(ApiRequest *r);
+/* Not all of it came: behind what is there the connection is closed without the end of the transfer (RFC 9112, 8). */
+void api_stream_break(ApiRequest *r);
 /* Called when the reader has taken everything: time to give more. */
 void api_stream_on_drained(ApiRequest *r, void (*fn)(ApiRequest *r, void *userdata), void *userdata);
 

@@ -278,7 +278,13 @@ static void on_done(TbHttpRequest *r, const TbError *cause, void *userdata)
         const char *what = step_files[n->step] ?: "files";
         _cleanup_error_ TbError *err = NULL;
 
-        if (cause)
+        if (cause && n->step == STEP_FILES && status < 400) {
+                (void) tb_error_set(&err, cause->kind, cause->code,
+                        "the agent broke off while it sent them, so files are missing (what reads them was "
+                        "killed or took too long: tbnoded's log has the reason; or the agent ended): %s",
+                        tb_error_message(cause));
+                failed(n, what, err);
+        } else if (cause)
                 failed(n, what, cause);
         else if (status >= 400) {
                 bool absent = refusal(n, status, &err);
