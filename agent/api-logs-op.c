@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * GET /v1/nodes/NODE/logs with a system log: source=all (what the engine has of the container, and the node's system log, in the
+ * GET /v1/nodes/NODE/logs with a system log, or as JSON lines: source=all (what the engine has of the container, and the node's system log, in the
  * order of time) and source=syslog.
  *
  * Both are streams, merged as they come (log-merge.h): no log is held in memory. So the last N lines of both take two readings,
@@ -21,6 +21,7 @@
 #include "agent/main-status.h"
 #include "agent/node-syslog.h"
 #include "common/cleanup.h"
+#include "common/json.h"
 #include "common/strv.h"
 
 /* A follower costs at most this: so much per round, and so many rounds per second, however much a node logs. */
@@ -43,6 +44,7 @@ typedef struct LogsOp {
         Manager *manager;
         LogsQuery query;
         char id[CONTAINER_ID_LEN + 1];
+        char *node; /* its name, for JSON */
         ProcessIdentity identity;
         bool tty;
         Phase phase;
@@ -53,7 +55,7 @@ typedef struct LogsOp {
         LogMerge *merge;
         TbEngineRequest *call;
         bool paused, broken, in_data;
-        NodeSyslog *log;
+        NodeSyslog *log; /* NULL: the output alone */
         int pidfd;
         bool read_all; /* the system log ends here, in this phase */
         bool ended;    /* the node, or the engine's stream of what comes */
@@ -71,6 +73,7 @@ static void logs_op_free(LogsOp *o)
         log_merge_free(o->merge);
         if (o->pidfd >= 0)
                 (void) close(o->pidfd);
+        free(o->node);
         free(o);
 }
 
@@ -89,8 +92,22 @@ static void finish(LogsOp *o)
 
 static bool has_room(const LogsOp *o)
 {
+        /* In JSON a byte may become six. */
         return o->phase == PHASE_COUNT ||
-                api_stream_has_room(o->request, API_STREAM_MAX - OUT_MAX + LOG_PIECE_MAX + 16);
+                api_stream_has_room(o->request,
+                        API_STREAM_MAX - OUT_MAX + LOG_PIECE_MAX * (o->query.json ? 6 : 1) + 512);
+}
+
+static bool emit_json(LogsOp *o, const LogPiece *p)
+{
+        _cleanup_json_ json_t *j = log_piece_to_json(p, o->node);
+        _cleanup_free_ char *text = NULL;
+        size_t size = 0;
+
+        if (!j || tb_json_dump(j, false, &text, &size, NULL) < 0)
+                return false;
+        text[size] = '\n'; /* in place of the terminator */
+        return api_stream_text(o->request, text, size + 1);
 }
 
 static bool emit(LogsOp *o, const LogPiece *p)
@@ -107,6 +124,8 @@ static bool emit(LogsOp *o, const LogPiece *p)
         }
         if (o->skipping)
                 return true;
+        if (o->query.json)
+                return emit_json(o, p);
         /* The other source broke off in the midst of a line. */
         if (p->starts && o->open && !api_stream_text(o->request, "\n", 1))
                 return false;
@@ -144,7 +163,7 @@ static int phase_begin(LogsOp *o, Phase phase, TbError **err);
 /* In LIVE: nothing is lost while it rests, the notifications wait in their descriptor. */
 static void rest(LogsOp *o)
 {
-        if (o->phase == PHASE_LIVE && !o->ended &&
+        if (o->log && o->phase == PHASE_LIVE && !o->ended &&
                 (sd_event_source_set_time_relative(o->pause, ROUND_PAUSE_USEC) < 0 ||
                         sd_event_source_set_enabled(o->pause, SD_EVENT_ONESHOT) < 0))
                 o->broken = true;
@@ -348,13 +367,18 @@ static int phase_begin(LogsOp *o, Phase phase, TbError **err)
         if (phase == PHASE_LIVE) {
                 o->round = ROUND_BYTES;
                 rest(o);
-                if (sd_event_source_set_enabled(o->exited, SD_EVENT_ON) < 0)
+                if (o->log && sd_event_source_set_enabled(o->exited, SD_EVENT_ON) < 0)
                         return tb_error_oom(err);
         } else {
                 o->round = HISTORY_BYTES;
-                node_syslog_rewind(o->log);
+                if (o->log)
+                        node_syslog_rewind(o->log);
         }
-        if (o->query.source == LOGS_ALL)
+        if (!o->log) {
+                o->read_all = true;
+                log_merge_end(o->merge, LOG_SYSLOG);
+        }
+        if (o->query.source != LOGS_SYSLOG)
                 return ask_engine(o, err);
         log_merge_end(o->merge, LOG_OUTPUT);
         return 0;
@@ -375,8 +399,9 @@ int logs_op_start(ApiRequest *request, const Node *n, const LogsQuery *query, bo
         o->tty = tty;
         o->started_ns = log_time_now();
         o->pidfd = -EBADF;
-        r = open_syslog(o, &o->log, err);
-        if (r >= 0 && query->follow)
+        o->node = strdup(node_display_name(n));
+        r = !o->node ? tb_error_oom(err) : query->source == LOGS_OUTPUT ? 0 : open_syslog(o, &o->log, err);
+        if (r >= 0 && o->log && query->follow)
                 r = watch(o, err);
         if (r >= 0)
                 r = phase_begin(o, query->tail != LOGS_ALL_LINES ? PHASE_COUNT : PHASE_HISTORY, err);

@@ -17,11 +17,12 @@ typedef enum LogsSource {
 
 typedef struct LogsQuery {
         LogsSource source;
-        bool follow, timestamps;
+        bool follow, timestamps, json;
         uint64_t tail; /* lines, or LOGS_ALL_LINES */
         uint64_t since_ns;
 } LogsQuery;
 
-/* The ones with a system log; takes the request over, on success. -ENOTCONN, -ENOENT: there is no system log now. */
+/* The ones with a system log, and all that are to be JSON; takes the request over, on success. -ENOTCONN, -ENOENT: there is no system
+ * log now; with `source` LOGS_OUTPUT nobody looks for one. */
 int logs_op_start(ApiRequest *request, const Node *n, const LogsQuery *query, bool tty, TbError **err)
         _warn_unused_;

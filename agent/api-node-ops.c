@@ -220,23 +220,29 @@ static void on_log_done(
         node_op_free(o);
 }
 
-/* With the system log, when that is asked for and there is one; true: the request is served, or refused. */
+/* With the system log, when that is asked for and there is one, or as JSON; true: the request is served, or refused. */
 static bool start_with_syslog(NodeOp *o)
 {
         const Node *n = manager_find(o->manager, o->id);
         _cleanup_error_ TbError *err = NULL;
+        LogsQuery output = o->logs;
         int r;
 
-        if (o->logs.source == LOGS_OUTPUT)
+        output.source = LOGS_OUTPUT;
+        if (o->logs.source == LOGS_OUTPUT && !o->logs.json)
                 return false;
-        if (n && n->identity.pid != 0)
+        if (n && (n->identity.pid != 0 || o->logs.source == LOGS_OUTPUT))
                 r = logs_op_start(o->request, n, &o->logs, o->tty, &err);
         else
                 r = tb_error_set(&err, TB_ERROR_CONFIG, -ENOTCONN,
                         "it is not running; its system log is inside the container");
+        if (r < 0 && n && o->logs.source == LOGS_ALL && o->logs.json) {
+                err = tb_error_free(err);
+                r = logs_op_start(o->request, n, &output, o->tty, &err);
+        }
         if (r >= 0)
                 node_op_free(o);
-        else if (o->logs.source == LOGS_ALL)
+        else if (o->logs.source == LOGS_ALL && !o->logs.json)
                 return false; /* then there is one log only */
         else {
                 tb_error_prefix(&err, "node %s", o->name);
@@ -293,7 +299,8 @@ static int read_flag(ApiRequest *r, const char *name, bool *ret, TbError **err)
 static int read_query(ApiRequest *r, LogsQuery *ret, TbError **err)
 {
         const char *tail = api_request_query(r, "tail"), *since = api_request_query(r, "since"),
-                   *source = api_request_query(r, "source") ?: "output";
+                   *source = api_request_query(r, "source") ?: "output",
+                   *format = api_request_query(r, "format") ?: "text";
         _cleanup_free_ char *decoded = NULL;
         LogsQuery q = {.tail = LOGS_ALL_LINES};
         int k;
@@ -303,6 +310,9 @@ static int read_query(ApiRequest *r, LogsQuery *ret, TbError **err)
                 k = read_flag(r, "timestamps", &q.timestamps, err);
         if (k < 0)
                 return k;
+        q.json = tb_streq(format, "json");
+        if (!q.json && !tb_streq(format, "text"))
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "\"format\" is to be text or json");
         if (tb_streq(source, "all"))
                 q.source = LOGS_ALL;
         else if (tb_streq(source, "syslog"))
@@ -310,9 +320,10 @@ static int read_query(ApiRequest *r, LogsQuery *ret, TbError **err)
         else if (!tb_streq(source, "output"))
                 return tb_error_set(
                         err, TB_ERROR_CONFIG, -EINVAL, "\"source\" is to be all, output or syslog");
-        if (q.timestamps && q.source != LOGS_OUTPUT)
+        if (q.timestamps && (q.source != LOGS_OUTPUT || q.json))
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "\"timestamps\" is for \"source\": output; the system log has its own");
+                        "\"timestamps\" is for \"source\": output as text; the system log and JSON have "
+                        "their own");
         if (tail)
                 k = tb_parse_u64(tail, 0, 1000000, &q.tail, err);
         if (k >= 0 && since)

@@ -49,8 +49,9 @@ static int show(Cli *c, const LogsOptions *o, const char *node)
         TbError *err = NULL;
 
         if (!o->since || since)
-                query = tb_asprintf("/logs?source=%s&follow=%d%s%s%s%s", o->source, o->follow,
-                        o->tail ? "&tail=" : "", o->tail ?: "", since ? "&since=" : "", since ?: "");
+                query = tb_asprintf("/logs?source=%s&follow=%d%s%s%s%s%s", o->source, o->follow,
+                        c->json ? "&format=json" : "", o->tail ? "&tail=" : "", o->tail ?: "",
+                        since ? "&since=" : "", since ?: "");
         path = query ? cli_node_path(node, query) : NULL;
         if (!path)
                 (void) tb_error_oom(&err);

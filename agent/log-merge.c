@@ -247,6 +247,50 @@ bool log_merge_next(LogMerge *m, bool live, LogPiece *ret)
         return true;
 }
 
+/* A string of JSON's: bytes that belong to no character of UTF-8 (RFC 3629) are replaced. */
+static json_t *text_to_json(const char *text, size_t size)
+{
+        static const char other[] = "\xef\xbf\xbd";
+        _cleanup_buffer_ TbBuffer out = TB_BUFFER_INIT(sizeof(other) * (size_t) LOG_PIECE_MAX + 8);
+        json_t *whole = json_stringn(text, size);
+        size_t i = 0;
+        int r = 0;
+
+        if (whole)
+                return whole;
+        while (r >= 0 && i < size) {
+                json_t *one = NULL;
+                size_t n = 1;
+
+                /* The shortest that is valid by itself is a character. */
+                for (; n <= 4 && i + n <= size && !one; n++)
+                        one = json_stringn(text + i, n);
+                if (one)
+                        n--;
+                r = one ? tb_buffer_append(&out, text + i, n, NULL)
+                        : tb_buffer_append(&out, other, sizeof(other) - 1, NULL);
+                i += one ? n : 1;
+                json_decref(one);
+        }
+        return r < 0 ? NULL : json_stringn(out.data ?: "", out.size);
+}
+
+json_t *log_piece_to_json(const LogPiece *p, const char *node)
+{
+        static const char *const names[] = {[LOG_OUTPUT] = "output", [LOG_SYSLOG] = "syslog"};
+        bool ends = p->size > 0 && p->text[p->size - 1] == '\n';
+        char time[LOG_TIME_MAX];
+        json_t *j = json_pack("{s:s?, s:s, s:s, s:o}", "time",
+                p->time_ns > 0 ? log_time_print(time, p->time_ns) : NULL, "node", node, "source",
+                names[p->source], "text", text_to_json(p->text, p->size - ends));
+
+        if (j && !ends && json_object_set_new(j, "partial", json_true()) < 0) {
+                json_decref(j);
+                return NULL;
+        }
+        return j;
+}
+
 bool log_merge_is_done(const LogMerge *m)
 {
         for (LogSource s = 0; s < _LOG_SOURCE_MAX; s++)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,5 +56,9 @@ void log_merge_end(LogMerge *m, LogSource source);
 
 /* The next piece; false: there is none now. */
 bool log_merge_next(LogMerge *m, bool live, LogPiece *ret);
+/* A piece as {"time", "node", "source", "text"}, `text` without its line break; of a line that is longer than a piece, or came in
+ * several, all but the last have "partial": true. Bytes that are no UTF-8 become U+FFFD each. "time" is null where nothing had one.
+ * NULL: out of memory. Pure. */
+json_t *log_piece_to_json(const LogPiece *p, const char *node);
 /* Both have ended, and everything went out. */
 bool log_merge_is_done(const LogMerge *m);

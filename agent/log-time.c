@@ -2,6 +2,7 @@
 
 #include "agent/log-time.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,18 @@ uint64_t log_time_now(void)
 
         (void) clock_gettime(CLOCK_REALTIME, &t);
         return (uint64_t) t.tv_sec * NS + (uint64_t) t.tv_nsec;
+}
+
+const char *log_time_print(char buffer[static LOG_TIME_MAX], uint64_t ns)
+{
+        time_t seconds = (time_t) (ns / NS);
+        struct tm t = {};
+        size_t n = 0;
+
+        if (gmtime_r(&seconds, &t))
+                n = strftime(buffer, LOG_TIME_MAX, "%Y-%m-%dT%H:%M:%S", &t);
+        (void) snprintf(buffer + n, LOG_TIME_MAX - n, ".%09uZ", (unsigned) (ns % NS));
+        return buffer;
 }
 
 /* `n` digits; false: there are others among them. */

@@ -222,6 +222,34 @@ static void test_live(void **state)
         assert_true(log_merge_is_done(m));
 }
 
+static void test_json(void **state)
+{
+        static const struct {
+                LogPiece piece;
+                const char *json;
+        } pieces[] = {
+                {{.source = LOG_OUTPUT, .text = "a \"b\"\n", .size = 6, .time_ns = 1795293530123456789},
+                        "{\"time\":\"2026-11-21T20:38:50.123456789Z\",\"node\":\"n\",\"source\":\"output\","
+                        "\"text\":\"a \\\"b\\\"\"}"},
+                {{.source = LOG_SYSLOG, .text = "\n", .size = 1},
+                        "{\"time\":null,\"node\":\"n\",\"source\":\"syslog\",\"text\":\"\"}"},
+                {{.source = LOG_OUTPUT, .text = "no end\0", .size = 7},
+                        "{\"time\":null,\"node\":\"n\",\"source\":\"output\",\"text\":\"no "
+                        "end\\u0000\",\"partial\":true}"},
+                {{.source = LOG_OUTPUT, .text = "\xff\xc3\xa4\xe2\x82\n", .size = 6},
+                        "{\"time\":null,\"node\":\"n\",\"source\":\"output\",\"text\":"
+                        "\"\xef\xbf\xbd\xc3\xa4\xef\xbf\xbd\xef\xbf\xbd\"}"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(pieces); i++) {
+                json_t *j = log_piece_to_json(&pieces[i].piece, "n");
+                _cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
+
+                assert_string_equal(text, pieces[i].json);
+                json_decref(j);
+        }
+}
+
 /* No name of a node's leads anywhere, or does anything to a terminal. */
 static void test_file_names(void **state)
 {
@@ -263,6 +291,7 @@ int main(void)
                 cmocka_unit_test(test_order),
                 cmocka_unit_test(test_long_lines),
                 cmocka_unit_test(test_live),
+                cmocka_unit_test(test_json),
                 cmocka_unit_test(test_file_names),
         };
 
