@@ -38,6 +38,9 @@ void op_firewalls(ApiRequest *r);
 void op_firewall_show(ApiRequest *r);
 void op_firewall_set(ApiRequest *r);
 void op_firewall_explain(ApiRequest *r);
+/* api-keys-op.c */
+void op_keys_set(ApiRequest *r);
+void op_keys_clear(ApiRequest *r);
 /* api-augment-ops.c */
 void op_augment(ApiRequest *r);
 void op_dockerfile(ApiRequest *r);

@@ -15,8 +15,6 @@
 #include "common/strv.h"
 #include "common/units.h"
 
-#define KEY_FILE_MAX (256U * 1024)
-
 /* Adds a copy of s to the list `key` of the request. */
 static int add(json_t *body, const char *key, const char *s, TbError **err)
 {
@@ -33,38 +31,6 @@ static int add(json_t *body, const char *key, const char *s, TbError **err)
         return 0;
 }
 
-/* Every key of a .pub or authorized_keys file. FILE may also be the private key: its .pub is taken then. */
-static int add_keys(json_t *body, const char *path, TbError **err)
-{
-        _cleanup_free_ char *public_path = NULL, *data = NULL;
-        char *save = NULL;
-        int r;
-
-        if (!tb_endswith(path, ".pub")) {
-                public_path = tb_asprintf("%s.pub", path);
-                if (!public_path)
-                        return tb_error_oom(err);
-                if (access(public_path, R_OK) >= 0)
-                        path = public_path;
-        }
-        r = tb_file_read(path, KEY_FILE_MAX, &data, NULL, err);
-        if (r < 0) {
-                (void) tb_error_prefix(err, "cannot read the ssh key");
-                return r;
-        }
-        if (strstr(data, "PRIVATE KEY"))
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
-                        "%s is a private key; give the public one (it ends in .pub)", path);
-        for (char *line = strtok_r(data, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save)) {
-                if (line[0] == 0 || line[0] == '#')
-                        continue;
-                r = add(body, "ssh_keys", line, err);
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
 static int add_default_keys(const Cli *c, json_t *body, TbError **err)
 {
         const char *home = getenv("HOME");
@@ -76,7 +42,7 @@ static int add_default_keys(const Cli *c, json_t *body, TbError **err)
                 return tb_error_oom(err);
         if (glob(pattern, 0, NULL, &g) == 0)
                 for (size_t i = 0; r >= 0 && i < g.gl_pathc; i++)
-                        r = add_keys(body, g.gl_pathv[i], err);
+                        r = cli_add_keys(body, g.gl_pathv[i], err);
         globfree(&g);
         if (r >= 0 && !json_object_get(body, "ssh_keys") && !c->json)
                 fprintf(stderr,
@@ -232,7 +198,7 @@ static int parse(Cli *c, int argc, char **argv, json_t *body, const char **ret_i
                 case 'K':
                         keys = true;
                         if (!tb_streq(optarg, "none"))
-                                r = add_keys(body, optarg, err);
+                                r = cli_add_keys(body, optarg, err);
                         break;
                 case 'D':
                         r = take_declaration(body, optarg, err);

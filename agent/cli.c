@@ -93,6 +93,13 @@ const CliVerb cli_verbs[] = {
                 "[in|out]",
                 "Show the nodes' firewall as the kernel has it, change it, or say which rule would decide",
                 NULL, cli_firewall},
+        {"keys", "keys show NODE | set NODE FILE... | clear NODE",
+                "Show or change who may log in to a node in which no sshd of ours runs",
+                "  FILE has public keys, one a line. They hold from the next connection on, instead of "
+                "those "
+                "of the\n"
+                "  label tbnode.ssh-keys, until clear. Who is logged in stays.\n",
+                cli_keys},
         {"declare", "declare NODE FILE | --show NODE",
                 "Say what a node is to be: accounts, hosts, routes, programs, ...",
                 "  FILE is a JSON object (docs/node-protocol.md), - is standard input. It takes the place "
@@ -141,6 +148,7 @@ const CliVerb cli_verbs[] = {
                 "  -n, --tail N       the last N lines only\n"
                 "  -s, --syslog       only what went to /dev/log\n"
                 "  --no-syslog        only what the container printed\n"
+                "  --json             one object for each line: time, node, source, text\n"
                 "  Of an experiment, each node's logs, state and files:\n"
                 "  --experiment NAME  which one\n"
                 "  --collect DIR|TAR  into a directory that is made, or into a .tar, .tar.gz or .tar.zst\n"

@@ -110,6 +110,9 @@ int cli_inspect(Cli *c, int argc, char **argv);
 int cli_shape(Cli *c, int argc, char **argv);
 int cli_link_check(Cli *c, int argc, char **argv); /* of `shape check`; argv[0] is "check" */
 int cli_firewall(Cli *c, int argc, char **argv);
+int cli_keys(Cli *c, int argc, char **argv);
+/* Adds every key of a .pub or authorized_keys file to "ssh_keys" of the request. FILE may also be the private key: its .pub is taken. */
+int cli_add_keys(json_t *body, const char *path, TbError **err) _warn_unused_;
 /* A request about a node that answers it; what it prints and its exit status. cli-shape.c */
 int cli_node_change(Cli *c, const char *method, const char *node, const char *suffix, const json_t *body);
 int cli_declare(Cli *c, int argc, char **argv);

@@ -121,17 +121,28 @@ static int add_shape(NodeLabels *l, const char *network, const char *spec, TbErr
 }
 
 /* Which of the lines are keys is the server's to judge. */
-static int take_keys(NodeLabels *l, const char *value, TbError **err)
+int node_labels_check_keys(const char *value, TbError **err)
 {
-        if (value[0] == 0) /* `tbnode run` says so where the image has the label */
-                return 0;
+        if (strlen(value) > LABEL_KEYS_MAX)
+                return tb_error_set(
+                        err, TB_ERROR_CONFIG, -EINVAL, "more than %u bytes of keys", LABEL_KEYS_MAX);
         for (const char *c = value; *c; c++)
                 if ((unsigned char) *c < 0x20 && *c != '\t' && *c != '\n')
                         return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
                                 "control characters; write public keys, one a line");
         if (value[strspn(value, " \t\n")] == 0)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "no key; write public keys, one a line");
-        return set_copy(&l->ssh_keys, value, err);
+        return 0;
+}
+
+static int take_keys(NodeLabels *l, const char *value, TbError **err)
+{
+        int r;
+
+        if (value[0] == 0) /* `tbnode run` says so where the image has the label */
+                return 0;
+        r = node_labels_check_keys(value, err);
+        return r < 0 ? r : set_copy(&l->ssh_keys, value, err);
 }
 
 static size_t value_max(const char *key)

@@ -76,6 +76,9 @@ bool node_labels_is_managed(const json_t *labels);
  * style are kept as text: netctl reads them. */
 int node_labels_parse(const json_t *labels, NodeLabels *ret, TbError **err) _warn_unused_;
 
+/* Keys as tbnode.ssh-keys has them, which are not nothing: -EINVAL, kind CONFIG. */
+int node_labels_check_keys(const char *value, TbError **err) _warn_unused_;
+
 /* The SPEC for a network: the network's own, also by the name that a compose file has for it (without PROJECT_), else the common
  * one, else NULL. */
 const char *node_labels_shape(const NodeLabels *l, const char *network);

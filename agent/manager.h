@@ -55,6 +55,7 @@ typedef struct ManagerStats {
         uint64_t batches;
         uint64_t kernel_writes;
         uint64_t nodes_applied;
+        uint64_t outside_connections, outside_refused; /* outside-ssh.h */
         uint64_t engine_connects;
         uint64_t events;
 } ManagerStats;

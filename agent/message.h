@@ -24,6 +24,7 @@
 #define MESSAGE_RUN_FAILED "f5434819ba8b4f83af922e66046cbadf"
 #define MESSAGE_TMCD_FAILED "bc3acb6586234657adebf8b190af4c54"
 #define MESSAGE_CONFIG_RELOADED "f7ff870061c54b0ba2d3c92b12758a75"
+#define MESSAGE_STATE_BROKEN "c1d5f0e4a3f24b6d9a5b7d3be0a6f2c8"
 #define MESSAGE_CONFIG_REFUSED "5082e9ba8c81413cacadddad2d914798"
 
 #define log_message(_level, _id, ...) \

@@ -12,6 +12,7 @@
 #include "agent/augment-job.h"
 #include "agent/docker-events.h"
 #include "agent/metrics.h"
+#include "agent/outside-ssh.h"
 #include "agent/reconcile.h"
 #include "common/buffer.h"
 #include "common/cleanup.h"
@@ -144,6 +145,18 @@ static void api(Out *o, const Manager *m)
                 "Connections that were cut off: too many, or too slow.", api_refused_total(m->api));
 }
 
+static void outside(Out *o, const Manager *m)
+{
+        OutsideCounts counts = outside_ssh_counts(m);
+
+        value(o, "tbnode_outside_ssh_connections", "gauge",
+                "Connections by ssh to nodes without an sshd, carried by the agent.", counts.open);
+        value(o, "tbnode_outside_ssh_connections_total", "counter", "Such connections that were taken.",
+                counts.total);
+        value(o, "tbnode_outside_ssh_refused_total", "counter",
+                "Such connections that a node's firewall, or want of memory, turned away.", counts.refused);
+}
+
 static void augmentations(Out *o, const Manager *m)
 {
         const AugmentStats *s = &m->stats.augment;
@@ -273,6 +286,7 @@ int metrics_text(Manager *m, const Caller *caller, char **ret, size_t *ret_size,
         agent(&o, m);
         process(&o);
         api(&o, m);
+        outside(&o, m);
         augmentations(&o, m);
         states(&o, nodes, n);
         shapes(&o, nodes, n);

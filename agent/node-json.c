@@ -143,6 +143,8 @@ static bool add_details(const Node *n, json_t *j)
                 set_text(j, "on_exit", node_on_exit_to_string(n->labels.on_exit)) &&
                 set_text(j, "firewall_declared", node_firewall_text(n)) &&
                 set_text(j, "ssh_missing", outside_ssh_is_declared(n) ? outside_ssh_missing(n) : NULL) &&
+                set_text(j, "ssh_keys", outside_ssh_keys(n)) &&
+                set(j, "ssh_keys_changed", json_boolean(n->ssh_keys_override != NULL)) &&
                 set(j, "firewall_installed", json_boolean(n->has_status && n->status.firewall)) &&
                 set(j, "configured_us", json_integer((json_int_t) n->configured_us));
 }

@@ -111,6 +111,7 @@ Node *node_free(Node *n)
         free(n->overrides);
         parsed_shapes_done(n->parsed, n->n_parsed);
         free(n->firewall_override);
+        free(n->ssh_keys_override);
         free(n->name);
         free(n->key);
         free(n);

@@ -49,6 +49,7 @@ typedef struct Node {
         ParsedShape *parsed; /* node-shape.c */
         size_t n_parsed;
         char *firewall_override; /* "STYLE; RULES"; NULL = none */
+        char *ssh_keys_override; /* instead of the label's: outside-ssh.h; NULL = none */
         uint16_t ssh_port;       /* host port for its ssh; 0 = none */
 
         bool has_facts;

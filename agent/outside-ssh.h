@@ -21,6 +21,9 @@
  * with the label. Host keys and authorized keys go ahead of the connection's bytes (augment/client/ssh-outside.h).
  *
  * Who may connect is what the node's firewall says of port 22, asked at each connection: a socket of the host's is not subject to it.
+ * Who has the keys may change while the node runs (`tbnode keys set`): connections that begin from then on are asked for the new ones,
+ * sessions go on. Keys that were set so are their setter's, whatever the label is. They go with the container.
+ *
  * Limits: so many connections at once and a second for each node, and for all; those beyond wait in the kernel's queue.
  *
  * Sessions end with the agent: it carries their bytes.
@@ -37,6 +40,19 @@ bool outside_ssh_is_declared(const Node *n);
 bool outside_ssh_is_open(const Node *n);
 /* Why it does not although it is meant to; NULL: it does. Static or the node's. */
 const char *outside_ssh_missing(const Node *n);
+
+/* The keys that log in now: those that were set, else the label's. Borrowed; NULL: none. */
+const char *outside_ssh_keys(const Node *n);
+/* Keys instead of the label's, one a line; NULL: the label's again. -EINVAL, kind CONFIG: that are none. What follows from it is
+ * outside_ssh_keys_changed()'s. */
+int node_set_ssh_keys_override(Node *n, const char *keys, TbError **err) _warn_unused_;
+void outside_ssh_keys_changed(Node *n);
+
+/* Connections of all nodes now, since the start, and those that the firewall or want of memory turned away; for metrics. */
+typedef struct OutsideCounts {
+        uint64_t open, total, refused;
+} OutsideCounts;
+OutsideCounts outside_ssh_counts(const Manager *m);
 
 /* After each event of the node: opens or closes its port as its state says. */
 void outside_ssh_update(Node *n);

@@ -171,8 +171,7 @@ static int parse_links(const json_t *body, const Config *config, RunSpec *s, TbE
         return 0;
 }
 
-/* One line each, so that nobody smuggles in a second one. What is a key is the server's to judge. */
-static int check_keys(char *const *keys, TbError **err)
+int run_spec_check_keys(char *const *keys, TbError **err)
 {
         for (; keys && *keys; keys++)
                 for (const char *c = *keys; *c; c++)
@@ -214,7 +213,7 @@ int run_spec_parse(const json_t *body, const Config *config, RunSpec *ret, TbErr
         if (r >= 0)
                 r = take_list(body, "ssh_keys", &s.ssh_keys, err);
         if (r >= 0)
-                r = check_keys(s.ssh_keys, err);
+                r = run_spec_check_keys(s.ssh_keys, err);
         if (r >= 0)
                 r = take_list(body, "env", &s.env, err);
         if (r >= 0)

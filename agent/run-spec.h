@@ -62,3 +62,5 @@ int run_spec_add_user(const RunSpec *s, const json_t *inspect, json_t *body, TbE
 int run_spec_node_conf(const RunSpec *s, const json_t *inspect, char **ret, TbError **err) _warn_unused_;
 /* The text of authorized_keys. NULL when out of memory. */
 char *run_spec_authorized_keys(const RunSpec *s);
+/* One line each, so that nobody smuggles in a second one; which are keys is the server's to judge. -EINVAL. */
+int run_spec_check_keys(char *const *keys, TbError **err) _warn_unused_;

@@ -47,6 +47,13 @@ _tbnode_arguments() {
                 4:explain) _tbnode_words 'in out' ;;
             esac
             ;;
+        keys)
+            case $2:$3 in
+                0:) _tbnode_words 'show set clear' ;;
+                1:*) _tbnode_words "$(_tbnode_nodes)" ;;
+                *:set) COMPREPLY=($(compgen -f -- "$cur")) ;;
+            esac
+            ;;
         augment | dockerfile | run) [ "$2" != 0 ] || _tbnode_words "$(_tbnode_images)" ;;
     esac
 }
