@@ -42,6 +42,7 @@ What one gets (everything starts when first used):
     L.container_pid(name), L.nsrun(pid, *argv), L.bandwidth(src_pid, dst_pid, dst_ip) -> bit/s by iperf3
     lab.images.scratch(L) busybox(L) debian(L) build(L, layers, config)   -> Image: .push(registry, "name:tag")
     lab.wait_for(function, timeout, what)   for what has no event to wait on
+    lab.reader(fd)           until(text) for what a terminal shows
 
 The file re-executes itself in new net, mount and pid namespaces: /run is a private tmpfs, /etc and /var/lib are
 overlays (write what you like), lo is up, HOME is private. The process outside compares the host before and after
@@ -56,5 +57,5 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from labkit import images  # noqa: E402,F401
 from labkit.core import Lab  # noqa: E402,F401
-from labkit.process import LabError, Result, wait_for  # noqa: E402,F401
+from labkit.process import LabError, Result, reader, wait_for  # noqa: E402,F401
 from labkit.sandbox import main  # noqa: E402,F401

@@ -570,15 +570,28 @@ class Config(Base):
         self.assertEqual(1, L.tbnoded.run("--check-config", "--config", "/no/such/file").rc)
         self.assertEqual(2, L.tbnoded.run("--no-such-option").rc)
 
-    def test_broken_state_file_is_refused(self):
+    def test_state_files_that_are_not_ours(self):
         L.tbnoded.stop()
         os.makedirs("/var/lib/tbnode", exist_ok=True)
-        with open("/var/lib/tbnode/state.json", "w", encoding="utf-8") as f:
+        state = "/var/lib/tbnode/state.json"
+        with open(state, "w", encoding="utf-8") as f:
             f.write('{"version": 99}')
         r = L.tbnoded.run("--config", "/etc/tbnode/tbnoded.conf")
-        os.unlink("/var/lib/tbnode/state.json")
         self.assertEqual(1, r.rc)
-        self.assertIn("state.json", r.err)
+        for word in (state, "version 99", "newer", "move the file away"):
+            self.assertIn(word, r.err)
+        with open(state, encoding="utf-8") as f:
+            self.assertEqual('{"version": 99}', f.read())
+        # What is no such file is put aside, and the agent starts.
+        with open(state, "w", encoding="utf-8") as f:
+            f.write('{"version": 2, "nodes": {"')
+        L.tbnoded.start()
+        self.assertIn("put aside as /var/lib/tbnode/state.json.broken-", L.tbnoded.log())
+        for aside in [x for x in os.listdir("/var/lib/tbnode") if x.startswith("state.json.broken-")]:
+            with open(f"/var/lib/tbnode/{aside}", encoding="utf-8") as f:
+                self.assertEqual('{"version": 2, "nodes": {"', f.read())
+            os.unlink(f"/var/lib/tbnode/{aside}")
+        self.assertEqual(0, L.tbnode("ps").rc)
 
 
 class Api(Base):

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import pty
-import select
 import signal
 import socket
 import struct
@@ -103,14 +102,7 @@ class Exec(unittest.TestCase):
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
         before = termios.tcgetattr(slave)
         p = start("one", "-it", "sh", stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "vt220"})
-        seen = b""
-
-        def until(text):
-            nonlocal seen
-            while text not in seen:
-                self.assertTrue(select.select([master], [], [], 20)[0], seen)
-                seen += os.read(master, 4096)
-
+        until = lab.reader(master)
         until(b"# ")
         os.write(master, b"tty >/dev/null && echo is-a-$((1))-tty; echo term=$TERM.\r")
         until(b"is-a-1-tty")

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -18,7 +19,7 @@ import unittest
 
 import init_images
 import lab
-from labkit.agent import ARCH
+from labkit.agent import ARCH, SOCKET
 
 L = None
 KEY = None
@@ -177,14 +178,7 @@ class Sessions(Base):
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
         p = subprocess.Popen(argv(port, options=("-tt",)), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                              env={**os.environ, "TERM": "vt220"})
-        seen = b""
-
-        def until(text):
-            nonlocal seen
-            while text not in seen:
-                self.assertTrue(select.select([master], [], [], 30)[0], seen)
-                seen += os.read(master, 4096)
-
+        until = lab.reader(master)
         until(b"# ")
         os.write(master, b"tty >/dev/null && echo is-a-$((1))-tty; echo term=$TERM.; stty size\r")
         until(b"is-a-1-tty")
@@ -392,6 +386,49 @@ class Labels(Base):
         L.tbnoded.restart()
         lab.wait_for(lambda: not refused(port), 20, "the port")
         self.assertEqual("yes\n", ssh(port, "echo yes").out)
+
+    def counts(self):
+        text = L.run(["curl", "-sS", "--unix-socket", SOCKET, "http://tbnoded/metrics"]).out
+        return [int(re.search(rf"^tbnode_outside_ssh_{name} (\d+)$", text, re.M)[1]) for name in ("connections", "connections_total", "refused_total")]
+
+    def test_keys_are_changed(self):
+        """Of a living node: from the next connection on. What is open is counted, too."""
+        port = run("n1", "box:1", "sleep", "1000000")
+        other = f"{L.tmp('keys')}/other"
+        L.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other])
+        with open(f"{other}.pub", encoding="ascii") as f:
+            public = f.read().strip()
+        before = self.counts()
+        self.assertEqual((0, 255), (before[0], ssh(port, "true", key=other).rc))
+        with subprocess.Popen(argv(port, "echo in; cat"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+            self.assertEqual("in\n", session.stdout.readline())
+            lab.wait_for(lambda: self.counts() == [1, before[1] + 2, before[2]], 20, "the session to be counted")
+            L.tbnode("keys", "set", "n1", other, check=True)
+            self.assertEqual("yes\n", ssh(port, "echo yes", key=other).out)
+            self.assertEqual(255, ssh(port, "true").rc)
+            session.stdin.write("still\n")
+            session.stdin.flush()
+            self.assertEqual("still\n", session.stdout.readline())
+            session.stdin.close()
+        self.assertEqual(0, session.returncode)
+        self.assertEqual({"node": "n1", "ssh_keys": public, "changed": True}, L.tbnode("keys", "--json", "show", "n1").json())
+        L.tbnoded.restart()
+        lab.wait_for(lambda: not refused(port), 20, "the port")
+        self.assertEqual(("yes\n", 255), (ssh(port, "echo yes", key=other).out, ssh(port, "true").rc))
+        empty = f"{other}.empty"
+        with open(empty, "w", encoding="ascii") as f:
+            f.write("# none\n")
+        L.docker("run", "-d", "--name", "n2", "--label", "tbnode.shape=rate 1mbit", "127.0.0.1:5000/box:1", "sleep", "100000")
+        lab.wait_for(lambda: inspect("n2").get("state") == "configured", 20, "n2")
+        for args, word in ((("set", "n1", empty), "no key"), (("set", "n2", other), "tbnode.ssh-keys"), (("clear", "nosuch"), "nosuch"),
+                           (("set", "n1", f"{other}.nosuch"), "nosuch")):
+            r = L.tbnode("keys", *args)
+            self.assertEqual((1, 1), (r.rc, len(r.err.splitlines())), r)
+            self.assertIn(word, r.err)
+        self.assertEqual(2, L.tbnode("keys", "set", "n1").rc)
+        L.tbnode("keys", "clear", "n1", check=True)
+        self.assertEqual(("yes\n", 255), (ssh(port, "echo yes").out, ssh(port, "true", key=other).rc))
+        self.assertEqual(keys(), L.tbnode("keys", "show", "n1").out.strip().splitlines()[-1])
 
     def test_firewalls(self):
         """As where packets go to the node's own port 22."""

@@ -74,6 +74,20 @@ def wait_for(function, timeout=10, what="the condition"):
         time.sleep(min(max(0.02, now - begun), 0.25))
 
 
+def reader(fd):
+    """A function that waits until what comes from fd, since the first call, has a text; gives all of it. For terminals."""
+    seen = bytearray()
+
+    def until(text):
+        def found():
+            if text not in seen and select.select([fd], [], [], 0.1)[0]:
+                seen.extend(os.read(fd, 4096))
+            return text in seen
+        wait_for(found, 30, f"{text} in {bytes(seen)}")
+        return bytes(seen)
+    return until
+
+
 class Service:
     """A long-running program. Its output goes to a log file; readiness comes by sd_notify or by a probe function."""
 
