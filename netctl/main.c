@@ -2,14 +2,18 @@
 
 /* tbnode-netctl: traffic shaping and firewall of containers by hand. */
 
+#include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
+#include "common/log.h"
 #include "common/strv.h"
 #include "common/units.h"
 #include "netctl/fw-json.h"
@@ -127,13 +131,36 @@ typedef struct Memory {
         size_t heap, peak;
 } Memory;
 
-static Memory memory_now(void)
+/* Not getrusage(2): its ru_maxrss is also that of the program which started this one. */
+static size_t peak_now(void)
+{
+        _cleanup_free_ char *text = NULL;
+        const char *line;
+        uint64_t kb = 0;
+
+        if (tb_file_read("/proc/self/status", 65536, &text, NULL, NULL) < 0)
+                return 0;
+        line = strstr(text, "\nVmHWM:");
+        return line && sscanf(line + 7, "%" SCNu64, &kb) == 1 ? (size_t) kb * 1024 : 0;
+}
+
+/* From here on the peak is counted anew (proc(5): clear_refs), beside what is there now. */
+static Memory memory_begin(void)
 {
         struct mallinfo2 m = mallinfo2();
-        struct rusage u = {};
+        int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
 
-        (void) getrusage(RUSAGE_SELF, &u);
-        return (Memory){.heap = m.uordblks + m.hblkhd, .peak = (size_t) u.ru_maxrss * 1024};
+        if (fd >= 0 && write(fd, "5", 1) < 0)
+                log_debug("the peak of memory is that of the whole process");
+        tb_close(fd);
+        return (Memory){.heap = m.uordblks + m.hblkhd, .peak = peak_now()};
+}
+
+static Memory memory_end(void)
+{
+        struct mallinfo2 m = mallinfo2();
+
+        return (Memory){.heap = m.uordblks + m.hblkhd, .peak = peak_now()};
 }
 
 static int finish(const NetctlReport *report, uint64_t start, const Memory *before, const Memory *after)
@@ -159,7 +186,7 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
         _cleanup_error_ TbError *err = NULL;
         _cleanup_(netctl_freep) Netctl *netctl = NULL;
         _cleanup_netctl_report_ NetctlReport report = {};
-        const Memory before = memory_now();
+        const Memory before = memory_begin();
         uint64_t start = tb_now_ns();
 
         int r = open_netctl(site, &netctl, &err);
@@ -175,7 +202,7 @@ static int run_nodes(const FwSite *site, const NetctlNode *nodes, size_t n, bool
                           : netctl_show(netctl, nodes, n, &report, &err);
         if (r < 0)
                 return fail(err);
-        const Memory after = memory_now();
+        const Memory after = memory_end();
         return finish(&report, start, &before, &after);
 }
 
