@@ -192,6 +192,8 @@ class Contract(Base):
         self.call(shape, "DELETE", node="n1", interface="lan0")
         self.call(shape, "PUT", {"spec": "rate furlong"}, node="n1", interface="lan0", want=400)
         self.call(n + "/firewall", "PUT", {"style": "closed", "rules": "allow tcp to port 80"}, node="n1")
+        for method, body in (("PUT", {"ssh_keys": ["ssh-ed25519 AAAA x"]}), ("DELETE", None)):
+            self.call(n + "/ssh-keys", method, body, node="n1", want=400)  # its ssh is its own
         explain = self.call(n + "/firewall/explain", "POST", {"protocol": "tcp", "address": "10.0.0.1", "port": 80}, node="n1")
         self.assertIn(explain["verdict"], ("allow", "deny"))
         lab.wait_for(lambda: self.call(n + "/programs", "GET", node="n1")["attached"], 20, "the client of n1")

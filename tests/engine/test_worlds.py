@@ -102,7 +102,7 @@ class Upgrade(Base):
             print(f"# {self.number} nodes: ready after {status['ready_us'] / 1000:.0f} ms", flush=True)
         self.assertIn("rate 2mbit", L.tbnode("inspect", "--json", self.name).json()["interfaces"][0]["shape"])
         sent, lost = [int(x) for x in pings.communicate("", timeout=90)[0].split()]
-        self.assertGreater(sent, self.number)
+        self.assertGreater(sent, 0)
         self.assertEqual(0, lost, f"of {sent}")
         print(f"# {sent} packets, none lost", flush=True)
         self.assertEqual(before, rules())
