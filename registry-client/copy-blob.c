@@ -419,6 +419,8 @@ static int try_again(RegistryCopyBlob *b)
         stop_source(b);
         b->upload = registry_upload_free(b->upload);
         b->writer = registry_store_writer_free(b->writer);
+        if (b->spool && registry_spool_size(b->spool) == 0)
+                b->spool = registry_spool_free(b->spool); /* from now on it is worth it */
         b->opened = b->sending = b->verified = b->spool_used = false;
         copy_tap_restart(&b->tap);
         b->pulling_paused = b->pushing_paused = false;
@@ -436,8 +438,8 @@ static void open_spool(RegistryCopyBlob *b)
 {
         if (!b->o.state_dir || b->spool || b->o.from || b->o.blob->size < REGISTRY_SPOOL_MIN)
                 return;
-        if (registry_spool_open(
-                    b->o.state_dir, &b->o.blob->digest, b->o.blob->size, b->o.state_max, &b->spool) > 0 &&
+        if (registry_spool_open(b->o.state_dir, &b->o.blob->digest, b->o.blob->size, b->o.state_max,
+                    b->attempt > 0 ? 0 : b->o.state_patience_usec, &b->spool) > 0 &&
                 b->o.target && !b->session)
                 b->session = registry_spool_get_session(b->spool, b->o.target);
 }

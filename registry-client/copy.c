@@ -187,6 +187,7 @@ static int start_blob(CopyOp *c, CopySlot *slot, const CopyItem *item, TbError *
                 .source_name = c->source_name,
                 .state_dir = c->state_dir,
                 .state_max = c->state_max,
+                .state_patience_usec = c->state_patience_usec,
                 .blob = item->blob,
                 .mount_from = same_registry(c) ? c->source->repository : NULL,
                 .exists = c->same_repository && stream,
@@ -528,6 +529,7 @@ static int take_options(CopyOp *c, const RegistryCopyOptions *o, TbError **err)
                 if (!c->state_dir)
                         return tb_error_oom(err);
                 c->state_max = o->state_max;
+                c->state_patience_usec = o->state_patience_usec;
         }
         return take_platforms(c, o, err);
 }

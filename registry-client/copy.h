@@ -15,7 +15,7 @@ typedef struct RegistryCopyBlobOptions {
         RegistryStore *from, *to;           /* NULL: source, target */
         const char *source_name;            /* for messages */
         const char *state_dir;              /* NULL = nothing is kept */
-        uint64_t state_max;
+        uint64_t state_max, state_patience_usec;
         const RegistryDescriptor *blob;
         const char *mount_from;     /* NULL = cannot be mounted: look first */
         bool exists;                /* the target has it: only the tap wants it (with always_stream) */
@@ -88,9 +88,10 @@ void copy_trail_done(CopyTrail *t);
 typedef struct RegistrySpool RegistrySpool;
 /* Makes the directory, and sees that it is ours alone. */
 int registry_spool_prepare(const char *dir, TbError **err) _warn_unused_;
-/* 1 = *ret is ours alone, 0 = somebody else has it, or it cannot be had: then without. */
-int registry_spool_open(
-        const char *dir, const TbDigest *digest, uint64_t blob_size, uint64_t max, RegistrySpool **ret);
+/* 1 = *ret is ours alone, 0 = somebody else has it, or it cannot be had: then without. patience_usec: what will be complete by then
+ * isn't kept. */
+int registry_spool_open(const char *dir, const TbDigest *digest, uint64_t blob_size, uint64_t max,
+        uint64_t patience_usec, RegistrySpool **ret);
 uint64_t registry_spool_size(const RegistrySpool *s);
 int registry_spool_append(RegistrySpool *s, const void *data, size_t size, TbError **err) _warn_unused_;
 /* What it has from `position` on: 1 = ret->fd is the caller's, 0 = nothing. */
@@ -163,7 +164,7 @@ struct CopyOp {
         RegistryRef *source, *target; /* NULL: from, to */
         RegistryStore *from, *to;
         char *source_name, *state_dir;
-        uint64_t state_max;
+        uint64_t state_max, state_patience_usec;
         RegistryPlatform platform, *platforms;
         size_t n_platforms;
         bool one_platform, same_repository;

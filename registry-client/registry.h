@@ -626,6 +626,7 @@ typedef struct RegistryCopyOptions {
          * another process after kill -9, goes on there; several may use one. NULL = nothing is written to disk. */
         const char *state_dir;
         uint64_t state_max; /* bytes of partial blobs to keep there, the oldest go first; 0 = 10 GiB */
+        uint64_t state_patience_usec; /* what its first MiB says will be there by then isn't kept; 0 = all */
         bool always_stream; /* stream layers to the tap even when the target has them or could mount */
         bool blobs_only; /* the manifests stay away: the caller looks at what has come before it gets a name, and pushes them
                             itself. The result's `manifest` is what would have been pushed. Registries only */

@@ -11,6 +11,10 @@
  * that fails, so a torn write after a power cut costs time and nothing else. Bytes are gathered (PIECE) and written behind the
  * network (page cache), and forced to disk once in SYNC_USEC: kill -9 loses a piece at most, a power cut a few seconds.
  *
+ * Writing costs both the processor and the disk, which the other side's registry may be waiting for. So the owner may say that what
+ * comes quickly need not be kept: the first bytes are held in memory then, and when the blob will be complete soon at the rate at which
+ * they came, there is nothing on disk. What breaks off nevertheless is fetched again, in that time.
+ *
  * All partial blobs together stay below a bound; the one that nobody has touched for longest goes first. A full disk ends
  * the keeping, not the copy.
  */
@@ -33,6 +37,7 @@
 #define SYNC_USEC (5 * USEC_PER_SEC)
 #define PIECE \
         (128U * 1024) /* the system call and the file system's work for each take longer than the copying of less */
+#define JUDGED_BY (1024U * 1024) /* the first bytes, whose rate decides */
 #define FILES_MAX 4096U
 #define SESSION_MAX 8192U
 #define NAME_SIZE 80U
@@ -43,8 +48,10 @@ struct RegistrySpool {
         char part[NAME_SIZE], session[NAME_SIZE];
         uint64_t size; /* bytes it holds, with those that are gathered */
         char *piece;   /* gathered; NULL = nothing was yet */
-        size_t n_piece;
+        size_t n_piece, piece_size;
         uint64_t synced_usec;
+        uint64_t patience_usec, blob_size; /* until the rate has been judged; 0 = it was */
+        uint64_t begun_usec;
         bool has_session, broken;
 };
 
@@ -54,11 +61,13 @@ typedef struct PartFile {
         uint64_t size;
 } PartFile;
 
-/* A full disk: what is missing cannot be read back, so nothing of it may be used. */
+/* A full disk, or it isn't worth it: what is missing cannot be read back, so nothing of it may be used. */
 static void give_up(RegistrySpool *s)
 {
         s->broken = true;
         s->size = s->n_piece = 0;
+        free(s->piece);
+        s->piece = NULL;
         if (ftruncate(s->fd, 0) < 0)
                 (void) unlinkat(s->dir_fd, s->part, 0);
 }
@@ -195,8 +204,8 @@ int registry_spool_prepare(const char *dir, TbError **err)
         return 0;
 }
 
-int registry_spool_open(
-        const char *dir, const TbDigest *digest, uint64_t blob_size, uint64_t max, RegistrySpool **ret)
+int registry_spool_open(const char *dir, const TbDigest *digest, uint64_t blob_size, uint64_t max,
+        uint64_t patience_usec, RegistrySpool **ret)
 {
         RegistrySpool *s;
         struct stat st;
@@ -220,6 +229,8 @@ int registry_spool_open(
         }
         s->size = (uint64_t) st.st_size;
         s->synced_usec = tb_now_us();
+        s->blob_size = blob_size;
+        s->patience_usec = s->size > 0 ? 0 : patience_usec; /* it broke off before */
         if (s->size > blob_size && ftruncate(s->fd, 0) >= 0)
                 s->size = 0;
         if (s->size > blob_size) {
@@ -238,25 +249,48 @@ uint64_t registry_spool_size(const RegistrySpool *s)
         return s->size;
 }
 
+/* The first bytes are there. */
+static void judge(RegistrySpool *s)
+{
+        uint64_t took = tb_now_us() - s->begun_usec;
+
+        if (took < s->patience_usec / (s->blob_size / JUDGED_BY + 1)) {
+                give_up(s);
+                (void) unlinkat(s->dir_fd, s->session, 0);
+        }
+        s->patience_usec = 0;
+}
+
 int registry_spool_append(RegistrySpool *s, const void *data, size_t size, TbError **err)
 {
         uint64_t now;
 
-        if (!s->broken && !s->piece && !(s->piece = malloc(PIECE)))
-                give_up(s);
+        if (!s->broken && !s->piece) {
+                s->piece_size = s->patience_usec > 0 ? JUDGED_BY : PIECE;
+                s->begun_usec = tb_now_us();
+                s->piece = malloc(s->piece_size);
+                if (!s->piece)
+                        give_up(s);
+        }
         while (!s->broken && size > 0) {
-                size_t n = MIN2(size, PIECE - s->n_piece);
+                size_t n = MIN2(size, s->piece_size - s->n_piece);
 
                 memcpy(s->piece + s->n_piece, data, n);
                 s->n_piece += n;
                 s->size += n;
                 data = (const char *) data + n;
                 size -= n;
-                if (s->n_piece == PIECE)
-                        flush(s);
+                if (s->n_piece < s->piece_size)
+                        continue;
+                if (s->patience_usec > 0)
+                        judge(s);
+                flush(s);
+                s->piece_size = PIECE;
         }
+        if (s->broken || s->patience_usec > 0)
+                return 0;
         now = tb_now_us();
-        if (!s->broken && now - s->synced_usec >= SYNC_USEC) {
+        if (now - s->synced_usec >= SYNC_USEC) {
                 flush(s);
                 (void) fdatasync(s->fd);
                 s->synced_usec = now;
@@ -271,6 +305,7 @@ int registry_spool_region(RegistrySpool *s, uint64_t position, RegistryRegion *r
         flush(s);
         if (s->broken || s->size <= position)
                 return 0;
+        s->patience_usec = 0; /* it broke off: the rest is kept as well */
         fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return 0;

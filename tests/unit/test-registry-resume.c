@@ -387,6 +387,40 @@ static void test_partial_blob(void **state)
         assert_int_equal(files(), 0);
 }
 
+/* What comes fast is fetched again rather than written down; nothing of it is left behind. */
+static void test_partial_blob_that_came_fast(void **state)
+{
+        static const uint64_t patience[] = {3600 * UINT64_C(1000000), 1}; /* always fast, never */
+
+        for (size_t i = 0; i < ELEMENTSOF(patience); i++) {
+                const RegistryCopyOptions o = {.state_dir = f->dir, .state_patience_usec = patience[i]};
+                _cleanup_registry_copy_result_ RegistryCopyResult result = {0};
+                size_t kept = i == 0 ? 0 : 8 * MIB, before;
+
+                f->has_layer = f->tagged = false;
+                interrupt(8 * MIB, &o);
+                before = f->given;
+                assert_int_equal(copy(&o, &result, NULL), 0);
+                assert_true(f->has_layer);
+                assert_int_equal(f->given - before, BLOB_SIZE - kept);
+                assert_int_equal(result.bytes_resumed, kept);
+                assert_int_equal(files(), 0);
+                registry_client_forget_shares(f->client);
+        }
+}
+
+/* It breaks off in its first bytes, which are held in memory: they are written down. */
+static void test_partial_blob_before_it_is_judged(void **state)
+{
+        const RegistryCopyOptions o = {.state_dir = f->dir, .state_patience_usec = 3600 * UINT64_C(1000000)};
+        _cleanup_registry_copy_result_ RegistryCopyResult result = {0};
+
+        interrupt(MIB / 2, &o);
+        assert_int_equal(copy(&o, &result, NULL), 0);
+        assert_int_equal(result.bytes_resumed, MIB / 2);
+        assert_int_equal(files(), 0);
+}
+
 /* 200 instead of 206: what is known already is dropped, and compared by the digest at the end. */
 static void test_partial_blob_without_ranges(void **state)
 {
@@ -539,6 +573,8 @@ int main(void)
                 TEST(test_upload_session_changes_its_mind),
                 TEST(test_upload_session_is_corrupt),
                 TEST(test_partial_blob),
+                TEST(test_partial_blob_that_came_fast),
+                TEST(test_partial_blob_before_it_is_judged),
                 TEST(test_partial_blob_without_ranges),
                 TEST(test_partial_blob_lying_range),
                 TEST(test_partial_blob_is_wrong),
