@@ -13,6 +13,10 @@
 
 #define FILES_VERSION 2U
 #define NO_LAYER SIZE_MAX
+/* By how much the scan of a layer may lag behind; four layers stream at a time. What is still in there when the upload has ended is
+ * scanned while the registry brings its file to disk, where both would wait for each other otherwise. */
+#define RING_ALONE ((size_t) 8 << 20)
+#define RING_OF_SEVERAL ((size_t) 2 << 20)
 
 typedef struct BaseLayer {
         const RegistryDescriptor *descriptor;
@@ -85,7 +89,8 @@ static int on_begin(const RegistryDescriptor *layer, void *userdata, TbError **e
         if (i == NO_LAYER)
                 return 0;
         b->layers[i].thread = scan_thread_free(b->layers[i].thread);
-        return scan_thread_new(&b->limits, &b->layers[i].thread, err);
+        return scan_thread_new(
+                &b->limits, b->n_layers == 1 ? RING_ALONE : RING_OF_SEVERAL, &b->layers[i].thread, err);
 }
 
 /*

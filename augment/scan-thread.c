@@ -8,12 +8,11 @@
 #include "augment/scan-thread.h"
 #include "common/cleanup.h"
 
-#define RING_SIZE (2U << 20)
 /* What the thread takes at a time, so that the feeder isn't kept waiting for all of it. */
 #define TAKE_MAX (128U * 1024)
 /* Waking a thread costs more than copying a piece: whoever finds the ring full sleeps until there is room for many pieces, and
  * the thread until there is as much as it takes at a time. */
-#define FEED_AT (RING_SIZE / 2)
+#define FEED_ROOM (1U << 20)
 
 struct ScanThread {
         pthread_t thread;
@@ -24,7 +23,7 @@ struct ScanThread {
         pthread_cond_t changed;
         bool thread_waits, feeder_waits;
         unsigned char *ring;
-        size_t begin, used;
+        size_t size, begin, used;
         bool over;      /* nothing more will be fed */
         bool stop;      /* the thread shall end at once */
         bool failed;    /* the thread has ended with `error` */
@@ -52,7 +51,7 @@ static size_t wait_for_piece(ScanThread *t, const unsigned char **ret)
         }
         t->thread_waits = false;
         if (!t->stop) {
-                n = t->used < RING_SIZE - t->begin ? t->used : RING_SIZE - t->begin;
+                n = t->used < t->size - t->begin ? t->used : t->size - t->begin;
                 n = n < TAKE_MAX ? n : TAKE_MAX;
                 *ret = t->ring + t->begin;
         }
@@ -63,9 +62,9 @@ static size_t wait_for_piece(ScanThread *t, const unsigned char **ret)
 static void give_back(ScanThread *t, size_t n)
 {
         (void) pthread_mutex_lock(&t->mutex);
-        t->begin = (t->begin + n) % RING_SIZE;
+        t->begin = (t->begin + n) % t->size;
         t->used -= n;
-        if (t->feeder_waits && t->used <= FEED_AT)
+        if (t->feeder_waits && t->size - t->used >= FEED_ROOM)
                 (void) pthread_cond_broadcast(&t->changed);
         (void) pthread_mutex_unlock(&t->mutex);
 }
@@ -88,7 +87,7 @@ static void *run(void *userdata)
         return NULL;
 }
 
-int scan_thread_new(const LayerLimits *limits, ScanThread **ret, TbError **err)
+int scan_thread_new(const LayerLimits *limits, size_t ring_size, ScanThread **ret, TbError **err)
 {
         _cleanup_(scan_thread_freep) ScanThread *t = calloc(1, sizeof(*t));
         sigset_t all, old;
@@ -98,7 +97,8 @@ int scan_thread_new(const LayerLimits *limits, ScanThread **ret, TbError **err)
                 return tb_error_oom(err);
         (void) pthread_mutex_init(&t->mutex, NULL);
         (void) pthread_cond_init(&t->changed, NULL);
-        t->ring = malloc(RING_SIZE);
+        t->size = MAX2(ring_size, 2 * (size_t) FEED_ROOM);
+        t->ring = malloc(t->size);
         if (!t->ring)
                 return tb_error_oom(err);
         r = layer_scan_new(limits, &t->scan, err);
@@ -134,15 +134,15 @@ int scan_thread_feed(ScanThread *t, const void *data, size_t size, TbError **err
         while (size > 0) {
                 size_t at, n;
 
-                t->feeder_waits = t->used == RING_SIZE;
-                while (t->feeder_waits && t->used > FEED_AT && !t->failed)
+                t->feeder_waits = t->used == t->size;
+                while (t->feeder_waits && t->size - t->used < FEED_ROOM && !t->failed)
                         (void) pthread_cond_wait(&t->changed, &t->mutex);
                 t->feeder_waits = false;
                 r = take_error(t, err);
                 if (r < 0)
                         break;
-                at = (t->begin + t->used) % RING_SIZE;
-                n = RING_SIZE - t->used < RING_SIZE - at ? RING_SIZE - t->used : RING_SIZE - at;
+                at = (t->begin + t->used) % t->size;
+                n = t->size - t->used < t->size - at ? t->size - t->used : t->size - at;
                 n = n < size ? n : size;
                 memcpy(t->ring + at, data, n);
                 t->used += n;

@@ -18,7 +18,9 @@
 
 typedef struct ScanThread ScanThread;
 
-int scan_thread_new(const LayerLimits *limits, ScanThread **ret, TbError **err) _warn_unused_;
+/* ring_size: bytes by which the scan may lag behind, at least 2 MiB. */
+int scan_thread_new(const LayerLimits *limits, size_t ring_size, ScanThread **ret, TbError **err)
+        _warn_unused_;
 /* What the thread found so far comes back here: the data is copied. */
 int scan_thread_feed(ScanThread *t, const void *data, size_t size, TbError **err) _warn_unused_;
 /* The layer is over: waits for the thread and gives the scan (layer_scan_finish() was called), which the caller owns. */
