@@ -17,8 +17,10 @@ bare HEADs, one after the other on one connection, which are what it asks the re
 and docker are compared.
 
 first: the first request of a new base (mirror, facts, build; in another registry on this machine) beside skopeo copy of the
-same image alone. The images are the base with another time in its gzip header, so each one is new to the registry. rss_kb: the
-worker's peak memory, of a request that isn't timed: who watches it takes time of the processor himself.
+same image alone. The images are the base with another time in its gzip header, so each one is new to the registry. cpu_ms: what each
+took of all cores together, with both registries and whatever else ran; divided by the cores it is what no order of the work can
+get below. uplink: the same with the source behind a path of 10 ms round trip and 1 Gbit/s (tests/bench/relay.c, which takes processor time of
+both). rss_kb: the worker's peak memory, of a request that isn't timed: who watches it takes time of the processor himself.
 
 sixty: 60 clients ask for 60 different images at once. The slowest resource is this machine's CPU: cpu_ms is the time that it was
 busy meanwhile, divided by the cores (from /proc/stat: with what the kernel does for no process, such as the packets of loopback, and
@@ -30,12 +32,14 @@ with something waiting for the disk. floor_ms: the bare requests of the 60 image
 import argparse
 import concurrent.futures
 import hashlib
+import itertools
 import json
 import os
 import resource
 import shutil
 import socket
 import statistics
+import subprocess
 import threading
 import time
 import unittest
@@ -47,6 +51,7 @@ from labkit.registry import Registry
 
 REGISTRY = "127.0.0.1:5000"
 CLIENTS = 60
+UPLINK, UPLINK_DELAY_MS, UPLINK_RATE = "127.0.0.1:5006", 5, 1_000_000_000
 PARTS = ("docker", "hit", "first", "sixty")
 DOCKER_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -303,32 +308,50 @@ class Bench(unittest.TestCase):
                 layer["digest"] = source.put_blob("first", changed)
             source.put_manifest("first", str(i), manifest)
 
-        def ours(i):
-            ms, r = ask(f"{source.host}/first:{i}")
+        def ours(host, i):
+            ms, r = ask(f"{host}/first:{i}")
             self.assertEqual(r["cache"], "miss")
             self.assertTrue(r["facts"]["files"])
             return ms
 
-        def skopeo(i):
+        def skopeo(host, i):
             shutil.rmtree("/var/lib/containers/cache", ignore_errors=True)
             start = time.perf_counter()
             self.lab.skopeo("copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false",
-                            f"docker://{source.host}/first:{i}", f"docker://{REGISTRY}/skopeo:{i}")
+                            f"docker://{host}/first:{i}", f"docker://{REGISTRY}/skopeo:{i}")
             return (time.perf_counter() - start) * 1000
 
-        times = {ours: [], skopeo: []}
-        for run in range(self.args.first_runs + 1):
-            for k, side in enumerate((ours, skopeo) if run % 2 else (skopeo, ours)):
-                push(2 * run + k)
-                ms = side(2 * run + k)
-                if run > 0:  # the first one warms up
-                    times[side].append(ms)
+        numbers = itertools.count()
+
+        def rounds(host, runs):
+            times, cpu = {ours: [], skopeo: []}, {ours: [], skopeo: []}
+            for run in range(runs + 1):
+                for side in (ours, skopeo) if run % 2 else (skopeo, ours):
+                    i = next(numbers)
+                    push(i)
+                    busy = machine_ms()[0]
+                    ms = side(host, i)
+                    if run > 0:  # the first one warms up
+                        times[side].append(ms)
+                        cpu[side].append(machine_ms()[0] - busy)
+            return {"ours": benchlib.summary(times[ours]), "skopeo": benchlib.summary(times[skopeo]),
+                    "ratio": benchlib.ratio(times[skopeo], times[ours]), "runs": runs,
+                    "cpu_ms": {side.__name__: round(statistics.median(cpu[side])) for side in cpu}}
+
+        result = rounds(source.host, self.args.first_runs)
+        relay = subprocess.Popen([f"{self.lab.build}/tests/bench/relay", UPLINK.split(":")[1], str(source.port),
+                                  str(UPLINK_DELAY_MS), str(UPLINK_RATE)])
+        try:
+            uplink = rounds(UPLINK, self.args.first_runs)
+        finally:
+            relay.terminate()
+            relay.wait()
         with Peak() as peak:
-            push(2 * run + 2)
-            ours(2 * run + 2)
-        return {"ours": benchlib.summary(times[ours]), "skopeo": benchlib.summary(times[skopeo]),
-                "ratio": benchlib.ratio(times[skopeo], times[ours]), "runs": self.args.first_runs, "rss_kb": peak.kb,
-                "bytes": sum(map(len, layers))}
+            i = next(numbers)
+            push(i)
+            ours(source.host, i)
+        return {**result, "rss_kb": peak.kb, "bytes": sum(map(len, layers)),
+                "uplink": {"rtt_ms": 2 * UPLINK_DELAY_MS, "bit_per_s": UPLINK_RATE, **uplink}}
 
     def sixty(self):
         numbers = range(self.args.runs + 1, self.args.runs + 1 + CLIENTS)
