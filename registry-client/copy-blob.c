@@ -263,6 +263,8 @@ static void on_source_end(RegistryCopyBlob *b, const TbError *err)
                 drop_wrong(b);
                 if (ours) {
                         b->upload = registry_upload_free(b->upload);
+                        free(b->session); /* of the upload that has got wrong bytes, and is being closed */
+                        b->session = NULL;
                         if (try_again(b) > 0)
                                 return;
                 }
