@@ -116,11 +116,22 @@ static void not_own(const Port *p, NlWriter *w, uint32_t base, uint32_t offset)
                 nfe_cmp(w, NFT_CMP_NEQ, NFT_REG_1, p->own + i, sizeof(struct in6_addr));
 }
 
-static NlWriter *icmp6(const Port *p, uint8_t type)
+/* Of a bridge's port the frame says so. */
+static NlWriter *is_ipv6(const Port *p)
 {
         NlWriter *w = nft_rule(p->t);
 
-        nfe_ether_type(w, ETH_P_IPV6);
+        if (p->t->family == NFPROTO_BRIDGE)
+                nfe_ether_type(w, ETH_P_IPV6);
+        else
+                nfe_meta_u8(w, NFT_META_NFPROTO, NFPROTO_IPV6);
+        return w;
+}
+
+static NlWriter *icmp6(const Port *p, uint8_t type)
+{
+        NlWriter *w = is_ipv6(p);
+
         nfe_meta_u8(w, NFT_META_L4PROTO, IPPROTO_ICMPV6);
         nfe_payload(w, TRANSPORT, 0, 1, NFT_REG_1);
         nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, &type, 1);
@@ -133,6 +144,20 @@ static void from_nowhere(NlWriter *w)
         nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, &in6addr_any, sizeof(in6addr_any));
 }
 
+/* An option at `offset` must be the interface's own MAC: of several, receivers take the first (RFC 4861 4.6.1; ndisc_parse_options()
+ * in net/ipv6/ndisc.c). Where there is none, the message has no such bytes, and the rule does not match. In fragments neighbour
+ * discovery is not heard (RFC 6980). */
+static void add_link_option(const Port *p, uint8_t type, uint32_t offset, uint8_t option)
+{
+        uint8_t own[8] = {option, 1};
+        NlWriter *w = icmp6(p, type);
+
+        memcpy(own + 2, p->x->mac, 6);
+        nfe_payload(w, TRANSPORT, offset, sizeof(own), NFT_REG_1);
+        nfe_cmp(w, NFT_CMP_NEQ, NFT_REG_1, own, sizeof(own));
+        deny(p, w, "another's MAC in neighbour discovery");
+}
+
 static void add_ipv6(const Port *p)
 {
         deny(p, icmp6(p, ND_ROUTER_ADVERT), "a router advertisement");
@@ -141,9 +166,9 @@ static void add_ipv6(const Port *p)
         NlWriter *w = icmp6(p, ND_NEIGHBOR_ADVERT);
         not_own(p, w, TRANSPORT, 8);
         deny(p, w, "an advertisement of another's address");
+        add_link_option(p, ND_NEIGHBOR_ADVERT, sizeof(struct nd_neighbor_advert), ND_OPT_TARGET_LINKADDR);
 
-        w = nft_rule(p->t);
-        nfe_ether_type(w, ETH_P_IPV6);
+        w = is_ipv6(p);
         source_port(w, PORT_DHCP6_SERVER);
         deny(p, w, "a DHCPv6 server");
 
@@ -155,6 +180,10 @@ static void add_ipv6(const Port *p)
                 nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, p->own + i, sizeof(struct in6_addr));
                 allow(p, w, "duplicate address detection");
         }
+        /* Those that look for duplicates may begin with another option (RFC 7527). */
+        add_link_option(p, ND_NEIGHBOR_SOLICIT, sizeof(struct nd_neighbor_solicit), ND_OPT_SOURCE_LINKADDR);
+        add_link_option(p, ND_ROUTER_SOLICIT, sizeof(struct nd_router_solicit), ND_OPT_SOURCE_LINKADDR);
+
         static const uint8_t reports[] = {ICMP6_MLD1_REPORT, ICMP6_MLD2_REPORT};
         for (size_t i = 0; i < ELEMENTSOF(reports); i++) {
                 w = icmp6(p, reports[i]);
@@ -162,13 +191,11 @@ static void add_ipv6(const Port *p)
                 allow(p, w, "a multicast report");
         }
 
-        w = nft_rule(p->t);
-        nfe_ether_type(w, ETH_P_IPV6);
+        w = is_ipv6(p);
         not_own(p, w, NETWORK, 8);
         deny(p, w, "another's IPv6 address");
 
-        w = nft_rule(p->t);
-        nfe_ether_type(w, ETH_P_IPV6);
+        w = is_ipv6(p);
         allow(p, w, "own IPv6 address");
 }
 
@@ -264,6 +291,13 @@ static void add_host_chain(const Port *p, const char *name)
         deny(p, w, "another's IPv6 address");
 }
 
+static void add_own(Port *p)
+{
+        p->own[p->n_own++] = fw_link_local(p->x->mac);
+        for (size_t i = 0; i < p->x->n_ipv6; i++)
+                p->own[p->n_own++] = p->x->ipv6[i];
+}
+
 static void add_interface(const FwGuard *g, NftTable *t, const FwNode *node, const FwInterface *x)
 {
         Port p = {.t = t, .node = node, .x = x};
@@ -275,9 +309,7 @@ static void add_interface(const FwGuard *g, NftTable *t, const FwNode *node, con
                 nft_add_element(t, "trusted", node->id, &x->ifindex, 4, NULL, 0, NULL);
         if (node->style == FW_NONE)
                 return;
-        p.own[p.n_own++] = fw_link_local(x->mac);
-        for (size_t i = 0; i < x->n_ipv6; i++)
-                p.own[p.n_own++] = x->ipv6[i];
+        add_own(&p);
         if (node->group)
                 add_group(&p);
         fw_guard_chain(node->id, "drop", p.drop);
@@ -460,13 +492,11 @@ static void build_bridge(const FwGuard *g, const FwNode *nodes, size_t n, NftTab
 }
 
 /* In the host's first hook: the bit is there, or the packet ends; and the bit goes. */
-static void build_host(
-        const FwGuard *g, NftTable *t, const char *chain, uint32_t hook, int32_t priority, bool arp)
+static void add_bit(const FwGuard *g, NftTable *t)
 {
         static const uint32_t bit = FW_GUARD_MARK, mask = ~FW_GUARD_MARK, none = 0;
 
         nft_add_set(t, "managed", NFT_TYPE_IFNAME, IFNAMSIZ, 0, 0);
-        nft_add_base_chain(t, chain, "filter", hook, priority);
         for (size_t i = 0; i < g->n_managed; i++)
                 nft_add_element(t, "managed", NULL, g->managed[i], IFNAMSIZ, NULL, 0, NULL);
         NlWriter *w = nft_rule(t);
@@ -476,7 +506,7 @@ static void build_host(
         nfe_bitwise(w, NFT_REG_1, 4, &bit, &none);
         nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, &none, 4);
         drop_counted(t, w, "unknown port of a managed bridge");
-        if (arp)
+        if (t->family == NFPROTO_ARP)
                 return;
         w = nft_rule(t);
         nfe_meta(w, NFT_META_IIFNAME, NFT_REG_1);
@@ -487,8 +517,8 @@ static void build_host(
         nft_rule_end(t, "the bit goes");
 }
 
-/* An interface whose host side is no bridge's port. The lists of the back end know its IP packets by its name; ARP reaches nobody
- * but the host, which shall not learn from it who else is there. */
+/* An interface whose host side is no bridge's port. The lists of the back end know its IP packets by its name; what it says about
+ * neighbours reaches nobody but the host, which shall not learn from it who else is there. */
 static void add_lone_interface(NftTable *t, const FwNode *node, const FwInterface *x)
 {
         Port p = {.t = t, .node = node, .x = x};
@@ -498,24 +528,36 @@ static void add_lone_interface(NftTable *t, const FwNode *node, const FwInterfac
         fw_guard_chain(node->id, suffix, name);
         fw_guard_chain(node->id, "drop", p.drop);
         nft_add_chain(t, name);
-        add_arp(&p);
-        deny(&p, nft_rule(t), "another's ARP");
+        if (t->family == NFPROTO_ARP) {
+                if (x->ipv4.s_addr)
+                        add_arp(&p);
+                deny(&p, nft_rule(t), "another's ARP");
+        } else {
+                add_own(&p);
+                add_ipv6(&p);
+        }
         nft_add_element(t, "ports", node->id, &x->ifindex, 4, NULL, 0, name);
 }
 
-static bool is_lone(const FwInterface *x)
+bool fw_guard_is_lone(const FwInterface *x)
 {
-        return !x->bridge && (x->pinned || x->filtered) && x->ipv4.s_addr;
+        return !x->bridge && (x->pinned || x->filtered);
 }
 
-static void build_arp(const FwGuard *g, const FwNode *nodes, size_t n, bool managed, NftTable *t)
+/* What the host itself takes, ARP or IP: of marked bridges, and of interfaces without a bridge. */
+static void build_host(const FwGuard *g, const FwNode *nodes, size_t n, bool marks, NftTable *t)
 {
-        if (managed)
-                build_host(g, t, "input", NF_ARP_IN, FW_GUARD_PRIORITY, true);
-        else
+        if (t->family == NFPROTO_ARP)
                 nft_add_base_chain(t, "input", "filter", NF_ARP_IN, FW_GUARD_PRIORITY);
+        else
+                nft_add_base_chain(
+                        t, "prerouting", "filter", NF_INET_PRE_ROUTING, PRIORITY_BEFORE_DEFRAGMENTATION);
+        if (marks)
+                add_bit(g, t);
         nft_add_set(t, "ports", NFT_TYPE_IFINDEX, 4, NFT_DATA_VERDICT, 0);
         NlWriter *w = nft_rule(t);
+        if (t->family != NFPROTO_ARP)
+                nfe_meta_u8(w, NFT_META_NFPROTO, NFPROTO_IPV6);
         nfe_meta(w, NFT_META_IIF, NFT_REG_1);
         nfe_map(w, "ports", NFT_REG_1, NFT_REG_VERDICT);
         nft_rule_end(t, "pinned interfaces without a bridge");
@@ -523,7 +565,7 @@ static void build_arp(const FwGuard *g, const FwNode *nodes, size_t n, bool mana
         for (size_t i = 0; i < n; i++) {
                 bool dropping = false;
                 for (size_t k = 0; k < nodes[i].n_interfaces && nodes[i].style != FW_NONE; k++) {
-                        if (!is_lone(nodes[i].interfaces + k))
+                        if (!fw_guard_is_lone(nodes[i].interfaces + k))
                                 continue;
                         if (!dropping)
                                 add_drop_chain(t, nodes + i, "drop", "guard");
@@ -531,12 +573,13 @@ static void build_arp(const FwGuard *g, const FwNode *nodes, size_t n, bool mana
                         add_lone_interface(t, nodes + i, nodes[i].interfaces + k);
                 }
         }
+        t->permanent = marks;
 }
 
 void fw_guard_build(
         const FwGuard *g, const FwNode *nodes, size_t n, NftTable *bridge, NftTable *inet, NftTable *arp)
 {
-        bool managed = g && g->n_managed > 0;
+        bool managed = g && g->n_managed > 0, marks = managed && !g->bridge_names;
 
         nft_table_init(bridge, NFPROTO_BRIDGE, FW_GUARD_TABLE);
         nft_table_init(inet, NFPROTO_INET, FW_GUARD_TABLE);
@@ -545,10 +588,6 @@ void fw_guard_build(
         bridge->permanent = managed;
         for (size_t i = 0; managed && g->bridge_names && i < g->n_managed; i++)
                 nft_add_element(bridge, "managed", NULL, g->managed[i], IFNAMSIZ, NULL, 0, NULL);
-        bool marks = managed && !g->bridge_names;
-        build_arp(g, nodes, n, marks, arp);
-        if (!marks)
-                return; /* no table `inet`: nft_sync() removes what is there of it */
-        inet->permanent = arp->permanent = true;
-        build_host(g, inet, "prerouting", NF_INET_PRE_ROUTING, PRIORITY_BEFORE_DEFRAGMENTATION, false);
+        build_host(g, nodes, n, marks, inet);
+        build_host(g, nodes, n, marks, arp);
 }

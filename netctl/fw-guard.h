@@ -12,13 +12,14 @@
  *   ARP   Ethernet/IPv4, with its own MAC and address as sender (a probe may have no address): neither answers nor gratuitous
  *         announcements for others
  *   IPv6  from its own addresses (the link-local one that is made of the MAC included), or from none while it looks for
- *         duplicates; neighbour advertisements for its own addresses only; no router advertisement, no redirect, no DHCPv6 server
+ *         duplicates; neighbour discovery names its own MAC, advertisements its own addresses; no router advertisement, no redirect,
+ *         no DHCPv6 server
  * Everything else is dropped: tagged and double-tagged frames, STP, LLDP and what else is for bridges, other protocols. Other
  * interfaces (experiment networks) send what they like to their own network: an experimenter may bridge, route, and use VLANs
  * there. Only what the host itself takes from them, to keep or to route, must come from their own addresses.
  *
- * A pinned interface without a bridge (the host routes to it alone) is in table `arp tbnode-guard` with the same rules for ARP; its
- * IP packets are known to the back end by the interface's name.
+ * A pinned interface without a bridge (the host routes to it alone) is in the tables `arp tbnode-guard` and `inet tbnode-guard` with
+ * the same rules for ARP and IPv6; otherwise its packets are known to the back end by the interface's name.
  *
  * Nodes of different groups (experiments) don't reach each other over a common bridge: no unicast, no copy of a broadcast or
  * multicast, and nothing that the host routes back into the bridge.
@@ -44,6 +45,8 @@ typedef struct FwGuard {
 } FwGuard;
 
 bool fw_guard_manages(const FwGuard *g, const char *bridge);
+/* Pinned, and its host side is no bridge's port. */
+bool fw_guard_is_lone(const FwInterface *x);
 
 /* The guard's tables as they shall be; `bridge`, `inet` and `arp` are to be given to nft_sync() together. */
 void fw_guard_build(

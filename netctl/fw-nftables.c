@@ -197,6 +197,11 @@ static bool add_node(NftTable *t, const FwNode *node, const FwPolicy *p)
                         add_address(t, node, x, p, x->ipv6 + k, 16);
                 if (!x->bridge) {
                         uint8_t key[KEY6];
+                        /* No address yet: the guard lets nothing but the search for duplicates through. */
+                        if (fw_guard_is_lone(x)) {
+                                size_t size = make_key(x, &in6addr_any, sizeof(in6addr_any), key);
+                                nft_add_element(t, "own6", node->id, key, size, NULL, 0, NULL);
+                        }
                         (void) make_key(x, x->mac, sizeof(x->mac), key);
                         nft_add_element(t, "direct", node->id, x->ifname, IFNAMSIZ, NULL, 0, NULL);
                         nft_add_element(t, "macs", node->id, key, KEY_MAC, NULL, 0, NULL);

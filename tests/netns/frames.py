@@ -151,6 +151,11 @@ def forged(me, other, gateway, free, target=None, target_mac=None):
         'ND solicitation as another': ether(a, bm, 0x86dd, neighbour('fe80::99', other.ip6, 135, other.ip6, a, 1)),
         'duplicate address detection of another\'s': ether(a, '33:33:ff:00:00:02', 0x86dd, neighbour(
             '::', 'ff02::1:ff00:2', 135, other.ip6, a, 1)),
+        'ND solicitation with another MAC inside': ether(a, bm, 0x86dd, neighbour(me.ip6, other.ip6, 135, other.ip6, OTHER_MAC, 1)),
+        'ND advertisement with another MAC inside': ether(a, '33:33:00:00:00:01', 0x86dd, neighbour(
+            me.ip6, 'ff02::1', 136, me.ip6, OTHER_MAC)),
+        'router solicitation with another MAC inside': ether(a, '33:33:00:00:00:02', 0x86dd, icmp6(
+            me.ip6, 'ff02::2', 133, bytes(4) + b'\1\1' + mac(OTHER_MAC) + b'\xfd\2' + MARK + b'\0')),
         'DHCPv6 server': ether(a, bm, 0x86dd, ipv6(me.ip6, other.ip6, 17, udp(547, 546))),
     }
 

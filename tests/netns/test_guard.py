@@ -11,7 +11,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import frames  # noqa: E402
 import netlab  # noqa: E402
-from frames import BROADCAST, OTHER_MAC, arp, ether, ipv4, ipv6, link_local, neighbour, tagged, udp  # noqa: E402
+from frames import BROADCAST, OTHER_MAC, arp, ether, icmp6, ipv4, ipv6, link_local, neighbour, tagged, udp  # noqa: E402
 from netlab import run  # noqa: E402
 
 PROGRAM = str(netlab.pathlib.Path(__file__).resolve().with_name('frames.py'))
@@ -193,6 +193,71 @@ class Guard:
         self.assertTrue(self.firewall(c)['intact'])
         self.assertEqual(self.guard((c,))['firewall_commits'], 0)
         self.assertEqual(learned(), {'10.7.0.1'})
+
+    def test_neighbours_without_a_bridge(self):
+        """The same of IPv6, where neighbour discovery and routers' messages tell the host who is there."""
+        c = self.node('c')
+        host = c.plug(None, '10.7.0.1')
+        mac, host_mac = c.mac(), netlab.js('ip', '-j', 'link', 'show', host)[0]['address']
+        own, own6 = link_local(mac), [f'fd00:7::{i}' for i in (1, 2, 3, 4)]
+        for key, value in (('accept_ra', 2), ('forwarding', 1)):  # as a router it hears RS, and RA as it is told to
+            netlab.pathlib.Path(f'/proc/sys/net/ipv6/conf/{host}/{key}').write_text(str(value), encoding='ascii')
+        run('ip', 'addr', 'add', 'fd00:7::fe/64', 'dev', host, 'nodad')
+        c.run('ip', 'addr', 'add', 'fd00:7::1/64', 'dev', 'eth0', 'nodad')
+
+        def solicit(source, lladdr):
+            return ether(mac, host_mac, 0x86dd, neighbour(source, 'fd00:7::fe', 135, 'fd00:7::fe', lladdr, 1))
+
+        def advertise(about, lladdr):
+            return ether(mac, host_mac, 0x86dd, neighbour(own6[0], 'fd00:7::fe', 136, about, lladdr))
+
+        router = bytes(2) + (1800).to_bytes(2, 'big') + bytes(8)
+        forged = [solicit('fd00:7::77', mac), solicit(own6[0], OTHER_MAC), advertise('fd00:7::78', mac), advertise(own6[1], OTHER_MAC),
+                  ether(mac, host_mac, 0x86dd, icmp6(own6[2], 'ff02::2', 133, bytes(4) + b'\1\1' + frames.mac(OTHER_MAC))),
+                  ether(mac, host_mac, 0x86dd, icmp6(own, 'ff02::1', 134, b'\x40' + bytes(1) + router[2:]))]
+        known = {'fd00:7::78': '02:00:00:00:00:55', own6[1]: mac}
+
+        def learned():
+            """Whom the host knows where after the forged ones; what is allowed comes last, and is known for certain."""
+            run('ip', '-6', 'neigh', 'flush', 'dev', host)
+            run('ip', '-6', 'route', 'flush', 'default', 'dev', host, check=False)
+            for address, lladdr in known.items():
+                run('ip', 'neigh', 'replace', address, 'lladdr', lladdr, 'nud', 'stale', 'dev', host)
+            self.send(c, 'eth0', *forged, solicit(own6[3], mac))
+            while True:
+                seen = {x['dst']: x.get('lladdr') for x in netlab.js('ip', '-j', '-6', 'neigh', 'show', 'dev', host)}
+                seen.pop(own, None)  # c's kernel may have spoken
+                if seen.pop(own6[3], None) == mac:
+                    return seen, run('ip', '-6', 'route', 'show', 'default', 'dev', host).stdout
+
+        seen, route = learned()
+        self.assertEqual(seen, {'fd00:7::77': mac, own6[0]: OTHER_MAC, 'fd00:7::78': mac, own6[1]: OTHER_MAC, own6[2]: OTHER_MAC})
+        self.assertIn(own, route)
+        self.guard((c,), ipv6=own6)
+        self.assertEqual(learned(), (known, ''))
+        # What is meant well works: each finds the other, and a duplicate is found.
+        run('ip', '-6', 'neigh', 'flush', 'dev', host)
+        c.run('ip', '-6', 'neigh', 'flush', 'dev', 'eth0')
+        c.run('ping', '-6', '-c1', '-W5', 'fd00:7::fe')
+        run('ip', '-6', 'neigh', 'flush', 'dev', host)
+        run('ping', '-6', '-c1', '-W5', 'fd00:7::1')
+        run('ip', 'addr', 'add', 'fd00:7::3/64', 'dev', host, 'nodad')
+        c.run('ip', 'addr', 'add', 'fd00:7::3/64', 'dev', 'eth0')
+        while 'tentative' in (state := c.run('ip', '-6', 'addr', 'show', 'dev', 'eth0', 'to', 'fd00:7::3').stdout) \
+                and 'dadfailed' not in state:
+            time.sleep(0.05)
+        self.assertIn('dadfailed', state)
+        seen = self.firewall(c)
+        self.assertTrue(seen['intact'], seen)
+        self.assertGreaterEqual(seen['counters']['dropped']['identity'], len(forged))
+        # Somebody's hand on it is seen, and undone.
+        run('nft', 'delete', 'table', 'inet', 'tbnode-guard')
+        self.assertFalse(self.firewall(c)['intact'])
+        self.assertEqual(self.guard((c,), ipv6=own6)['firewall_commits'], 1)
+        self.assertEqual(learned(), (known, ''))
+        self.assertEqual(self.guard((c,), ipv6=own6)['firewall_commits'], 0)
+        self.guard((c,), style='none')
+        self.assertEqual(netlab.ours(), [])
 
     def test_damage_to_what_marks_is_seen(self):
         """Where bridges have no names, the bit of known ports is asked for in tables of their own."""
