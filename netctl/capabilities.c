@@ -13,6 +13,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter_arp.h>
 #include <linux/netfilter_bridge.h>
 #include <linux/netfilter_ipv4/ip_tables.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
@@ -84,6 +85,11 @@ static const struct {
         [CAPABILITY_NF_TABLES_BRIDGE] = {"nf-tables-bridge", "nf_tables_bridge",
                 "without it MAC, ARP and IPv6 addresses of nodes are not pinned, tags and bridge protocols "
                 "pass, and experiments share broadcasts; boot a kernel with CONFIG_NF_TABLES_BRIDGE"},
+        [CAPABILITY_NF_TABLES_ARP] = {"nf-tables-arp", "nf_tables",
+                "without it a node whose control interface is no bridge's port gets no firewall, because "
+                "its "
+                "ARP could not be pinned; boot a kernel with CONFIG_NF_TABLES_ARP (Debian: "
+                "linux-image-amd64)"},
         [CAPABILITY_NF_TABLES_INET] = {"nf-tables-inet", "nft_chain_nat",
                 "the nftables firewall needs it (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ, "
                 "CONFIG_NFT_FIB_INET, CONFIG_NFT_LIMIT, CONFIG_NFT_LOG, CONFIG_NFT_CT)"},
@@ -328,6 +334,12 @@ static void bridge_meta(NlWriter *w)
         nfe_cmp(w, NFT_CMP_EQ, NFT_REG_1, (char[IFNAMSIZ]){"probe"}, IFNAMSIZ);
 }
 
+static void arp_expressions(NlWriter *w)
+{
+        nfe_ether_type(w, ETH_P_ARP);
+        nfe_counter(w);
+}
+
 static void inet_expressions(NlWriter *w)
 {
         uint16_t port = 0;
@@ -352,6 +364,9 @@ static void probe_nf_tables(Capabilities *caps)
                 code < 0
                         ? code
                         : try_table_of(nft, NFPROTO_BRIDGE, "filter", NF_BR_PRE_ROUTING, -310, bridge_meta));
+        note(caps, CAPABILITY_NF_TABLES_ARP,
+                code < 0 ? code
+                         : try_table_of(nft, NFPROTO_ARP, "filter", NF_ARP_IN, -310, arp_expressions));
         note(caps, CAPABILITY_NF_TABLES_INET,
                 code < 0 ? code
                          : try_table_of(

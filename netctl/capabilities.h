@@ -35,6 +35,7 @@ typedef enum Capability {
         CAPABILITY_IP6TABLES_FILTER,
         CAPABILITY_NF_TABLES,
         CAPABILITY_NF_TABLES_BRIDGE, /* family bridge: the guard */
+        CAPABILITY_NF_TABLES_ARP,    /* family arp: the guard of interfaces without a bridge */
         CAPABILITY_NF_TABLES_INET,   /* family inet with nat, as the nftables back end uses it */
         CAPABILITY_NFT_BRIDGE_META,  /* the name of a port's bridge can be matched */
         CAPABILITY_BR_NETFILTER,     /* bridged packets can be handed to iptables */

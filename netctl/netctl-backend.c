@@ -186,6 +186,29 @@ static int site_prepare(Netctl *n, const Links *links, Site *s, TbError **err)
         return 0;
 }
 
+/* A kernel whose nf_tables has no family bridge has no guard, like one without nf_tables, and that is no error with iptables: `doctor`
+ * says what is not pinned there. Asked only when there is reason to. */
+static int guard_is_possible(Netctl *n, TbError **err)
+{
+        const Capabilities *caps;
+
+        int r = netctl_capabilities(n, &caps, err);
+        return r < 0 ? r : caps->has[CAPABILITY_NF_TABLES_BRIDGE];
+}
+
+static int apply_guard(Netctl *n, const FwSite *site, const FwNode *nodes, size_t count, bool sweep,
+        char *const *keep, FwOutcome *outcome, TbError **err)
+{
+        _cleanup_error_ TbError *e = NULL;
+
+        if (n->have_caps && guard_is_possible(n, NULL) == 0)
+                return 0;
+        int r = fw_guard_apply(site, nodes, count, sweep, keep, outcome, &e);
+        if (r == -EOPNOTSUPP && guard_is_possible(n, NULL) == 0)
+                return 0;
+        return r < 0 ? tb_error_move(err, &e) : 0;
+}
+
 int firewall_apply(Netctl *n, const Links *links, const FwNode *nodes, size_t count, bool sweep,
         char *const *keep, FwOutcome *outcome, TbError **err)
 {
@@ -204,7 +227,7 @@ int firewall_apply(Netctl *n, const Links *links, const FwNode *nodes, size_t co
         FwOutcome guard = {.changed = changed};
         if (!changed)
                 return tb_error_oom(err);
-        r = fw_guard_apply(s.site, nodes, count, sweep, keep, &guard, err);
+        r = apply_guard(n, s.site, nodes, count, sweep, keep, &guard, err);
         if (r < 0)
                 return r;
         r = b->apply(s.site, nodes, count, sweep, keep, n->options.enable_bridge_nf, outcome, err);
@@ -230,7 +253,9 @@ int firewall_read(
                 r = b->read(s.site, nodes, count, ret, err);
         if (r < 0 || b == &fw_nftables)
                 return r;
-        r = fw_guard_read_nodes(s.site, nodes, count, ret, err);
+        r = guard_is_possible(n, err);
+        if (r > 0)
+                r = fw_guard_read_nodes(s.site, nodes, count, ret, err);
         for (size_t i = 0; i < count && r < 0; i++)
                 fw_readback_done(ret + i);
         return r;

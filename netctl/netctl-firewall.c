@@ -56,8 +56,24 @@ static void node_to_fw(const NetctlNode *n, FwNode *ret)
         };
 }
 
+/* The guard of an interface without a bridge has a part that not every kernel with nf_tables can hold. (One without nf_tables
+ * has no guard at all, of no interface: `doctor` says so.) */
+static int check_lone(Netctl *n, TbError **err)
+{
+        const Capabilities *caps;
+
+        int r = netctl_capabilities(n, &caps, err);
+        if (r < 0 || !caps->has[CAPABILITY_NF_TABLES] || caps->has[CAPABILITY_NF_TABLES_ARP])
+                return r;
+        return tb_error_set(err, TB_ERROR_ENVIRONMENT, -EOPNOTSUPP,
+                "it is no bridge's port, and its ARP can't be pinned: nf_tables of this kernel has no "
+                "family "
+                "arp; boot a kernel with CONFIG_NF_TABLES_ARP, use a bridge network as the control network, "
+                "or style none");
+}
+
 /* What cannot be filtered becomes an error of its node. */
-static void check_interface(Work *w, size_t i)
+static void check_interface(Netctl *n, Work *w, size_t i)
 {
         const Iface *x = w->ifaces + i;
         TbError **err = w->errors + x->node;
@@ -73,13 +89,13 @@ static void check_interface(Work *w, size_t i)
         else if (x->want->pinned && x->want->ipv4.s_addr == 0 && x->inside.ipv4.s_addr == 0)
                 (void) tb_error_set(
                         err, TB_ERROR_ENVIRONMENT, -EADDRNOTAVAIL, "no IPv4 address to pin packets to");
-        else
+        else if (x->host.master > 0 || check_lone(n, err) >= 0)
                 return;
         work_name_error(err, w, i);
 }
 
 /* Nodes with errors, and those that say nothing about their firewall, are left out. */
-static int collect(Work *w, FwWork *f, TbError **err)
+static int collect(Netctl *n, Work *w, FwWork *f, TbError **err)
 {
         f->interfaces = calloc(w->n_ifaces + 1, sizeof(*f->interfaces));
         f->nodes = calloc(w->n_nodes + 1, sizeof(*f->nodes));
@@ -94,7 +110,7 @@ static int collect(Work *w, FwWork *f, TbError **err)
                 for (size_t k = w->first[i]; k < w->first[i + 1] && !w->errors[i]; k++) {
                         if (w->ifaces[k].space == 0)
                                 identity(w, w->ifaces + k, f->interfaces + used++);
-                        check_interface(w, k);
+                        check_interface(n, w, k);
                 }
                 if (w->errors[i])
                         continue;
@@ -116,7 +132,7 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
 
         if (!changed || !present)
                 return tb_error_oom(err);
-        int r = collect(w, &f, err);
+        int r = collect(n, w, &f, err);
         if (r < 0 || f.n == 0)
                 return r;
         outcome->changed = changed;
@@ -146,7 +162,7 @@ int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
 {
         _cleanup_(fw_work_done) FwWork f = {};
 
-        int r = collect(w, &f, err);
+        int r = collect(n, w, &f, err);
         if (r < 0)
                 return r;
         _cleanup_free_ FwReadback *back = calloc(f.n + 1, sizeof(*back));

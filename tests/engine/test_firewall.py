@@ -45,7 +45,7 @@ def inspect(name):
 
 def start(name, *labels, network="lan0", ready=True):
     args = [x for label in labels for x in ("--label", label)]
-    L.docker("run", "-d", "--name", name, "--network", network, *args, IMAGE, "sleep", "1000")
+    L.docker("run", "-d", "--name", name, "--network", network, *args, IMAGE, "sleep", "100000")
     if ready and labels:
         lab.wait_for(lambda: inspect(name).get("state") == "configured", 15, f"{name} to be configured: {inspect(name)}")
     return L.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name).out.strip()

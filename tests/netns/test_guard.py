@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What nodes may send on layer 2. Attackers write frames; whoever is on the other side catches what arrives."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
+import unittest.mock
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import frames  # noqa: E402
@@ -16,6 +18,15 @@ from netlab import run  # noqa: E402
 
 PROGRAM = str(netlab.pathlib.Path(__file__).resolve().with_name('frames.py'))
 LAST = b'tbnode-attack-the-end'
+
+
+@contextlib.contextmanager
+def kernel_without(family):
+    """Programs that are started meanwhile have a kernel whose nf_tables lacks this family."""
+    more = {'LD_PRELOAD': str(netlab.BUILD / 'tests/netns/without-family.so'), 'WITHOUT_FAMILY': str(family),
+            'ASAN_OPTIONS': os.environ.get('ASAN_OPTIONS', '') + ':verify_asan_link_order=0'}
+    with unittest.mock.patch.dict(os.environ, more):
+        yield
 
 
 class Guard:
@@ -259,6 +270,21 @@ class Guard:
         self.guard((c,), style='none')
         self.assertEqual(netlab.ours(), [])
 
+    def test_kernel_without_family_arp(self):
+        """What can't be pinned has no firewall and says why; all others don't notice."""
+        c = self.node('c')
+        c.plug(None, '10.7.0.1')
+        interface = {'ifname': 'eth0', 'filtered': True, 'pinned': True}
+        with kernel_without(3):
+            self.assertFalse(netlab.capabilities()['nf-tables-arp'])
+            r = self.apply([self.declare(n, [interface], 'open') for n in (self.a, c, self.b)], status=1)
+            self.assertTrue(self.firewall(self.a)['intact'])
+        self.assertEqual([n['error'] is None for n in r['nodes']], [True, False, True])
+        self.assertIn('CONFIG_NF_TABLES_ARP', r['nodes'][1]['error']['message'])
+        self.assertTrue(netlab.capabilities()['nf-tables-arp'])
+        self.guard((c,))
+        self.assertTrue(self.firewall(c)['intact'])
+
     def test_damage_to_what_marks_is_seen(self):
         """Where bridges have no names, the bit of known ports is asked for in tables of their own."""
         self.options = ('--managed', 'br0')
@@ -280,6 +306,15 @@ class Guard:
 
 class GuardIptables(Guard, netlab.Lab):
     backend = 'iptables'
+
+    def test_kernel_without_family_bridge(self):
+        """As without nf_tables: the rest of the firewall works, `doctor` says what doesn't."""
+        with kernel_without(7):
+            self.assertFalse(netlab.capabilities()['nf-tables-bridge'])
+            self.guard(style='closed')
+            self.assertTrue(self.firewall(self.a)['intact'])
+            self.assertEqual(self.guard(style='closed')['firewall_commits'], 0)
+            self.assertNotEqual(self.a.run('ping', '-c1', '-W1', '10.9.0.2', check=False).returncode, 0)
 
 
 class GuardNftables(Guard, netlab.Lab):
