@@ -17,7 +17,11 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
+#include "common/units.h"
 #include "netctl/fw-json.h"
+
+#define SET_WAIT_USEC (FW_LOCK_TIMEOUT_MS * UINT64_C(1000))
+#define SET_AGAIN_USEC UINT64_C(50000)
 
 /* ---- Show -------------------------------------------------------------------------------------------------------- */
 
@@ -119,12 +123,74 @@ static int change(Node *n, const char *text, TbError **err)
         return r;
 }
 
+/* A change on its way. While another program holds the iptables lock it is tried again, SET_WAIT_USEC at most. */
+typedef struct Setting {
+        ApiRequest *request;
+        char *text;
+        sd_event_source *timer;
+        uint64_t deadline_us; /* CLOCK_MONOTONIC */
+} Setting;
+
+static void setting_free(Setting *s)
+{
+        sd_event_source_disable_unref(s->timer);
+        free(s->text);
+        free(s);
+}
+
+static void on_gone(ApiRequest *r, void *userdata)
+{
+        setting_free(userdata);
+}
+
+static void setting_try(Setting *s);
+
+static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        Setting *s = userdata;
+
+        s->timer = sd_event_source_disable_unref(s->timer);
+        setting_try(s);
+        return 0;
+}
+
+static bool setting_waits(Setting *s, const TbError *err)
+{
+        return netctl_lock_is_busy(err) && tb_now_us() < s->deadline_us &&
+                sd_event_add_time_relative(api_request_manager(s->request)->event, &s->timer,
+                        CLOCK_MONOTONIC, SET_AGAIN_USEC, 0, on_again, s) >= 0;
+}
+
+static void setting_try(Setting *s)
+{
+        _cleanup_error_ TbError *err = NULL;
+        ApiRequest *r = s->request;
+        Node *n = NULL;
+
+        if (api_request_node(r, &n) < 0) { /* answered */
+                setting_free(s);
+                return;
+        }
+        int k = api_check_changeable(n, &err);
+        if (k >= 0)
+                k = change(n, s->text, &err);
+        if (k < 0 && setting_waits(s, err)) {
+                api_request_on_gone(r, on_gone, s);
+                return;
+        }
+        if (k < 0)
+                api_reply_error(r, err);
+        else
+                api_reply_changed(r, n, "firewall-set", NULL);
+        setting_free(s);
+}
+
 void op_firewall_set(ApiRequest *r)
 {
         static const char *const members[] = {"style", "rules", NULL};
         _cleanup_error_ TbError *err = NULL;
         const char *style = NULL, *rules = NULL;
-        _cleanup_free_ char *text = NULL;
+        Setting *s;
         Node *n;
 
         if (api_request_node(r, &n) < 0)
@@ -136,14 +202,19 @@ void op_firewall_set(ApiRequest *r)
                 api_reply_error(r, err);
                 return;
         }
-        text = tb_asprintf("%s%s%s", style ?: "", rules ? "; " : "", rules ?: "");
-        if (!text)
-                (void) tb_error_oom(&err);
-        if (!text || change(n, text, &err) < 0) {
-                api_reply_error(r, err);
+        s = calloc(1, sizeof(*s));
+        if (s) {
+                s->request = r;
+                s->deadline_us = tb_now_us() + SET_WAIT_USEC;
+                s->text = tb_asprintf("%s%s%s", style ?: "", rules ? "; " : "", rules ?: "");
+        }
+        if (s && s->text) {
+                setting_try(s);
                 return;
         }
-        api_reply_changed(r, n, "firewall-set", NULL);
+        free(s);
+        (void) tb_error_oom(&err);
+        api_reply_error(r, err);
 }
 
 /* ---- Explain ----------------------------------------------------------------------------------------------------- */

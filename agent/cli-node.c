@@ -77,7 +77,7 @@ int cli_ps(Cli *c, int argc, char **argv)
         }
         cli_table_print(t);
         json_array_foreach (json_object_get(answer, "nodes"), i, n)
-                if (tb_streq(cli_text(n, "state", ""), "failed"))
+                if (cli_text(n, "reason", "")[0]) /* why it failed, or what it waits for */
                         printf("%s: %s\n", cli_text(n, "node", ""), cli_text(n, "reason", ""));
         return CLI_OK;
 }

@@ -50,6 +50,8 @@ static void watch_lock(FirewallWatch *w)
                 w->lock = NULL;
 }
 
+static void look_soon(FirewallWatch *w, uint64_t delay);
+
 static void look(FirewallWatch *w)
 {
         _cleanup_error_ TbError *err = NULL;
@@ -58,11 +60,14 @@ static void look(FirewallWatch *w)
         if (!anybody_has_one(w->manager))
                 return;
         uint64_t begin = tb_now_us();
-        if (reconcile_firewall_repair(w->manager, &err) < 0)
+        int r = reconcile_firewall_repair(w->manager, &err);
+        if (r < 0 && !netctl_lock_is_busy(err))
                 log_message(LOG_ERR, MESSAGE_FIREWALL_UNWATCHED, "cannot check or repair the firewall: %s",
                         tb_error_message(err));
         uint64_t end = tb_now_us();
         w->again_us = end + MIN2((end - begin) * LOOK_SHARE, LOOK_INTERVAL_MAX_USEC);
+        if (r < 0 && netctl_lock_is_busy(err)) /* somebody is writing: when he has ended, again */
+                look_soon(w, LOOK_DELAY_USEC);
 }
 
 static int on_soon(sd_event_source *s, uint64_t usec, void *userdata)

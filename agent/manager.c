@@ -113,6 +113,7 @@ Manager *manager_free(Manager *m)
         m->link_watch = link_watch_free(m->link_watch);
         sd_event_source_disable_unref(m->batch);
         sd_event_source_disable_unref(m->batch_retry);
+        sd_event_source_disable_unref(m->lock_retry);
         sd_event_source_disable_unref(m->shape_timer);
         tb_strv_free(m->packet_networks);
         netctl_free(m->netctl);
@@ -498,6 +499,7 @@ static int manager_setup(Manager *m, TbError **err)
         r = netctl_new(
                 &(NetctlOptions){
                         .enable_bridge_nf = true,
+                        .try_lock = true,
                         .site = &m->site,
                         .distributions = m->config.distributions,
                         .firewall =

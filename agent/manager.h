@@ -109,6 +109,8 @@ struct Manager {
         char **packet_networks;       /* where frames of one segment are sent: segmentation.h */
         uint64_t shape_seen_us;       /* CLOCK_BOOTTIME: up to when these were worked off */
         sd_event_source *batch_retry; /* after a removal that failed */
+        sd_event_source *lock_retry;  /* another program holds the iptables lock: reconcile-lock.c */
+        uint64_t lock_delay_us;       /* 0: nothing waits for it */
         struct NftWatch *fw_watch;    /* see fw-watch.h; NULL: nothing to watch */
         sd_event_source *fw_watch_source;
         bool nodes_known; /* so the API may say which there are */

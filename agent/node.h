@@ -39,7 +39,7 @@ typedef struct Node {
         char *name; /* the container's */
         char *key;  /* of what is kept about it (node-dir.h); NULL = it was not made by `tbnode run` */
         NodeState state;
-        TbError *error;    /* why FAILED, or why the last removal did not work */
+        TbError *error;    /* why FAILED, or what it waits for while CONFIGURING */
         uint64_t since_us; /* CLOCK_REALTIME of the last change of state */
 
         NodeLabels labels;

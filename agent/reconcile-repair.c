@@ -50,7 +50,7 @@ static int declare(Manager *m, Node *const *nodes, size_t n, Repair *p, TbError 
                         continue;
                 remember_bridges(nodes[i], d);
                 p->netctl[p->n] = d->node;
-                p->netctl[p->n].repair = true;
+                p->netctl[p->n].repair = p->netctl[p->n].waits = true;
                 p->nodes[p->n++] = nodes[i];
         }
         return 0;

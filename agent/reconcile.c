@@ -87,6 +87,10 @@ static void batch_remove(Manager *m)
                 r = netctl_remove_many(m->netctl, b.netctl, b.n, &writes, &err);
         }
         m->stats.kernel_writes += writes;
+        if (r < 0 && netctl_lock_is_busy(err)) {
+                reconcile_wait_for_lock(m, err);
+                return;
+        }
         if (r < 0) {
                 log_message(LOG_ERR, MESSAGE_REMOVAL_FAILED,
                         "cannot remove the kernel objects of %zu ended node(s), trying again: %s", b.n,
@@ -123,8 +127,24 @@ static int ensure_route(Manager *m, const Node *n, TbError **err)
         return r;
 }
 
+/* One that is being configured goes on being it, and says what it waits for; a configured one has its queues, and is looked at by
+ * who watches the firewall. */
+static void wait_with_node(Manager *m, Node *n, TbError **why)
+{
+        reconcile_wait_for_lock(m, *why);
+        if (n->state == NODE_CONFIGURING) {
+                tb_error_free(n->error);
+                n->error = TAKE_PTR(*why);
+        } else
+                firewall_watch_poke(m);
+}
+
 void reconcile_take_status(Manager *m, Node *n, NetctlNodeStatus *s)
 {
+        if (netctl_lock_is_busy(s->error)) {
+                wait_with_node(m, n, &s->error);
+                return;
+        }
         if (!s->error && ensure_route(m, n, &s->error) < 0 && !s->error)
                 (void) tb_error_oom(&s->error);
         if (s->error) {
@@ -185,6 +205,7 @@ static int batch_collect(Manager *m, Batch *b, TbError **err)
                         continue;
                 b->nodes[b->n] = n;
                 b->netctl[b->n] = b->declarations[b->n].node;
+                b->netctl[b->n].waits = true;
                 b->n++;
         }
         for (size_t i = 0; i < m->n_nodes; i++) {
@@ -206,6 +227,7 @@ static int batch_collect(Manager *m, Batch *b, TbError **err)
                 b->nodes[b->n] = n;
                 b->netctl[b->n] = b->declarations[b->n].node;
                 b->netctl[b->n].replace_foreign = m->config.replace_foreign;
+                b->netctl[b->n].waits = true;
                 b->n++;
         }
         return 0;
@@ -261,6 +283,7 @@ void reconcile_before_sync(Manager *m, Node *n)
                 return;
         }
         r = node_declare(n, m->config.control_network, &d, &err);
+        d.node.waits = true;
         if (r >= 0)
                 r = netctl_apply(m->netctl, &d.node, 1, &report, &err);
         if (r < 0) {
@@ -298,6 +321,7 @@ static int on_batch(sd_event_source *s, void *userdata)
                         log_message(LOG_ERR, MESSAGE_REMOVAL_FAILED, "cannot look for leftovers: %s",
                                 tb_error_message(err));
         }
+        reconcile_got_lock(m);
         firewall_watch_start(m);
         manager_update_status(m);
         return 0;
@@ -416,6 +440,7 @@ void reconcile_show_many(Manager *m, Node *const *nodes, size_t n)
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err)
 {
         _cleanup_free_ char **known = NULL;
+        _cleanup_error_ TbError *e = NULL;
         size_t k = 0;
         int r;
 
@@ -426,8 +451,14 @@ int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err)
         for (size_t i = 0; i < m->n_nodes; i++)
                 if (node_is_running(m->nodes[i]))
                         known[k++] = m->nodes[i]->id;
-        r = netctl_sweep(m->netctl, known, ret_removed, err);
-        if (r >= 0)
-                m->stats.kernel_writes += *ret_removed;
+        r = netctl_sweep(m->netctl, known, ret_removed, &e);
+        if (r < 0 && netctl_lock_is_busy(e)) {
+                m->want_sweep = true;
+                reconcile_wait_for_lock(m, e);
+                return 0;
+        }
+        if (r < 0)
+                return tb_error_move(err, &e);
+        m->stats.kernel_writes += *ret_removed;
         return r;
 }

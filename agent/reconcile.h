@@ -34,10 +34,16 @@ int reconcile_firewall_repair(Manager *m, TbError **err) _warn_unused_;
  * event. Nodes that cannot be put right are FAILED. */
 int reconcile_repair(Manager *m, Node *const *nodes, size_t n, TbError **err) _warn_unused_;
 
+/* The iptables lock is another program's: what is pending is tried again soon, and nothing waits in the loop. `why`: what netctl
+ * said. */
+void reconcile_wait_for_lock(Manager *m, const TbError *why);
+/* Nothing has asked for it in vain. */
+void reconcile_got_lock(Manager *m);
+
 /* Takes over what was applied and read back; for a node that has an error: what that means for its state. */
 void reconcile_take_status(Manager *m, Node *n, NetctlNodeStatus *s);
 
-/* Removes what carries our tag and belongs to no node. */
+/* Removes what carries our tag and belongs to no node; later, when the iptables lock is needed for it and another program's. */
 int reconcile_sweep(Manager *m, unsigned long *ret_removed, TbError **err) _warn_unused_;
 
 /* Reads the interfaces of these nodes, as far as they are configured, from the kernel in one go (counters, what is in

@@ -42,14 +42,18 @@ typedef struct FwOutcome {
         unsigned long commits, sysctl_writes, removed;
 } FwOutcome;
 
+/* As NetctlOptions has them. */
+#define FW_APPLY_BRIDGE_NF 1U /* enable_bridge_nf */
+#define FW_APPLY_TRY_LOCK 2U  /* try_lock */
+
 typedef struct FwBackend {
         const char *name;
         /* Brings the nodes' rules (and their address translation) to what is declared, with at most one commit per table
          * for all; nodes not given stay. With `sweep`, what belongs to ids that `keep` (NULL-terminated) does not hold is
          * removed as well, and with nobody kept everything of ours. All or nothing for each table, tables in an order in
-         * which no moment is more open than before and after. `enable_bridge_nf`: as NetctlOptions. */
+         * which no moment is more open than before and after. `how`: FW_APPLY_*. */
         int (*apply)(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,
-                bool enable_bridge_nf, FwOutcome *ret, TbError **err);
+                unsigned how, FwOutcome *ret, TbError **err);
         /* Reads the kernel for these nodes; `ret` has one entry per node. Writes nothing. */
         int (*read)(const FwSite *site, const FwNode *nodes, size_t n, FwReadback *ret, TbError **err);
 } FwBackend;

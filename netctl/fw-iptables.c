@@ -9,7 +9,8 @@
  * changed since the snapshot: then everything is done again, at most FW_COMMIT_TRIES times.
  *
  * The lock is asked for without waiting first. When somebody holds it, the tables are compared without it: reading is safe,
- * and an unchanged host must not wait. Only a needed change waits for the lock, FW_LOCK_TIMEOUT_MS at most.
+ * and an unchanged host must not wait. Only a needed change waits for the lock, FW_LOCK_TIMEOUT_MS at most; or, with
+ * FW_APPLY_TRY_LOCK, fails and is asked for again.
  *
  * Nothing is written unless something differs. Chains are compared rule by rule in the kernel's binary form and replaced
  * when they differ. Nodes that a call says nothing about are known by what leads to their chains: the leaves of the
@@ -427,14 +428,15 @@ static bool may_be_missing(const XtFamily *f, int code)
                         code == -EAFNOSUPPORT);
 }
 
-static int apply_table(
-        Session *s, size_t n_nodes, int *lock, bool *locked, unsigned long *commits, TbError **err)
+static int apply_table(Session *s, size_t n_nodes, unsigned how, int *lock, bool *locked,
+        unsigned long *commits, TbError **err)
 {
         _cleanup_error_ TbError *e = NULL;
 
         int r = session_try(s, n_nodes, *locked, commits, &e);
         if (r == 1) {
-                r = xtables_lock_wait(*lock, FW_LOCK_TIMEOUT_MS, &e);
+                r = how & FW_APPLY_TRY_LOCK ? xtables_lock_is_busy(&e)
+                                            : xtables_lock_wait(*lock, FW_LOCK_TIMEOUT_MS, &e);
                 *locked = r >= 0;
                 if (r >= 0)
                         r = session_try(s, n_nodes, true, commits, &e);
@@ -454,16 +456,16 @@ static bool has_bridge_port(const FwNode *nodes, size_t n)
 }
 
 static int fw_iptables_apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep,
-        char *const *keep, bool enable_bridge_nf, FwOutcome *ret, TbError **err)
+        char *const *keep, unsigned how, FwOutcome *ret, TbError **err)
 {
         _cleanup_close_ int lock = -EBADF;
         bool anybody = false;
         int r = 0;
 
         if (has_bridge_port(nodes, n)) {
-                r = fw_iptables_bridge_nf(&xt_ipv4, enable_bridge_nf, ret, err);
+                r = fw_iptables_bridge_nf(&xt_ipv4, how & FW_APPLY_BRIDGE_NF, ret, err);
                 if (r >= 0 && fw_iptables_available(&xt_ipv6, XT_FILTER))
-                        r = fw_iptables_bridge_nf(&xt_ipv6, enable_bridge_nf, ret, err);
+                        r = fw_iptables_bridge_nf(&xt_ipv6, how & FW_APPLY_BRIDGE_NF, ret, err);
                 if (r < 0)
                         return r;
         }
@@ -489,7 +491,7 @@ static int fw_iptables_apply(const FwSite *site, const FwNode *nodes, size_t n, 
                         continue;
                 r = session_prepare(&s, nodes, n, err);
                 if (r >= 0)
-                        r = apply_table(&s, n, &lock, &locked, &ret->commits, err);
+                        r = apply_table(&s, n, how, &lock, &locked, &ret->commits, err);
                 if (r < 0)
                         return r;
                 anybody |= s.anybody;

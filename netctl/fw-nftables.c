@@ -386,7 +386,7 @@ static int build(const FwSite *site, const FwNode *nodes, size_t n, Tables *ret,
 }
 
 static int apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, char *const *keep,
-        bool enable_bridge_nf, FwOutcome *ret, TbError **err)
+        unsigned how, FwOutcome *ret, TbError **err)
 {
         _cleanup_(tables_done) Tables t = {};
         _cleanup_nft_scope_ NftScope scope = {};
@@ -398,7 +398,7 @@ static int apply(const FwSite *site, const FwNode *nodes, size_t n, bool sweep, 
         if (r >= 0)
                 r = build(site, nodes, n, &t, err);
         if (r >= 0 && t.bridged)
-                r = fw_bridge_nf_ensure(enable_bridge_nf, ret, err);
+                r = fw_bridge_nf_ensure(how & FW_APPLY_BRIDGE_NF, ret, err);
         if (r < 0)
                 return r;
         const NftTable *all[] = {&t.bridge, &t.inet, &t.arp, &t.rules};

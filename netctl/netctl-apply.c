@@ -152,6 +152,11 @@ static void claim_ingress(const IfaceState *before, IfaceState *now)
                 now->ingress.owner = TC_OURS;
 }
 
+bool work_goes_back(const Work *w, size_t node)
+{
+        return w->errors[node] && !(w->nodes[node].waits && netctl_lock_is_busy(w->errors[node]));
+}
+
 /* Puts the interfaces of all failed nodes back to before[]. Best effort: what can't be put back (a container that ended
  * took its veth along) is logged at debug level, the node is failed already. */
 static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
@@ -159,7 +164,7 @@ static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
         bool any = false;
 
         for (size_t i = 0; i < w->n_ifaces; i++)
-                any |= w->errors[w->ifaces[i].node] && w->ifaces[i].change != NETCTL_UNCHANGED;
+                any |= work_goes_back(w, w->ifaces[i].node) && w->ifaces[i].change != NETCTL_UNCHANGED;
         if (!any)
                 return 0;
         int r = work_observe_again(w, w->now, err);
@@ -170,7 +175,7 @@ static int roll_back(Work *w, ApplyCounts *counts, TbError **err)
         for (size_t i = 0; i < w->n_ifaces; i++) {
                 _cleanup_error_ TbError *ignored = NULL;
                 NetctlChange change;
-                if (!w->errors[w->ifaces[i].node] || w->ifaces[i].change == NETCTL_UNCHANGED)
+                if (!work_goes_back(w, w->ifaces[i].node) || w->ifaces[i].change == NETCTL_UNCHANGED)
                         continue;
                 claim_ingress(w->before + i, w->now + i);
                 if (!links_find(work_links(w, i), w->now[i].veth)) {

@@ -115,6 +115,17 @@ int netctl_firewall_choose(const Capabilities *caps, NetctlFirewall wanted, Netc
         return 0;
 }
 
+bool netctl_lock_is_busy(const TbError *e)
+{
+        return e && e->kind == TB_ERROR_RESOURCE && e->code == -EBUSY && e->retryable;
+}
+
+static unsigned how(const Netctl *n)
+{
+        return (n->options.enable_bridge_nf ? FW_APPLY_BRIDGE_NF : 0) |
+                (n->options.try_lock ? FW_APPLY_TRY_LOCK : 0);
+}
+
 static int backend(Netctl *n, const FwBackend **ret, TbError **err)
 {
         const Capabilities *caps;
@@ -219,9 +230,7 @@ int firewall_apply(Netctl *n, const Links *links, const FwNode *nodes, size_t co
         if (r >= 0)
                 r = site_prepare(n, links, &s, err);
         if (r < 0 || b == &fw_nftables)
-                return r < 0 ? r
-                             : b->apply(s.site, nodes, count, sweep, keep, n->options.enable_bridge_nf,
-                                       outcome, err);
+                return r < 0 ? r : b->apply(s.site, nodes, count, sweep, keep, how(n), outcome, err);
         /* What is more closed comes first. */
         _cleanup_free_ bool *changed = calloc(count + 1, sizeof(bool));
         FwOutcome guard = {.changed = changed};
@@ -230,7 +239,7 @@ int firewall_apply(Netctl *n, const Links *links, const FwNode *nodes, size_t co
         r = apply_guard(n, s.site, nodes, count, sweep, keep, &guard, err);
         if (r < 0)
                 return r;
-        r = b->apply(s.site, nodes, count, sweep, keep, n->options.enable_bridge_nf, outcome, err);
+        r = b->apply(s.site, nodes, count, sweep, keep, how(n), outcome, err);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < count && outcome->changed; i++)
@@ -278,7 +287,8 @@ int firewall_leave_other(Netctl *n, const FwNode *nodes, size_t count, bool swee
         if (b == &fw_iptables)
                 r = fw_nftables_leave(n->options.site, gone, count, sweep, keep, &other, err);
         else if (legacy_tables_exist()) /* a look at tables that nobody uses would bring them into being */
-                r = fw_iptables.apply(n->options.site, gone, count, sweep, keep, false, &other, err);
+                r = fw_iptables.apply(
+                        n->options.site, gone, count, sweep, keep, how(n) & FW_APPLY_TRY_LOCK, &other, err);
         outcome->commits += other.commits;
         outcome->removed += other.removed;
         return r;

@@ -143,11 +143,11 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                 /* Without legacy tables there can be no chains of ours to remove either. */
                 if (!f.wanted && (r == -ENOENT || r == -ENOPROTOOPT))
                         return 0;
-                for (size_t k = 0; k < f.n; k++)
-                        if (f.nodes[k].style != FW_NONE)
-                                w->errors[f.index[k]] = tb_error_copy(e);
-                if (!f.wanted)
+                if (!f.wanted && !netctl_lock_is_busy(e))
                         return tb_error_move(err, &e);
+                for (size_t k = 0; k < f.n; k++)
+                        if (f.nodes[k].style != FW_NONE || !f.wanted)
+                                w->errors[f.index[k]] = tb_error_copy(e);
                 return 0;
         }
         for (size_t k = 0; k < f.n; k++) {
@@ -155,7 +155,12 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                 w->fw_present[f.index[k]] = present[k];
         }
         /* Theirs are in place: what the other back end had of them before can go. */
-        return firewall_leave_other(n, f.nodes, f.n, false, NULL, outcome, err);
+        r = firewall_leave_other(n, f.nodes, f.n, false, NULL, outcome, &e);
+        if (r < 0 && !netctl_lock_is_busy(e))
+                return tb_error_move(err, &e);
+        for (size_t k = 0; k < f.n && r < 0; k++)
+                w->errors[f.index[k]] = tb_error_copy(e);
+        return 0;
 }
 
 int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)

@@ -111,6 +111,8 @@ int firewall_leave_other(Netctl *n, const FwNode *nodes, size_t count, bool swee
  * opened if there is anything to write. */
 int work_apply_offload(Netctl *n, Work *w, size_t node, Rtnl *inside, TbError **err) _warn_unused_;
 /* Puts back what work_apply_offload() changed for nodes that have an error. */
+/* It failed, and is not asked for again at once: it goes back to what it was. */
+bool work_goes_back(const Work *w, size_t node);
 void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts);
 /* Gives interfaces that have our mark the kernel's default. */
 int work_remove_offload(Netctl *n, Work *w, ApplyCounts *counts, TbError **err) _warn_unused_;

@@ -148,7 +148,7 @@ void work_undo_offload(Netctl *n, Work *w, ApplyCounts *counts)
 {
         for (size_t i = 0; i < w->n_nodes; i++) {
                 _cleanup_error_ TbError *ignored = NULL;
-                if (!w->errors[i])
+                if (!work_goes_back(w, i))
                         continue;
                 for (size_t k = w->first[i]; k < w->first[i + 1]; k++) {
                         Iface *x = w->ifaces + k;

@@ -59,10 +59,16 @@ typedef struct NetctlOptions {
         /* Where the tables of `distribution NAME` are (netem-dist.h). Borrowed; NULL: NETEM_TABLES_DIRECTORY. */
         const char *distributions;
         NetctlFirewall firewall;
+        /* Who holds the iptables lock is not waited for: what would have to be written then fails with
+         * netctl_lock_is_busy(). Default false: FW_LOCK_TIMEOUT_MS. */
+        bool try_lock;
         /* Names of bridges where no containers but nodes live: there, what is not known passes nothing (fw-guard.h).
          * NULL-terminated, borrowed until netctl_free(); may be NULL. */
         char *const *managed_bridges;
 } NetctlOptions;
+
+/* Is this the error of an iptables lock that another program holds? */
+bool netctl_lock_is_busy(const TbError *e);
 
 /* `options` may be NULL (the defaults). Opens its rtnetlink socket and notes the current network namespace;
  * probes nothing and writes nothing. Errors: TB_ERROR_ENVIRONMENT -EPERM without CAP_NET_ADMIN. */
@@ -140,6 +146,8 @@ typedef struct NetctlNode {
         /* The node was configured, and somebody may have changed something since: what now stands in the place of ours came
          * later and goes, and host sides that were set down or taken from their bridge are put back. */
         bool repair;
+        /* With try_lock: it is asked for again soon, so when only the lock is missing its shape is not put back meanwhile. */
+        bool waits;
         /* Looked at for the first time: filters that somebody has put at our roots are looked for, too. (They are listed device by
          * device, and whoever puts them there while we listen is heard.) */
         bool thorough;

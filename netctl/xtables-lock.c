@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
@@ -54,6 +55,20 @@ static _Noreturn void wait_for_lock(int fd, int answer)
         _exit(write(answer, &code, sizeof(code)) == (ssize_t) sizeof(code) ? 0 : 1);
 }
 
+static int busy(TbError **err, const char *since)
+{
+        (void) tb_error_set(err, TB_ERROR_RESOURCE, -EBUSY,
+                "another program holds the iptables lock%s; see who with 'fuser -v %s'", since,
+                xtables_lock_path());
+        tb_error_set_retryable(err);
+        return -EBUSY;
+}
+
+int xtables_lock_is_busy(TbError **err)
+{
+        return busy(err, "");
+}
+
 int xtables_lock_wait(int fd, int timeout_ms, TbError **err)
 {
         int fds[2], code = ETIMEDOUT;
@@ -87,12 +102,9 @@ int xtables_lock_wait(int fd, int timeout_ms, TbError **err)
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
                 ;
         if (code == ETIMEDOUT) {
-                (void) tb_error_set(err, TB_ERROR_RESOURCE, -EBUSY,
-                        "another program holds the iptables lock for more than %d s; see who with 'fuser -v "
-                        "%s'",
-                        timeout_ms / 1000, xtables_lock_path());
-                tb_error_set_retryable(err);
-                return -EBUSY;
+                char since[48];
+                (void) snprintf(since, sizeof(since), " for more than %d s", timeout_ms / 1000);
+                return busy(err, since);
         }
         if (code != 0)
                 return tb_error_set_errno(err, TB_ERROR_SYSTEM, code, "cannot wait for the iptables lock");

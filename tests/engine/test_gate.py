@@ -3,10 +3,12 @@
 """The start gate: nothing of a labelled container's reaches a wire before its links are shaped and its rules are there."""
 
 import concurrent.futures
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import time
 import unittest
 
 import lab
@@ -113,6 +115,50 @@ class Gate(unittest.TestCase):
         passed = [x for x in lines if free not in x]
         print(f"{STARTS} starts, {len(passed)} packets before the rules", flush=True)
         self.assertEqual([], passed)
+
+    def test_somebody_holds_the_iptables_lock(self):
+        """The container waits for it and the agent does not; when it is free, rules are there before the first packet."""
+        L.tbnoded.stop()
+        L.tbnoded.start(config={"firewall": "iptables"})
+        self.addCleanup(L.tbnoded.start)
+        self.addCleanup(L.tbnoded.stop)
+        run("victim", runtime="runc")
+        to = address("victim")
+        capture = Capture("victim", "icmp")
+        run("old", "tbnode.firewall=open")
+        wait_state("old", "configured")
+        with concurrent.futures.ThreadPoolExecutor(2) as pool, open("/run/xtables.lock", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            talker = pool.submit(run, "talker", CLOSED, SHAPE, cmd=("sh", "-c", f"ping -c 2 -i 0.1 -W 1 {to}; sleep 1000"))
+            lab.wait_for(lambda: "iptables lock" in ((node("talker") or {}).get("reason") or ""), 20, "the node to say what it waits for")
+            self.assertEqual("configuring", node("talker")["state"])
+            self.assertIn("another program holds the iptables lock", L.tbnode("ps").out)
+            slowest = 0.0
+            for _ in range(10):
+                began = time.monotonic()
+                self.assertEqual("configured", node("old")["state"])
+                slowest = max(slowest, time.monotonic() - began)
+            self.assertLess(slowest, 4, "one who waits for the lock in the loop answers after 5 s")
+            # What needs no rule of iptables needs no lock; a change of rules waits as well.
+            L.tbnode("shape", "set", "old", "eth0", "rate 5mbit")
+            change = pool.submit(L.tbnode, "firewall", "set", "old", "closed")
+            time.sleep(0.3)
+            self.assertFalse(talker.done())
+            self.assertFalse(change.done())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            self.assertEqual(0, talker.result().rc)
+            self.assertEqual(0, change.result().rc)
+            wait_state("talker", "configured")
+            self.assertEqual("closed", node("old")["firewall"])
+            L.docker("exec", "talker", "ping", "-c", "1", "-W", "1", to, check=False)
+            self.assertEqual([], capture.stop())
+            # What is removed waits, too.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            L.docker("rm", "-f", "talker")
+            self.assertEqual("removing", lab.wait_for(lambda: node("talker")["state"] == "removing" and "removing", 10))
+            self.assertEqual("configured", node("old")["state"])
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            lab.wait_for(lambda: not node("talker"), 20, "its removal")
 
     def test_many_at_once(self):
         names = [f"n{i}" for i in range(12)]
