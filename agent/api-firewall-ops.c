@@ -38,8 +38,8 @@ static json_t *firewall_json(const Node *n, const FwReadback *back)
                 (void) inet_ntop(AF_INET, &e->address, ip, sizeof(ip));
         if (!j ||
                 json_object_update_new(j,
-                        json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:b, s:o}", "node", node_display_name(n),
-                                "style", style ?: "none", "declared", node_firewall_text(n) ?: "none",
+                        json_pack("{s:s, s:s, s:s, s:s, s:s*, s:s*, s:b, s:o}", "node", node_display_name(n),
+                                "state", node_state_to_string(n->state), "style", style ?: n->labels.firewall ?: "none", "declared", node_firewall_text(n) ?: "none",
                                 "experiment", n->labels.experiment, "ip", ip[0] ? ip : NULL, "changed_live",
                                 n->firewall_override != NULL, "ssh_port",
                                 n->ssh_port ? json_integer(n->ssh_port) : json_null())) < 0)
@@ -250,12 +250,20 @@ static int read_question(const json_t *body, FirewallQuestion *ret, TbError **er
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "the protocol is 'tcp', 'udp' or 'icmp'");
         ret->packet.echo = ret->packet.protocol == IPPROTO_ICMP;
         if (port > UINT16_MAX || (port == 0 && !ret->packet.echo))
-                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "a port between 1 and 65535 is needed");
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "a port between 1 and 65535 is needed, as in 10.1.2.3:80");
         ret->packet.destination_port = (uint16_t) port;
         if (!address)
                 return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "an address is needed");
-        r = fw_network_parse(address, &ret->peer, err);
-        if (r >= 0 && ret->peer.prefix != (ret->peer.family == AF_INET6 ? 128 : 32))
+        r = fw_network_parse(address, &ret->peer, NULL);
+        if (r == -EINVAL) {
+                _cleanup_free_ char *shown = tb_escape(address, 64);
+                return tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "'%s' is not an IPv4 or IPv6 address; write for example 10.1.2.3:80", shown ?: "");
+        }
+        if (r < 0)
+                return tb_error_oom(err);
+        if (ret->peer.prefix != (ret->peer.family == AF_INET6 ? 128 : 32))
                 r = tb_error_set(err, TB_ERROR_CONFIG, -EINVAL, "one address is needed, not a network");
         return r;
 }

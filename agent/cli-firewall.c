@@ -19,7 +19,11 @@ static json_int_t number(const json_t *o, const char *group, const char *key)
 
 static const char *condition(const json_t *n)
 {
-        if (tb_streq(cli_text(n, "style", "none"), "none"))
+        const char *state = cli_text(n, "state", "");
+
+        /* What does not run has nothing in the kernel. */
+        if (tb_streq(cli_text(n, "style", "none"), "none") || tb_streq(state, "created") ||
+                tb_streq(state, "removing") || tb_streq(state, "stopped"))
                 return "-";
         if (!json_is_true(json_object_get(n, "present")))
                 return "MISSING";
@@ -129,7 +133,7 @@ static void print_step(const json_t *s)
         else if (tb_streq(reason, "identity"))
                 printf(": the source address is not the node's\n");
         else if (tb_streq(reason, "no-firewall"))
-                printf(": the style does not hold for this interface\n");
+                printf(": it has no firewall on this interface\n");
         else
                 printf(": no rule is about it\n");
 }
@@ -142,6 +146,8 @@ static bool split_address(char *text, const char **ret_address, uint32_t *ret_po
 
         *ret_port = 0;
         *ret_address = close ? text + 1 : text;
+        if (text[0] == '[' && !close)
+                return false;
         if (!close && colon && strchr(colon + 1, ':')) /* a bare IPv6 address */
                 colon = NULL;
         if (colon && tb_parse_u32(colon + 1, 1, UINT16_MAX, ret_port, NULL) < 0)
@@ -176,6 +182,8 @@ static int explain(Cli *c, char **argv, int n)
                 return cli_print_json(answer, &err) < 0 ? cli_fail(err) : CLI_OK;
         json_array_foreach (json_object_get(answer, "steps"), i, s)
                 print_step(s);
+        if (json_array_size(json_object_get(answer, "steps")) == 0)
+                printf("nobody on this way has a firewall\n");
         printf("%s\n", tb_streq(cli_text(answer, "verdict", ""), "allow") ? "allowed" : "denied");
         return CLI_OK;
 }

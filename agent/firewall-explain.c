@@ -119,6 +119,18 @@ json_t *firewall_explain(Node *n, const FirewallQuestion *q, TbError **err)
         uint16_t groups[2] = {};
         int r;
 
+        if (!node_is_running(n)) {
+                (void) tb_error_set(err, TB_ERROR_CONFIG, -EBUSY,
+                        "node %s is %s: only of one that runs the way of a packet is known",
+                        node_display_name(n), node_state_to_string(n->state));
+                return NULL;
+        }
+        if (other == n) {
+                (void) tb_error_set(err, TB_ERROR_CONFIG, -EINVAL,
+                        "this is an address of node %s itself: what it sends there does not leave it",
+                        node_display_name(n));
+                return NULL;
+        }
         r = steps ? own_address(n, &q->peer, &own, err) : tb_error_oom(err);
         if (r >= 0 && from)
                 r = node_firewall_group(from, &groups[0], err);

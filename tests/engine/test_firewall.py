@@ -186,6 +186,13 @@ class Rules(Base):
         self.assertIn("allow in tcp to port 80", text)
         self.assertEqual({"aa", "bb"}, {x["node"] for x in show()})
         self.assertIn("denied", L.tbnode("firewall", "explain", "bb", "tcp", f"{a}:81").out)
+        for question, says in ((("1.1.1:80",), "not an IPv4 or IPv6 address"), (("[fd00::1:80",), "ADDRESS:PORT"), (("1.1.1.1",), "a port between"),
+                               ((f"{a}:80",), "itself")):
+            self.assertIn(says, L.tbnode("firewall", "explain", "aa", "tcp", *question, check=False).err)
+        L.docker("stop", "-t0", "bb")
+        lab.wait_for(lambda: inspect("bb").get("state") == "stopped", 20, "bb to be stopped")
+        self.assertNotIn("MISSING", L.tbnode("firewall", "show", "bb").out)
+        self.assertIn("bb is stopped", L.tbnode("firewall", "explain", "bb", "tcp", f"{a}:80", check=False).err)
 
     def test_set_live(self):
         a = start("aa", "tbnode.firewall=closed")
