@@ -2,8 +2,6 @@
 
 #include "agent/node-files.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -18,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/pax.h"
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
@@ -29,7 +28,7 @@
 
 typedef struct Pack {
         int root;
-        struct archive *archive;
+        PaxWriter archive;
         json_t *skipped;
         size_t n_skipped;
         char **taken; /* paths, as they may match several patterns */
@@ -107,33 +106,11 @@ static void skip(Pack *p, const char *path, const char *reason)
                         p->skipped, json_pack("{s:s, s:s}", "path", escaped, "reason", reason));
 }
 
-static int archive_failed(const Pack *p, TbError **err)
-{
-        return tb_error_set(err, TB_ERROR_SYSTEM, -EIO, "cannot write the archive: %s",
-                archive_error_string(p->archive) ?: "no reason given");
-}
-
-static int write_header(Pack *p, const char *name, uint64_t size, time_t mtime, TbError **err)
-{
-        struct archive_entry *e = archive_entry_new();
-        int r;
-
-        if (!e)
-                return tb_error_oom(err);
-        archive_entry_set_pathname(e, name);
-        archive_entry_set_filetype(e, S_IFREG);
-        archive_entry_set_perm(e, 0644);
-        archive_entry_set_size(e, (int64_t) size);
-        archive_entry_set_mtime(e, mtime, 0);
-        r = archive_write_header(p->archive, e);
-        archive_entry_free(e);
-        return r == ARCHIVE_OK ? 0 : archive_failed(p, err);
-}
-
 /* Exactly `size` bytes: what it has grown by is left out, and where it was cut short there are zeros. */
 static int write_content(Pack *p, int fd, uint64_t size, TbError **err)
 {
         static char buffer[64 * 1024];
+        int r;
 
         while (size > 0) {
                 ssize_t n = read(fd, buffer, (size_t) MIN2(size, (uint64_t) sizeof(buffer)));
@@ -144,8 +121,9 @@ static int write_content(Pack *p, int fd, uint64_t size, TbError **err)
                         n = (ssize_t) MIN2(size, (uint64_t) sizeof(buffer));
                         memset(buffer, 0, (size_t) n);
                 }
-                if (archive_write_data(p->archive, buffer, (size_t) n) != n)
-                        return archive_failed(p, err);
+                r = pax_data(&p->archive, buffer, (size_t) n, err);
+                if (r < 0)
+                        return r;
                 size -= (uint64_t) n;
         }
         return 0;
@@ -205,7 +183,7 @@ static int take_file(Pack *p, int fd, const struct stat *st, const char *path, T
                         skip(p, path, "it cannot be opened");
                         return 0;
                 }
-                r = write_header(p, name, size, st->st_mtime, err);
+                r = pax_file(&p->archive, name, size, st->st_mtime, err);
                 if (r >= 0)
                         r = write_content(p, file, size, err);
                 if (r < 0)
@@ -367,23 +345,16 @@ static int write_report(Pack *p, TbError **err)
 
         r = j ? tb_json_dump(j, false, &text, &size, err) : tb_error_oom(err);
         if (r >= 0)
-                r = write_header(p, NODE_FILES_REPORT, size, 0, err);
-        if (r >= 0 && archive_write_data(p->archive, text, size) != (ssize_t) size)
-                r = archive_failed(p, err);
-        return r;
+                r = pax_file(&p->archive, NODE_FILES_REPORT, size, 0, err);
+        return r < 0 ? r : pax_data(&p->archive, text, size, err);
 }
 
-static int pack(Pack *p, const json_t *patterns, int out, TbError **err)
+static int pack(Pack *p, const json_t *patterns, TbError **err)
 {
         const json_t *j;
         size_t i;
         int r = 0;
 
-        if (archive_write_set_format_pax_restricted(p->archive) != ARCHIVE_OK ||
-                archive_write_set_bytes_per_block(p->archive, 10240) != ARCHIVE_OK ||
-                archive_write_set_bytes_in_last_block(p->archive, 1) != ARCHIVE_OK ||
-                archive_write_open_fd(p->archive, out) != ARCHIVE_OK)
-                return archive_failed(p, err);
         json_array_foreach (patterns, i, j) {
                 const char *pattern = json_string_value(j);
 
@@ -397,19 +368,15 @@ static int pack(Pack *p, const json_t *patterns, int out, TbError **err)
         if (p->entries >= NODE_FILES_ENTRIES_MAX)
                 skip(p, "", "more than 100000 names were looked at");
         r = write_report(p, err);
-        if (r >= 0 && archive_write_close(p->archive) != ARCHIVE_OK)
-                r = archive_failed(p, err);
-        return r;
+        return r < 0 ? r : pax_end(&p->archive, err);
 }
 
 int node_files_pack(int root, const json_t *patterns, int out, TbError **err)
 {
-        Pack p = {.root = root, .archive = archive_write_new(), .skipped = json_array()};
+        Pack p = {.root = root, .archive = {.fd = out}, .skipped = json_array()};
         int r;
 
-        r = p.archive && p.skipped ? pack(&p, patterns, out, err) : tb_error_oom(err);
-        if (p.archive)
-                archive_write_free(p.archive);
+        r = p.skipped ? pack(&p, patterns, err) : tb_error_oom(err);
         json_decref(p.skipped);
         tb_strv_free(p.taken);
         return r;

@@ -2,9 +2,17 @@
 
 #include "tests/unit/test.h"
 
+#include <archive.h>
+#include <archive_entry.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "agent/log-merge.h"
 #include "agent/log-time.h"
 #include "agent/node-files.h"
+#include "agent/pax.h"
 #include "common/buffer.h"
 #include "common/cleanup.h"
 #include "common/strv.h"
@@ -284,6 +292,105 @@ static void test_file_names(void **state)
         json_decref(good);
 }
 
+/* What pax.h writes, as libarchive reads it. */
+static void test_pax(void **state)
+{
+        static const struct {
+                size_t name, size;
+                int64_t mtime, read;
+        } files[] = {
+                {1, 0, 0, 0},
+                {99, 1, 1795293530, 1795293530},
+                {100, 511, INT64_C(077777777777), INT64_C(077777777777)},
+                {101, 512, INT64_C(0100000000000), INT64_C(0100000000000)},
+                {240, 513, -1, -1},
+                {991, 1025, -1234567890123, -1234567890123}, /* the record's length gets a digit more */
+                {3072, 100000, 5, 5},
+        };
+        _cleanup_free_ char *content = calloc(1, 100000), *read = malloc(100000);
+        FILE *f = tmpfile();
+        PaxWriter w = {.fd = fileno(f)};
+        struct archive *a = archive_read_new();
+        struct archive_entry *e;
+
+        memset(content, 'c', 100000);
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                char name[4096] = {};
+
+                memset(name, 'n', files[i].name);
+                assert_works(pax_file(&w, name, files[i].size, files[i].mtime, err));
+                if (files[i].size > 0) {
+                        assert_fails(pax_end(&w, err), -EBUSY, "not complete");
+                        assert_fails(pax_file(&w, name, 1, 0, err), -EBUSY, "lacks");
+                }
+                assert_works(pax_data(&w, content, files[i].size / 2, err));
+                assert_works(pax_data(&w, content, files[i].size - files[i].size / 2, err));
+                assert_fails(pax_data(&w, content, 1, err), -EOVERFLOW, "larger");
+        }
+        assert_works(pax_end(&w, err));
+
+        assert_int_equal(lseek(w.fd, 0, SEEK_SET), 0);
+        assert_int_equal(archive_read_support_format_tar(a), ARCHIVE_OK);
+        assert_int_equal(archive_read_open_fd(a, w.fd, 10240), ARCHIVE_OK);
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_OK);
+                assert_int_equal(strlen(archive_entry_pathname(e)), files[i].name);
+                assert_int_equal(strspn(archive_entry_pathname(e), "n"), files[i].name);
+                assert_int_equal(archive_entry_size(e), files[i].size);
+                assert_int_equal(archive_entry_mtime(e), files[i].read);
+                assert_int_equal(archive_entry_mode(e), S_IFREG | 0644);
+                assert_int_equal(archive_read_data(a, read, 100000), files[i].size);
+                assert_memory_equal(read, content, files[i].size);
+        }
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_EOF);
+        archive_read_free(a);
+        (void) fclose(f);
+}
+
+/* What a directory gives, as libarchive reads it. */
+static void test_pack(void **state)
+{
+        char dir[] = "/tmp/tbnode-test-XXXXXX", text[4096] = "", read[4096];
+        static const char name[] = "files/a%20b/x";
+        json_t *patterns = json_loads("[\"/*\", \"/nothing\"]", 0, NULL), *report;
+        struct archive *a = archive_read_new();
+        struct archive_entry *e;
+        FILE *f = tmpfile();
+        int root, fd;
+
+        memset(text, 't', 700);
+        assert_non_null(mkdtemp(dir));
+        root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_int_equal(mkdirat(root, "a b", 0755), 0);
+        fd = openat(root, "a b/x", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(write(fd, text, 700), 700);
+        (void) close(fd);
+        assert_works(node_files_pack(root, patterns, fileno(f), err));
+
+        assert_int_equal(lseek(fileno(f), 0, SEEK_SET), 0);
+        assert_int_equal(archive_read_support_format_tar(a), ARCHIVE_OK);
+        assert_int_equal(archive_read_open_fd(a, fileno(f), 10240), ARCHIVE_OK);
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_OK);
+        assert_string_equal(archive_entry_pathname(e), name);
+        assert_int_equal(archive_read_data(a, read, sizeof(read)), 700);
+        assert_memory_equal(read, text, 700);
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_OK);
+        assert_string_equal(archive_entry_pathname(e), NODE_FILES_REPORT);
+        report = json_loadb(read, (size_t) archive_read_data(a, read, sizeof(read)), 0, NULL);
+        assert_int_equal(json_integer_value(json_object_get(report, "files")), 1);
+        assert_int_equal(json_integer_value(json_object_get(report, "left_out")), 1);
+        assert_int_equal(archive_read_next_header(a, &e), ARCHIVE_EOF);
+
+        archive_read_free(a);
+        json_decref(report);
+        json_decref(patterns);
+        (void) fclose(f);
+        (void) unlinkat(root, "a b/x", 0);
+        (void) unlinkat(root, "a b", AT_REMOVEDIR);
+        (void) close(root);
+        (void) rmdir(dir);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -293,6 +400,8 @@ int main(void)
                 cmocka_unit_test(test_live),
                 cmocka_unit_test(test_json),
                 cmocka_unit_test(test_file_names),
+                cmocka_unit_test(test_pax),
+                cmocka_unit_test(test_pack),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
