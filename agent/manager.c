@@ -27,6 +27,7 @@
 #include "agent/link-watch.h"
 #include "agent/log-node.h"
 #include "agent/manager.h"
+#include "agent/memory.h"
 #include "agent/message.h"
 #include "agent/metrics.h"
 #include "agent/node-firewall.h"
@@ -115,6 +116,7 @@ Manager *manager_free(Manager *m)
         sd_event_source_disable_unref(m->batch_retry);
         sd_event_source_disable_unref(m->lock_retry);
         sd_event_source_disable_unref(m->shape_timer);
+        memory_stop(m);
         tb_strv_free(m->packet_networks);
         netctl_free(m->netctl);
         tb_engine_free(m->engine);
@@ -262,6 +264,7 @@ void manager_node_changed(Manager *m, Node *n, NodeState old)
         gate_node_changed(n);
         run_node_changed(m, n);
         experiment_changed(m);
+        memory_touch(m);
 }
 
 /* ---- Inspecting ---------------------------------------------------------------------------------------------- */
@@ -363,6 +366,7 @@ void manager_listed(Manager *m)
         run_sweep(m);
         control_interface_check(m);
         manager_update_status(m);
+        memory_touch(m);
 }
 
 /* ---- Status -------------------------------------------------------------------------------------------------- */

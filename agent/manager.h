@@ -74,6 +74,8 @@ struct Manager {
         struct RegistrySession *sessions; /* list of those that go: registry-session.c */
         sd_event_source *sessions_source;
         struct Usage *usage;
+        sd_event_source *memory_timer; /* memory.h */
+        uint64_t memory_touched_us;
         struct ImagesJob *images;                   /* list, see images.h */
         RunJob *runs;                               /* list */
         struct SnapshotJob *snapshots;              /* list, see snapshot.h */

@@ -6,6 +6,7 @@
 
 #include "agent/augment-job.h"
 #include "agent/in-use.h"
+#include "agent/memory.h"
 #include "agent/registry-session.h"
 #include "agent/usage.h"
 #include "augment/cache.h"
@@ -93,6 +94,8 @@ static void publish_end(Usage *u, const TbError *err)
         if (err)
                 log_warning(
                         "cannot tell other hosts which images are in use here: %s", tb_error_message(err));
+        if (u->op)
+                memory_touch(u->manager); /* TLS and JSON: much, and not for long */
         u->op = registry_op_free(u->op);
         u->in_use = in_use_free(u->in_use);
         u->session = registry_session_unref(u->session);

@@ -66,6 +66,14 @@ def ratio(other, ours):
     return round(statistics.median(b / a for a, b in zip(ours, other, strict=True)), 3)
 
 
+def memory(pid):
+    """What a process has of this machine's memory, in kB. rss: all that is mapped and resident; pss: what it shares, by how many share it;
+    uss: nobody else has it, and it would be free if the process ended; anonymous: not a file's."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        kb = {x.split(":")[0]: int(x.split()[1]) for x in f if x.endswith("kB\n")}
+    return {"rss_kb": kb["Rss"], "pss_kb": kb["Pss"], "uss_kb": kb["Private_Clean"] + kb["Private_Dirty"], "anonymous_kb": kb["Anonymous"]}
+
+
 def machine(engine=""):
     return {"cores": os.cpu_count(), "kernel": platform.release(), "engine": engine}
 

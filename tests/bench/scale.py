@@ -10,7 +10,7 @@ containers. For each N, of rows:
                   time for one of them (event_cpu_ms), also that of telling about it
     ready_ms      agent killed and started again: READY; `ours` are those of the largest N
     kernel_writes of these restarts, all together: 0
-    rss_kb        resident set after them
+    rss_kb, ...   memory once the agent has given back what its start left (benchlib.memory())
     cpu_ms        the agent's processor time until it was READY again, and what the fake engine used meanwhile (engine_cpu_ms): on two
                   cores they share, the second is not the agent's
     gone_ms       all N end at once: until nothing of ours is in the kernel
@@ -19,7 +19,6 @@ growth: how many times ready_ms and the memory above the smallest N's grow per t
 
 import argparse
 import json
-import re
 import subprocess
 import threading
 import time
@@ -31,11 +30,6 @@ import worlds
 from labkit.fakeengine import Fake
 
 SOCKET = "/run/fake.sock"
-
-
-def status_field(pid, name):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return int(re.search(rf"^{name}:\s+(\d+)", f.read(), re.M).group(1))
 
 
 def cpu_ms(pid):
@@ -84,7 +78,7 @@ class Bench(unittest.TestCase):
     def configured(self):
         return [n for n in self.lab.tbnode("ps", "--json").json()["nodes"] if n["state"] == "configured"]
 
-    def row(self, n, events, runs):
+    def row(self, n, events, runs, settle):
         print(f"# {n} nodes", flush=True)
         begin = time.monotonic()
         made = self.worlds.make(n)
@@ -113,7 +107,8 @@ class Bench(unittest.TestCase):
             ready.append(status["ready_us"] / 1000)
             writes += status["counters"]["kernel_writes"]
         pid = self.lab.tbnoded.pid
-        rss, anonymous = status_field(pid, "VmRSS"), status_field(pid, "RssAnon")
+        time.sleep(settle)
+        memory = benchlib.memory(pid)
         begin = time.monotonic()
         self.worlds.end(made)
         self.fake.happen("die", *made)
@@ -126,7 +121,7 @@ class Bench(unittest.TestCase):
                 "event_ms": {"p50": percentile(took, 0.5), "p99": percentile(took, 0.99), "n": len(took)},
                 "event_cpu_ms": round(event_cpu, 3),
                 "ready_ms": benchlib.summary(ready), "cpu_ms": benchlib.summary(cpu), "engine_cpu_ms": benchlib.summary(engine_cpu),
-                "kernel_writes": writes, "rss_kb": rss, "anonymous_kb": anonymous,
+                "kernel_writes": writes, **memory,
                 "gone_ms": round(gone * 1000)}
 
     def test_bench(self):
@@ -135,7 +130,7 @@ class Bench(unittest.TestCase):
         self.worlds = worlds.Worlds()
         self.fake = Fake(f"{self.lab.dir}/logs", SOCKET).start()
         try:
-            rows = [self.row(n, min(args.events, n), args.runs) for n in sorted(args.nodes)]
+            rows = [self.row(n, min(args.events, n), args.runs, args.settle) for n in sorted(args.nodes)]
         finally:
             self.fake.kill()
         a, b = rows[0], rows[-1]
@@ -153,4 +148,5 @@ if __name__ == "__main__":
     parser.add_argument("nodes", nargs="*", type=int, default=[100, 300, 1000], help="numbers of nodes (100 300 1000)")
     parser.add_argument("--events", type=int, default=50, help="nodes that start one by one (50)")
     parser.add_argument("--runs", type=int, default=5, help="restarts (5)")
+    parser.add_argument("--settle", type=int, default=7, help="seconds before memory is looked at (7: agent/memory.c waits for 5 of quiet)")
     benchlib.run_in_lab(parser, lab.main)

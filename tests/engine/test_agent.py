@@ -478,6 +478,19 @@ class Restarts(Base):
         self.assertEqual(0, writes())
         self.assertEqual(before, (L.qdiscs(), L.iptables()))
 
+    def test_memory_of_its_start_is_given_back(self):
+        """docs/operator.md: less than 10 MB while nothing happens."""
+        if "libasan" in L.run(["ldd", f"{L.install()}/tbnoded"]).out:
+            self.skipTest("the memory of a build with sanitizers says nothing")
+        self.assertNotIn("libarchive", L.run(["ldd", f"{L.install()}/tbnoded"]).out)
+        start("aa", SHAPE, "tbnode.firewall=basic")
+        wait_state("aa", "configured")
+
+        def resident():
+            with open(f"/proc/{L.tbnoded.pid}/smaps_rollup", encoding="ascii") as f:
+                return next(int(x.split()[1]) for x in f if x.startswith("Rss:"))
+        lab.wait_for(lambda: resident() < 10 * 1000, 60, "less than 10 MB")
+
     def test_killed_agent_finds_what_died_meanwhile(self):
         start("stays", SHAPE)
         start("goes", SHAPE, "tbnode.firewall=basic")
