@@ -8,6 +8,7 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/strv.h"
+#include "netctl/netns.h"
 #include "netctl/veth.h"
 
 #define NAME_MAX_BYTES 256U
@@ -132,6 +133,28 @@ static int fill_endpoints(const GateRequest *q, ContainerFacts *f, TbError **err
         return 0;
 }
 
+/* Of the host's devices those that the container's lead to, and their bridges: there may be thousands of others. Reading a veth is what
+ * gives the container's namespace its number. */
+static int read_hosts(Rtnl *rtnl, int netns_fd, Container *c, Links *links, TbError **err)
+{
+        _cleanup_free_ LinkKey *keys = calloc(c->n + 1, sizeof(*keys));
+
+        if (!keys)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < c->n; i++)
+                keys[i].ifindex = c->interfaces[i].link.peer;
+        int r = links_get(rtnl, keys, c->n, links, err);
+        for (size_t i = 0; i < c->n && r >= 0; i++) {
+                const Link *host = links_find(links, keys[i].ifindex);
+                keys[i].ifindex = host ? host->master : 0;
+        }
+        if (r >= 0)
+                r = links_get(rtnl, keys, c->n, links, err);
+        if (r >= 0 && !c->container_known)
+                r = netns_id(rtnl, netns_fd, &c->container_nsid, &c->container_known, err);
+        return r;
+}
+
 static int read_namespace(pid_t pid, ContainerFacts *f, TbError **err)
 {
         _cleanup_container_ Container c = {};
@@ -147,9 +170,9 @@ static int read_namespace(pid_t pid, ContainerFacts *f, TbError **err)
                         "cannot open the network namespace of process %d", (int) pid);
         int r = rtnl_new(&rtnl, err);
         if (r >= 0)
-                r = links_dump(rtnl, &links, err);
-        if (r >= 0)
                 r = container_read(rtnl, home, fd, true, NULL, &c, err);
+        if (r >= 0)
+                r = read_hosts(rtnl, fd, &c, &links, err);
         if (r >= 0)
                 match(&c, &links, f);
         return r;

@@ -15,7 +15,7 @@ typedef struct ApplyCounts {
         unsigned long writes, sends;
 } ApplyCounts;
 
-/* Sends all operations in one batch; `links` as of now: which groups of devices there are. errors[op->owner] gets the first error of each owner (entries that are not NULL are
+/* Sends all operations in one batch; `links` as of now: which groups of devices there are (NULL: nobody knows). errors[op->owner] gets the first error of each owner (entries that are not NULL are
  * kept). Fails only when the exchange with the kernel itself failed. */
 int apply_plan(Rtnl *r, const Links *links, const Plan *plan, TbError **errors, ApplyCounts *counts,
         TbError **err) _warn_unused_;

@@ -130,6 +130,85 @@ int insides_read(Rtnl *host, const Links *links, const int *fds, const int32_t *
         return 0;
 }
 
+/* Veths in namespace number `nsid` whose other end is elsewhere. */
+static int list_inside(Rtnl *host, int32_t nsid, Insides *x, size_t *allocated, TbError **err)
+{
+        _cleanup_links_ Links links = {};
+
+        int r = links_dump_inside(host, nsid, &links, err);
+        for (size_t i = 0; i < links.n && r >= 0; i++) {
+                const Link *l = links.v + i;
+                if (!tb_streq(l->kind, "veth") || !l->has_netnsid || l->peer == 0)
+                        continue;
+                if (x->n == *allocated) {
+                        size_t want = *allocated * 2 + 8;
+                        InsideLink *p = reallocarray(x->v, want, sizeof(*p));
+                        if (!p)
+                                return tb_error_oom(err);
+                        x->v = p;
+                        *allocated = want;
+                }
+                x->v[x->n++] = (InsideLink){.nsid = nsid, .link = *l};
+        }
+        return r;
+}
+
+/* Which of them have their other end on the host, as both sides say. */
+static int meet_hosts(Rtnl *host, Insides *x, Links *links, TbError **err)
+{
+        _cleanup_free_ LinkKey *keys = calloc(x->n + 1, sizeof(*keys));
+        size_t n = 0;
+
+        if (!keys)
+                return tb_error_oom(err);
+        for (size_t i = 0; i < x->n; i++)
+                keys[i].ifindex = x->v[i].link.peer;
+        int r = links_get(host, keys, x->n, links, err);
+        for (size_t i = 0; i < x->n && r >= 0; i++) {
+                const Link *h = links_find(links, x->v[i].link.peer);
+                if (!h || !tb_streq(h->kind, "veth") || h->peer != x->v[i].link.ifindex || !h->has_netnsid ||
+                        h->peer_netnsid != x->v[i].nsid)
+                        continue;
+                x->v[n] = x->v[i];
+                x->v[n++].host = h;
+        }
+        x->n = n;
+        return r;
+}
+
+int insides_read_few(Rtnl *host, const int *fds, const int32_t *known, size_t n, Links *links, Insides *ret,
+        TbError **err)
+{
+        _cleanup_insides_ Insides x = {};
+        _cleanup_free_ size_t *which = reallocarray(NULL, n + 1, sizeof(*which));
+        _cleanup_free_ int32_t *sorted = reallocarray(NULL, n + 1, sizeof(*sorted));
+        Asked asked = {.insides = &x, .which = which};
+        size_t allocated = 0;
+
+        x.nsids = reallocarray(NULL, n + 1, sizeof(*x.nsids));
+        if (!which || !sorted || !x.nsids)
+                return tb_error_oom(err);
+        int r = ask_nsids(host, fds, known, n, &asked, err);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                if (fds[i] >= 0 && x.nsids[i] < 0)
+                        return 0;
+        memcpy(sorted, x.nsids, n * sizeof(*sorted));
+        if (n > 1)
+                qsort(sorted, n, sizeof(*sorted), compare_nsid);
+        for (size_t i = 0; i < n && r >= 0; i++)
+                if (sorted[i] >= 0 && (i == 0 || sorted[i - 1] != sorted[i]))
+                        r = list_inside(host, sorted[i], &x, &allocated, err);
+        if (r >= 0)
+                r = meet_hosts(host, &x, links, err);
+        if (r < 0)
+                return r;
+        *ret = x;
+        x = (Insides){};
+        return 1;
+}
+
 const InsideLink *insides_find(const Insides *x, size_t i, const uint8_t mac[static 6])
 {
         const InsideLink *hit = NULL;

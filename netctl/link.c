@@ -80,13 +80,8 @@ bool link_decode(const struct nlmsghdr *h, Link *ret)
         return true;
 }
 
-static int take_link(const struct nlmsghdr *h, void *userdata)
+static int add_link(Links *l, const Link *link)
 {
-        Links *l = userdata;
-        Link link;
-
-        if (!link_decode(h, &link))
-                return 0;
         if (l->n == LINKS_MAX)
                 return -E2BIG;
         if (l->n == l->allocated) {
@@ -97,8 +92,15 @@ static int take_link(const struct nlmsghdr *h, void *userdata)
                 l->v = p;
                 l->allocated = want;
         }
-        l->v[l->n++] = link;
+        l->v[l->n++] = *link;
         return 0;
+}
+
+static int take_link(const struct nlmsghdr *h, void *userdata)
+{
+        Link link;
+
+        return link_decode(h, &link) ? add_link(userdata, &link) : 0;
 }
 
 static int compare_link(const void *a, const void *b)
@@ -108,7 +110,20 @@ static int compare_link(const void *a, const void *b)
         return x < y ? -1 : x > y;
 }
 
-int links_dump(Rtnl *r, Links *ret, TbError **err)
+static void links_sort(Links *l)
+{
+        size_t n = 0;
+
+        if (l->n > 1)
+                qsort(l->v, l->n, sizeof(*l->v), compare_link);
+        for (size_t i = 0; i < l->n; i++)
+                if (n == 0 || l->v[n - 1].ifindex != l->v[i].ifindex)
+                        l->v[n++] = l->v[i];
+        l->n = n;
+}
+
+/* `nsid` < 0: of the socket's own namespace. */
+static int dump(Rtnl *r, int32_t nsid, Links *ret, TbError **err)
 {
         enum {
                 TRIES = 5,
@@ -121,7 +136,10 @@ int links_dump(Rtnl *r, Links *ret, TbError **err)
                 struct ifinfomsg m = {.ifi_family = AF_UNSPEC};
 
                 nlw_begin(&w, RTM_GETLINK, 0, &m, sizeof(m));
-                nlw_put_u32(&w, IFLA_EXT_MASK, LINKS_SKIP_STATS);
+                if (nsid >= 0)
+                        nlw_put_u32(&w, IFLA_TARGET_NETNSID, (uint32_t) nsid);
+                else /* with a mask the kernel first goes through all of our devices, whoever's are asked for */
+                        nlw_put_u32(&w, IFLA_EXT_MASK, LINKS_SKIP_STATS);
                 nlw_end(&w);
                 int k = rtnl_dump(r, &w, take_link, &l, &e);
                 if (k == -EINTR && i + 1 < TRIES)
@@ -131,12 +149,51 @@ int links_dump(Rtnl *r, Links *ret, TbError **err)
                         (void) tb_error_move(err, &e);
                         return k;
                 }
-                if (l.n > 0)
-                        qsort(l.v, l.n, sizeof(*l.v), compare_link);
+                links_sort(&l);
                 *ret = l;
                 l = (Links){};
                 return 0;
         }
+}
+
+int links_dump(Rtnl *r, Links *ret, TbError **err)
+{
+        return dump(r, -1, ret, err);
+}
+
+int links_dump_inside(Rtnl *r, int32_t nsid, Links *ret, TbError **err)
+{
+        return dump(r, nsid, ret, err);
+}
+
+static int take_one(size_t message, const struct nlmsghdr *h, void *userdata)
+{
+        int code = rtnl_answer_error(h);
+
+        return code == -ENODEV ? 0 : code < 0 ? code : take_link(h, userdata);
+}
+
+int links_get(Rtnl *r, const LinkKey *keys, size_t n, Links *links, TbError **err)
+{
+        _cleanup_nlw_ NlWriter w = {};
+
+        for (size_t i = 0; i < n; i++) {
+                const struct ifinfomsg m = {.ifi_family = AF_UNSPEC, .ifi_index = (int) keys[i].ifindex};
+                if (keys[i].ifindex == 0 && !keys[i].name[0])
+                        continue;
+                nlw_begin(&w, RTM_GETLINK, 0, &m, sizeof(m));
+                if (keys[i].ifindex == 0)
+                        nlw_put_string(&w, IFLA_IFNAME, keys[i].name);
+                nlw_put_u32(&w, IFLA_EXT_MASK, LINKS_SKIP_STATS);
+                nlw_end(&w);
+        }
+        int k = w.n_messages > 0 ? rtnl_get_many(r, &w, take_one, links, err) : 0;
+        if (k < 0) {
+                tb_error_prefix(err, "cannot read network interfaces");
+                return k;
+        }
+        links_sort(links);
+        return 0;
 }
 
 const Link *links_find(const Links *l, uint32_t ifindex)

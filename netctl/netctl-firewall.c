@@ -137,7 +137,7 @@ int work_apply_firewall(Netctl *n, Work *w, FwOutcome *outcome, TbError **err)
                 return r;
         outcome->changed = changed;
         outcome->present = present;
-        r = firewall_apply(n, &w->spaces[0].links, f.nodes, f.n, false, NULL, outcome, &e);
+        r = firewall_apply(n, w->few ? NULL : &w->spaces[0].links, f.nodes, f.n, false, NULL, outcome, &e);
         outcome->changed = outcome->present = NULL;
         if (r < 0) {
                 /* Without legacy tables there can be no chains of ours to remove either. */
@@ -173,7 +173,7 @@ int work_read_firewall(Netctl *n, Work *w, FwReadback *ret, TbError **err)
         _cleanup_free_ FwReadback *back = calloc(f.n + 1, sizeof(*back));
         if (!back)
                 return tb_error_oom(err);
-        r = firewall_read(n, &w->spaces[0].links, f.nodes, f.n, back, err);
+        r = firewall_read(n, w->few ? NULL : &w->spaces[0].links, f.nodes, f.n, back, err);
         if (r < 0)
                 return r;
         for (size_t k = 0; k < f.n; k++) {

@@ -4,6 +4,7 @@
 #include "netctl/apply.h"
 #include "netctl/fw-backend.h"
 #include "netctl/fw-guard.h"
+#include "netctl/inside.h"
 #include "netctl/netctl.h"
 #include "netctl/observe.h"
 #include "netctl/state.h"
@@ -64,6 +65,10 @@ typedef struct Work {
         Arena arena;                   /* what the states are too small for */
         bool *fw_changed, *fw_present; /* per node */
         ApplyCounts *offload_counts;   /* set: work_prepare() also says how many segments frames may have */
+        /* Of a host full of nodes a call for a few reads what concerns them. spaces[0].links are these then, and no others. */
+        bool few;
+        LinkKey *keys;
+        size_t n_keys;
 } Work;
 void work_done(Work *w);
 #define _cleanup_work_ _cleanup_(work_done)
@@ -79,13 +84,22 @@ int node_check_id(const char *id, TbError **err) _warn_unused_;
 int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bool optional, TbError **err)
         _warn_unused_;
 
-/* The host's namespace as the first space, its links listed. */
-int spaces_begin(Netctl *n, Work *w, TbError **err) _warn_unused_;
+/* The host's namespace as the first space; with `list`, its links listed. */
+int spaces_begin(Netctl *n, Work *w, bool list, TbError **err) _warn_unused_;
 /* The space of a namespace (fd is duplicated), entered and its links listed when it is new. */
 int spaces_add(Netctl *n, Work *w, int fd, const char *path, size_t *ret, TbError **err) _warn_unused_;
 /* All other namespaces in which something of ours may be. Those that can't be entered are left out. */
 int spaces_add_known(Netctl *n, Work *w, TbError **err) _warn_unused_;
 void spaces_done(Work *w);
+
+/* Before anything is resolved: are these few nodes, all of whose interfaces are veths between a container and the host? Then *insides
+ * has them, and the links of the first space are theirs, their bridges and their ifbs: 1. Else 0, and everything has to be listed.
+ * (work-few.c) */
+int work_read_few(Netctl *n, Work *w, Insides *insides, TbError **err) _warn_unused_;
+/* These links again. */
+int work_read_few_links(Work *w, TbError **err) _warn_unused_;
+/* What is to be asked for from outside, per node: its namespace (-EBADF: nothing), and the number it is known to have. */
+int work_ask(const Work *w, int **ret_fds, int32_t **ret_known, TbError **err) _warn_unused_;
 
 /* Lists the links of all spaces again and reads the state of all interfaces into states[]. */
 int work_observe_again(Work *w, IfaceState *states, TbError **err) _warn_unused_;

@@ -44,7 +44,7 @@ static int remove_targets(const Space *space, Targets *t, unsigned long *writes,
         _cleanup_(arena_done) Arena arena = {};
         ApplyCounts counts = {};
 
-        int r = observe(space->rtnl, &space->links, t->v, t->n, &arena, err);
+        int r = observe(space->rtnl, &space->links, t->v, t->n, false, &arena, err);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < t->n; i++) {
@@ -170,7 +170,7 @@ int netctl_sweep(Netctl *n, char *const *known, unsigned long *ret_removed, TbEr
 
         if (!known)
                 known = nobody;
-        int r = spaces_begin(n, &w, err);
+        int r = spaces_begin(n, &w, true, err);
         if (r >= 0)
                 r = spaces_add_known(n, &w, err);
         for (size_t i = 0; i < w.n_spaces && r >= 0; i++) {

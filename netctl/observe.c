@@ -94,6 +94,7 @@ typedef struct Observation {
         size_t n;
         Arena *arena;
         TcTree *tree; /* whose classes and programs are being listed */
+        bool few;
 } Observation;
 
 static int compare_device(const void *a, const void *b)
@@ -276,6 +277,13 @@ static int observe_default_classes(Rtnl *r, const Observation *o, TbError **err)
         return rtnl_get_many(r, &w, take_default_class, (void *) o, err);
 }
 
+/* Of our root: what else has classes on this device is a leaf of somebody's, and its own business. */
+static int observe_classes(Rtnl *r, Observation *o, uint32_t device, TcTree *t, TbError **err)
+{
+        o->tree = t;
+        return dump_device(r, rtnl_dump_small, RTM_GETTCLASS, device, TC_HANDLE_ROOT, take_class, o, err);
+}
+
 /* Classes of rules and their programs, where there are any: seen by a leaf, or declared (somebody may have deleted the leaf). */
 static int observe_tree(
         Rtnl *r, Observation *o, uint32_t device, const IfaceState *s, TcTree *t, TbError **err)
@@ -286,10 +294,8 @@ static int observe_tree(
         if (t->owner != TC_OURS)
                 return 0;
         o->tree = t;
-        /* Of our root: what else has classes on this device is a leaf of somebody's, and its own business. */
-        if (!t->has_class || t->n_rules > 0 || s->ruled)
-                k = dump_device(
-                        r, rtnl_dump_small, RTM_GETTCLASS, device, TC_HANDLE_ROOT, take_class, o, err);
+        if (!o->few && (!t->has_class || t->n_rules > 0 || s->ruled))
+                k = observe_classes(r, o, device, t, err);
         if (k < 0 || (t->n_rules == 0 && !filters))
                 return k;
         k = dump_device(r, rtnl_dump, RTM_GETTFILTER, device, TC_HANDLE_ROOT, take_program, o, err);
@@ -331,11 +337,61 @@ static int observe_qdiscs(Rtnl *r, Observation *o, TbError **err)
         return rtnl_dump(r, &w, take_qdisc, o, err);
 }
 
-static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
+/* The queue at one place; NLM_F_ECHO as with classes. */
+static void ask_qdisc(NlWriter *w, uint32_t device, uint32_t parent)
+{
+        const struct tcmsg m = {.tcm_family = AF_UNSPEC, .tcm_ifindex = (int) device, .tcm_parent = parent};
+
+        nlw_begin(w, RTM_GETQDISC, NLM_F_ECHO, &m, sizeof(m));
+        nlw_end(w);
+}
+
+/* Nothing there: no such device, no such class, a class without a leaf of somebody's (EINVAL: it is one that the kernel put there). */
+static int take_one_qdisc(size_t message, const struct nlmsghdr *h, void *userdata)
+{
+        int code = rtnl_answer_error(h);
+
+        if (code < 0)
+                return code == -ENODEV || code == -ENOENT || code == -EINVAL ? 0 : code;
+        return take_qdisc(h, userdata);
+}
+
+/* What a list of all queues and all default classes would say of these devices. The kernel finds the queue at a place by a hash;
+ * its list of queues is one of all devices, whatever is asked for. */
+static int observe_few(Rtnl *r, Observation *o, TbError **err)
+{
+        _cleanup_nlw_ NlWriter roots = {}, leaves = {};
+        int k;
+
+        for (size_t i = 0; i < o->n; i++) {
+                ask_qdisc(&roots, o->devices[i].ifindex, TC_H_ROOT);
+                if (!o->devices[i].is_ifb)
+                        ask_qdisc(&roots, o->devices[i].ifindex, TC_H_INGRESS);
+        }
+        k = rtnl_get_many(r, &roots, take_one_qdisc, o, err);
+        for (size_t i = 0; i < o->n && k >= 0; i++) {
+                const Device *d = o->devices + i;
+                TcTree *t = d->is_ifb ? &d->iface->up : &d->iface->down;
+                if (t->owner != TC_OURS)
+                        continue;
+                k = observe_classes(r, o, d->ifindex, t, err);
+                ask_qdisc(&leaves, d->ifindex, TC_HANDLE_CLASS);
+                for (size_t c = 0; c < t->n_rules; c++)
+                        ask_qdisc(&leaves, d->ifindex, TC_HANDLE_ROOT | t->rules[c].minor);
+        }
+        return k < 0 || leaves.n_messages == 0 ? k : rtnl_get_many(r, &leaves, take_one_qdisc, o, err);
+}
+
+static int observe_all(Rtnl *r, Observation *o, TbError **err)
 {
         int k = observe_qdiscs(r, o, err);
-        if (k >= 0)
-                k = observe_default_classes(r, o, err);
+
+        return k < 0 ? k : observe_default_classes(r, o, err);
+}
+
+static int observe_once(Rtnl *r, Observation *o, IfaceState *states, size_t n, TbError **err)
+{
+        int k = o->few ? observe_few(r, o, err) : observe_all(r, o, err);
         if (k < 0)
                 return k;
         for (size_t i = 0; i < n; i++) {
@@ -417,7 +473,7 @@ static void observe_links(const Links *links, Named *named, IfaceState *states, 
         }
 }
 
-int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)
+int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, bool few, Arena *arena, TbError **err)
 {
         enum {
                 TRIES = 5,
@@ -432,7 +488,7 @@ int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *ar
 
         for (int try = 0;; try++) {
                 _cleanup_error_ TbError *e = NULL;
-                Observation o = {.devices = devices, .arena = arena};
+                Observation o = {.devices = devices, .arena = arena, .few = few};
 
                 observe_links(links, named, states, n);
                 for (size_t i = 0; i < n; i++) {

@@ -35,6 +35,16 @@ void links_done(Links *l);
 #define LINKS_SKIP_STATS (1U << 3)
 
 int links_dump(Rtnl *r, Links *ret, TbError **err) _warn_unused_;
+
+/* A device by its number, or (0) by its name. */
+typedef struct LinkKey {
+        uint32_t ifindex;
+        char name[IFNAMSIZ];
+} LinkKey;
+/* Adds to *links those of these devices that are there: what one of a thousand costs does not depend on the others. */
+int links_get(Rtnl *r, const LinkKey *keys, size_t n, Links *links, TbError **err) _warn_unused_;
+/* All devices of the namespace with this number. */
+int links_dump_inside(Rtnl *r, int32_t nsid, Links *ret, TbError **err) _warn_unused_;
 const Link *links_find(const Links *l, uint32_t ifindex);
 const Link *links_find_name(const Links *l, const char *name);
 
@@ -57,6 +67,9 @@ bool class_decode(const struct nlmsghdr *h, uint32_t *ret_ifindex, uint32_t *ret
  * One dump of all qdiscs, which also shows classes that nobody declared; filters (which the kernel only lists per device) only
  * where an ingress qdisc was found; of our roots the default class, and all classes and programs where there are rules. Repeats
  * itself when the tables changed meanwhile. Rules and programs lie in the arena.
+ *
+ * `few`: the same without a look at anybody else's queues. Each is asked for by its place, and classes are listed where a root is
+ * ours; `links` need not have more than these veths and what has the number or the name of their ifbs.
  */
-int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, Arena *arena, TbError **err)
+int observe(Rtnl *r, const Links *links, IfaceState *states, size_t n, bool few, Arena *arena, TbError **err)
         _warn_unused_;

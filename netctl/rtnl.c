@@ -404,6 +404,13 @@ int rtnl_dump_small(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbEr
         return exchange(r->small ?: r, w, true, fn, userdata, err);
 }
 
+int rtnl_answer_error(const struct nlmsghdr *h)
+{
+        char text[128];
+
+        return h->nlmsg_type == NLMSG_ERROR ? read_error(h, text, sizeof(text)) : 0;
+}
+
 /* The answers to messages first .. last - 1. */
 static int get_chunk(
         Rtnl *r, NlWriter *w, size_t first, size_t last, RtnlAnswerFn fn, void *userdata, TbError **err)
@@ -423,13 +430,14 @@ static int get_chunk(
                         uint32_t index = h->nlmsg_seq - base;
                         if (index >= last - first)
                                 continue;
-                        if (h->nlmsg_type != NLMSG_ERROR)
+                        if (h->nlmsg_type != NLMSG_ERROR || rtnl_answer_error(h) < 0)
                                 k = fn(first + index, h, userdata);
-                        else if (index + 1 == last - first)
+                        if (h->nlmsg_type == NLMSG_ERROR && index + 1 == last - first)
                                 more = false;
                 }
-                if (k == -ENOMEM && err && !*err)
-                        (void) tb_error_oom(err);
+                if (k < 0 && err && !*err)
+                        (void) tb_error_set_errno(
+                                err, TB_ERROR_SYSTEM, k, "cannot take an answer from rtnetlink");
         }
         return k;
 }

@@ -47,9 +47,11 @@ int rtnl_dump(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **
 int rtnl_dump_small(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err) _warn_unused_;
 
 /* Sends all messages of `w`, none of which is a dump, some thirty at a time, and calls fn with the number of the message for each that
- * has an answer of at most 8 kB; what the kernel has none for (no such object) is left out. fn returns < 0 to give up. */
+ * has an answer of at most 8 kB; that may be an error: rtnl_answer_error(). fn returns < 0 to give up. */
 typedef int (*RtnlAnswerFn)(size_t message, const struct nlmsghdr *h, void *userdata);
 int rtnl_get_many(Rtnl *r, NlWriter *w, RtnlAnswerFn fn, void *userdata, TbError **err) _warn_unused_;
+/* 0: it is no error. */
+int rtnl_answer_error(const struct nlmsghdr *h);
 
 /* Sends the one message in `w` and calls fn for its one answer. Kernel errors come back as TB_ERROR_SYSTEM. */
 int rtnl_get(Rtnl *r, NlWriter *w, RtnlMessageFn fn, void *userdata, TbError **err) _warn_unused_;

@@ -33,14 +33,14 @@ void spaces_done(Work *w)
         free(w->spaces);
 }
 
-int spaces_begin(Netctl *n, Work *w, TbError **err)
+int spaces_begin(Netctl *n, Work *w, bool list, TbError **err)
 {
         w->spaces = calloc(1, sizeof(*w->spaces));
         if (!w->spaces)
                 return tb_error_oom(err);
         w->spaces[0] = (Space){.fd = n->host_fd, .rtnl = n->rtnl};
         w->n_spaces = 1;
-        return links_dump(n->rtnl, &w->spaces[0].links, err);
+        return list ? links_dump(n->rtnl, &w->spaces[0].links, err) : 0;
 }
 
 /* Something of ours may be there from now on. */
@@ -186,7 +186,7 @@ static int observe_space(Work *w, size_t space, IfaceState *states, IfaceState *
         for (size_t i = 0; i < w->n_ifaces; i++)
                 if (w->ifaces[i].space == space)
                         some[n++] = to_observe(w, i);
-        int r = observe(w->spaces[space].rtnl, &w->spaces[space].links, some, n, &w->arena, err);
+        int r = observe(w->spaces[space].rtnl, &w->spaces[space].links, some, n, false, &w->arena, err);
         n = 0;
         for (size_t i = 0; i < w->n_ifaces && r >= 0; i++)
                 if (w->ifaces[i].space == space)
@@ -199,7 +199,8 @@ int work_observe(Work *w, IfaceState *states, TbError **err)
         if (w->n_spaces == 1) {
                 for (size_t i = 0; i < w->n_ifaces; i++)
                         states[i] = to_observe(w, i);
-                return observe(w->spaces[0].rtnl, &w->spaces[0].links, states, w->n_ifaces, &w->arena, err);
+                return observe(
+                        w->spaces[0].rtnl, &w->spaces[0].links, states, w->n_ifaces, w->few, &w->arena, err);
         }
         _cleanup_free_ IfaceState *some = calloc(w->n_ifaces + 1, sizeof(*some));
         if (!some)
@@ -214,6 +215,10 @@ int work_observe(Work *w, IfaceState *states, TbError **err)
 
 int work_observe_again(Work *w, IfaceState *states, TbError **err)
 {
+        if (w->few) {
+                int r = work_read_few_links(w, err);
+                return r < 0 ? r : work_observe(w, states, err);
+        }
         for (size_t s = 0; s < w->n_spaces; s++) {
                 links_done(&w->spaces[s].links);
                 int r = links_dump(w->spaces[s].rtnl, &w->spaces[s].links, err);
@@ -226,8 +231,8 @@ int work_observe_again(Work *w, IfaceState *states, TbError **err)
 int work_apply(Work *w, TbError **errors, ApplyCounts *counts, TbError **err)
 {
         for (size_t s = 0; s < w->n_spaces; s++) {
-                int r = apply_plan(
-                        w->spaces[s].rtnl, &w->spaces[s].links, &w->spaces[s].plan, errors, counts, err);
+                int r = apply_plan(w->spaces[s].rtnl, w->few ? NULL : &w->spaces[s].links,
+                        &w->spaces[s].plan, errors, counts, err);
                 if (r < 0)
                         return r;
         }

@@ -6,7 +6,6 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/strv.h"
-#include "netctl/inside.h"
 #include "netctl/netctl-internal.h"
 #include "netctl/netem-dist.h"
 #include "netctl/netns.h"
@@ -23,6 +22,7 @@ void work_done(Work *w)
         free(w->now);
         free(w->fw_changed);
         free(w->fw_present);
+        free(w->keys);
         spaces_done(w);
         arena_done(&w->arena);
         *w = (Work){};
@@ -192,20 +192,32 @@ static int resolve_node(
         return r >= 0 && w->offload_counts ? work_apply_offload(n, w, index, c.inside, err) : MIN2(r, 0);
 }
 
-/* See inside.h; without it every container is entered, and what is wrong is said there. */
-static void look_from_outside(Netctl *n, Work *w, Insides *insides)
+int work_ask(const Work *w, int **ret_fds, int32_t **ret_known, TbError **err)
 {
-        _cleanup_error_ TbError *e = NULL;
         _cleanup_free_ int *fds = reallocarray(NULL, w->n_nodes + 1, sizeof(*fds));
         _cleanup_free_ int32_t *known = reallocarray(NULL, w->n_nodes + 1, sizeof(*known));
 
         if (!fds || !known)
-                return;
+                return tb_error_oom(err);
         for (size_t i = 0; i < w->n_nodes; i++) {
                 const NetctlNode *x = w->nodes + i;
                 fds[i] = x->n_interfaces > 0 ? x->netns_fd : -EBADF;
                 known[i] = x->nsid ? *x->nsid : NETNSA_NSID_NOT_ASSIGNED;
         }
+        *ret_fds = TAKE_PTR(fds);
+        *ret_known = TAKE_PTR(known);
+        return 0;
+}
+
+/* See inside.h; without it every container is entered, and what is wrong is said there. */
+static void look_from_outside(Netctl *n, Work *w, Insides *insides)
+{
+        _cleanup_error_ TbError *e = NULL;
+        _cleanup_free_ int *fds = NULL;
+        _cleanup_free_ int32_t *known = NULL;
+
+        if (work_ask(w, &fds, &known, NULL) < 0)
+                return;
         if (insides_read(n->rtnl, &w->spaces[0].links, fds, known, w->n_nodes, insides, &e) < 0) {
                 log_debug("containers are entered one by one: %s", tb_error_message(e));
                 return;
@@ -275,11 +287,16 @@ int work_prepare(Netctl *n, Work *w, const NetctlNode *nodes, size_t n_nodes, bo
         r = check_unique(nodes, n_nodes, err);
         if (r < 0)
                 return r;
-        /* Before the containers are read: listing links is what makes the kernel give namespaces their ids. */
-        r = spaces_begin(n, w, err);
+        r = spaces_begin(n, w, false, err);
+        if (r >= 0 && !optional)
+                r = work_read_few(n, w, &insides, err);
+        if (r == 0) {
+                /* Before the containers are read: listing links is what makes the kernel give namespaces their ids. */
+                r = links_dump(n->rtnl, &w->spaces[0].links, err);
+                look_from_outside(n, w, &insides);
+        }
         if (r < 0)
                 return r;
-        look_from_outside(n, w, &insides);
 
         for (size_t i = 0; i < n_nodes; i++) {
                 w->first[i] = w->n_ifaces;

@@ -182,6 +182,45 @@ class Objects(netlab.Lab):
         nodes[1]['interfaces'][0]['mac'] = a.mac()
         self.assertEqual([n['interfaces'][0]['host_ifname'] for n in self.apply(nodes)['nodes']], [a.host, b.host])
 
+    def test_a_look_at_few_sees_what_a_look_at_all_sees(self):
+        """With the address given only what concerns the node is asked for; without, everything is listed."""
+        a, _ = self.pair()
+        spec = 'rate 10mbit up rate 2mbit; to 10.1.0.7 rate 1mbit; to 10.2.0.0/16 udp port 53 rate 3mbit'
+        interface = {'mac': a.mac(), 'shape': 'offload on ' + spec}
+        few, full = self.declare(a, [{**interface, 'ipv4': '10.9.0.1'}]), self.declare(a, [interface])
+        ifb = f'tbi{js("ip", "-j", "link", "show", a.host)[0]["ifindex"]}'
+
+        def looks():
+            counts = ('bytes', 'packets', 'drops', 'overlimits', 'backlog')
+            seen = [json.loads(json.dumps(self.apply([n], verb='read')['nodes']), object_hook=lambda o: {
+                k: v for k, v in o.items() if k not in counts}) for n in (few, full)]
+            self.assertEqual(*seen)
+            return seen[0][0]['interfaces'][0]
+
+        self.assertIsNone(looks()['down'])
+        for damage in (None, ('tc', 'qdisc', 'del', 'dev', a.host, 'root'), ('tc', 'qdisc', 'del', 'dev', a.host, 'ingress'),
+                       ('ip', 'link', 'set', ifb, 'down'), ('ip', 'link', 'del', ifb), ('ip', 'link', 'set', ifb, 'name', 'other'),
+                       ('tc', 'class', 'del', 'dev', a.host, 'classid', '7462:10'), ('tc', 'filter', 'del', 'dev', a.host),
+                       ('tc', 'qdisc', 'replace', 'dev', a.host, 'parent', '7462:1', 'handle', '9:', 'pfifo', 'limit', '3'),
+                       ('tc', 'qdisc', 'del', 'dev', ifb, 'parent', '7462:1'),
+                       ('tc', 'class', 'add', 'dev', a.host, 'parent', '7462:', 'classid', '7462:77', 'htb', 'rate', '1mbit')):
+            if damage:
+                run(*damage, check=False)
+            looks()
+            # Both repair it in the same way: the second has nothing left to write.
+            self.apply([few])
+            looks()
+            self.assertEqual(self.apply([full])['netlink_writes'], 0, damage)
+            self.assertEqual(self.apply([few])['netlink_writes'], 0, damage)
+            self.assertEqual(len(looks()['down']['rules']), 2)
+        self.tool('remove', a.id)
+        for foreign in ('root handle 9: pfifo', 'clsact'):
+            run('tc', 'qdisc', 'add', 'dev', a.host, *foreign.split())
+            errors = [self.apply([n], status=1)['nodes'][0]['error']['message'] for n in (few, full)]
+            self.assertIn('somebody else', errors[0])
+            self.assertEqual(*errors)
+            run('tc', 'qdisc', 'del', 'dev', a.host, foreign.split()[0])
+
     def test_netem_or_a_clear_error(self):
         a, b = self.pair()
         self.apply([self.declare(a, [{'ifname': 'eth0', 'shape': 'rate 10mbit'}])])
