@@ -220,13 +220,13 @@ static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan
                         plan_add(p, OP_IFB_DELETE, a->ifb.ifindex, owner);
                 return;
         }
-        if (!a->ifb.present) {
+        if (!a->ifb.present)
                 plan_add(p, OP_IFB_CREATE, d->ifb.ifindex, owner)->ifb = d->ifb;
-                plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
-        } else if (!tb_streq(d->ifb.alias, a->ifb.alias) || d->ifb.up != a->ifb.up ||
+        plan_tree(&d->up, a->ifb.present ? &a->up : &none, d->ifb.ifindex, owner, p);
+        /* Up with its queues: where there is a queue already the kernel waits for all that might be using it. */
+        if (!a->ifb.present || !tb_streq(d->ifb.alias, a->ifb.alias) || d->ifb.up != a->ifb.up ||
                 d->ifb.txqlen != a->ifb.txqlen)
                 plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
-        plan_tree(&d->up, a->ifb.present ? &a->up : &none, d->ifb.ifindex, owner, p);
 
         if (d->ingress.owner != TC_OURS) {
                 if (a->ingress.owner == TC_OURS)

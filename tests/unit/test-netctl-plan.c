@@ -417,7 +417,7 @@ static void test_foreign_is_replaced_when_allowed(void **state)
         assert_error(plan_iface(&desired, &actual, true, 0, &plan, &change, &err), -EEXIST, err);
 }
 
-/* An ifb carries its whole tree before packets are sent to it, and gets none any more before it goes. */
+/* An ifb carries its whole tree before it is up and packets are sent to it, and gets none any more before it goes. */
 static void test_order(void **state)
 {
         IfaceState desired, actual = {.veth = 7}, none = {.veth = 7};
@@ -428,7 +428,7 @@ static void test_order(void **state)
 
         assert_int_equal(iface_from_shapes(&s, NULL, 1500, "abc", &actual, false, &desired), 0);
         assert_ok(plan_iface(&desired, &actual, false, 0, &plan, &change, &err), err);
-        static const OpKind up[] = {OP_IFB_CREATE, OP_IFB_SETUP, OP_ROOT_ADD, OP_CLASS_ADD, OP_LEAF_ADD,
+        static const OpKind up[] = {OP_IFB_CREATE, OP_ROOT_ADD, OP_CLASS_ADD, OP_LEAF_ADD, OP_IFB_SETUP,
                 OP_INGRESS_ADD, OP_FILTER_ADD};
         assert_int_equal(plan.n, ELEMENTSOF(up));
         for (size_t i = 0; i < ELEMENTSOF(up); i++)
