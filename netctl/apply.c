@@ -9,6 +9,8 @@
 #include "common/cleanup.h"
 
 #define DELETE_GROUP 0x74620000U /* or the next one that is nobody's */
+/* Messages and what becomes of them need 300 bytes for each. */
+#define OPS_AT_A_TIME 512U
 
 static void begin_tc(NlWriter *w, uint16_t type, uint16_t flags, uint32_t device, uint32_t handle,
         uint32_t parent, uint32_t info)
@@ -35,15 +37,15 @@ static uint32_t program_info(int generation)
 
 static void encode_leaf(NlWriter *w, const Op *op)
 {
-        const LeafVtable *v = leaf_vtable(op->leaf.kind);
+        const LeafVtable *v = leaf_vtable(op->leaf->kind);
         /* Without CREATE the kernel changes what is there; REPLACE with another handle grafts a new one in its place. */
         uint16_t flags = op->kind == OP_LEAF_ADD ? NLM_F_CREATE | NLM_F_EXCL
                 : op->kind == OP_LEAF_REPLACE    ? NLM_F_CREATE | NLM_F_REPLACE
                                                  : 0;
 
-        begin_tc(w, RTM_NEWQDISC, flags, op->device, op->leaf.major << 16, class_handle(op), 0);
+        begin_tc(w, RTM_NEWQDISC, flags, op->device, op->leaf->major << 16, class_handle(op), 0);
         nlw_put_string(w, TCA_KIND, v->kind);
-        v->encode(w, &op->leaf);
+        v->encode(w, op->leaf);
         nlw_end(w);
 }
 
@@ -63,10 +65,10 @@ void op_encode(NlWriter *w, const Op *op)
 {
         switch (op->kind) {
         case OP_IFB_CREATE:
-                ifb_encode_create(w, &op->ifb);
+                ifb_encode_create(w, op->ifb);
                 break;
         case OP_IFB_SETUP:
-                ifb_encode_setup(w, &op->ifb);
+                ifb_encode_setup(w, op->ifb);
                 break;
         case OP_IFB_DELETE:
                 ifb_encode_delete(w, op->device);
@@ -163,7 +165,7 @@ static const char *op_module(const Op *op)
         case OP_LEAF_CHANGE:
         case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
-                return leaf_vtable(op->leaf.kind)->module;
+                return leaf_vtable(op->leaf->kind)->module;
         case OP_INGRESS_ADD:
                 return "sch_ingress";
         case OP_FILTER_ADD:
@@ -192,9 +194,9 @@ static const char *op_needed_for(const Op *op)
 {
         if (op->kind < OP_LEAF_ADD || op->kind > OP_LEAF_REPLACE)
                 return "";
-        if (op->leaf.kind == LEAF_NETEM)
+        if (op->leaf->kind == LEAF_NETEM)
                 return ", which delay, jitter, loss, duplicate, corrupt, reorder and slot need";
-        if (op->leaf.kind == LEAF_RED)
+        if (op->leaf->kind == LEAF_RED)
                 return ", which 'queue red' needs";
         return "";
 }
@@ -279,17 +281,15 @@ static int delete_one_by_one(
         return k;
 }
 
-int apply_plan(
-        Rtnl *r, const Links *links, const Plan *plan, TbError **errors, ApplyCounts *counts, TbError **err)
+/* Operations that are all of a plan (with a group) or a part of it. */
+static int apply_part(
+        Rtnl *r, const Plan *plan, uint32_t group, TbError **errors, ApplyCounts *counts, TbError **err)
 {
         _cleanup_nlw_ NlWriter w = {};
 
-        if (plan->n == 0)
-                return 0;
         _cleanup_free_ RtnlResult *results = calloc(plan->n + 1, sizeof(*results));
         if (!results)
                 return tb_error_oom(err);
-        const uint32_t group = group_to_delete(plan, links);
         for (size_t i = 0; i < plan->n; i++)
                 if (group > 0 && plan->ops[i].kind == OP_IFB_DELETE)
                         ifb_encode_group(&w, plan->ops[i].device, group);
@@ -310,4 +310,19 @@ int apply_plan(
                         (void) op_error(op, results + i, errors + op->owner);
         }
         return 0;
+}
+
+int apply_plan(
+        Rtnl *r, const Links *links, const Plan *plan, TbError **errors, ApplyCounts *counts, TbError **err)
+{
+        const uint32_t group = group_to_delete(plan, links);
+        int k = 0;
+
+        if (group > 0)
+                return apply_part(r, plan, group, errors, counts, err);
+        for (size_t at = 0; at < plan->n && k >= 0; at += OPS_AT_A_TIME) {
+                const Plan part = {.ops = plan->ops + at, .n = MIN2(plan->n - at, (size_t) OPS_AT_A_TIME)};
+                k = apply_part(r, &part, 0, errors, counts, err);
+        }
+        return k;
 }

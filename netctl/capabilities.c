@@ -217,14 +217,15 @@ static int try_leaf(Rtnl *r, uint32_t device, const char *spec)
 {
         _cleanup_nlw_ NlWriter w = {};
         struct tcmsg m = {.tcm_ifindex = (int) device};
-        Op op = {.kind = OP_LEAF_REPLACE, .device = device};
-        LeafCheck check = {.leaf = &op.leaf};
+        Leaf leaf;
+        const Op op = {.kind = OP_LEAF_REPLACE, .device = device, .leaf = &leaf};
+        LeafCheck check = {.leaf = &leaf};
         ShapePair pair;
 
         int k = shape_spec_parse_complete(spec, &pair, NULL);
         if (k < 0)
                 return k;
-        leaf_from_shape(&pair.up, 1500, NULL, false, 1, &op.leaf);
+        leaf_from_shape(&pair.up, 1500, NULL, false, 1, &leaf);
         k = try_op(r, &op);
         if (k < 0)
                 return k;

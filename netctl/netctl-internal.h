@@ -104,7 +104,7 @@ int work_ask(const Work *w, int **ret_fds, int32_t **ret_known, TbError **err) _
 /* Lists the links of all spaces again and reads the state of all interfaces into states[]. */
 int work_observe_again(Work *w, IfaceState *states, TbError **err) _warn_unused_;
 int work_observe(Work *w, IfaceState *states, TbError **err) _warn_unused_;
-/* One batch for each space. */
+/* One batch for each space, after which their plans are empty. */
 int work_apply(Work *w, TbError **errors, ApplyCounts *counts, TbError **err) _warn_unused_;
 /* Links of the namespace of interface i. */
 const Links *work_links(const Work *w, size_t i);

@@ -128,11 +128,11 @@ static void plan_leaf(const Leaf *desired, const Leaf *actual, const Place *at, 
         if (!v)
                 return;
         if (actual->kind == LEAF_NONE)
-                plan_at(p, OP_LEAF_ADD, at)->leaf = *desired;
+                plan_at(p, OP_LEAF_ADD, at)->leaf = desired;
         else if (actual->kind != desired->kind || actual->major != desired->major)
-                plan_at(p, OP_LEAF_REPLACE, at)->leaf = *desired;
+                plan_at(p, OP_LEAF_REPLACE, at)->leaf = desired;
         else if (!v->equal(desired, actual))
-                plan_at(p, v->change_drops ? OP_LEAF_RESET : OP_LEAF_CHANGE, at)->leaf = *desired;
+                plan_at(p, v->change_drops ? OP_LEAF_RESET : OP_LEAF_CHANGE, at)->leaf = desired;
 }
 
 static void plan_rule(const TcRule *desired, const TcRule *actual, uint32_t device, size_t owner, Plan *p)
@@ -221,12 +221,12 @@ static void plan_up(const IfaceState *d, const IfaceState *a, size_t owner, Plan
                 return;
         }
         if (!a->ifb.present)
-                plan_add(p, OP_IFB_CREATE, d->ifb.ifindex, owner)->ifb = d->ifb;
+                plan_add(p, OP_IFB_CREATE, d->ifb.ifindex, owner)->ifb = &d->ifb;
         plan_tree(&d->up, a->ifb.present ? &a->up : &none, d->ifb.ifindex, owner, p);
         /* Up with its queues: where there is a queue already the kernel waits for all that might be using it. */
         if (!a->ifb.present || !tb_streq(d->ifb.alias, a->ifb.alias) || d->ifb.up != a->ifb.up ||
                 d->ifb.txqlen != a->ifb.txqlen)
-                plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = d->ifb;
+                plan_add(p, OP_IFB_SETUP, d->ifb.ifindex, owner)->ifb = &d->ifb;
 
         if (d->ingress.owner != TC_OURS) {
                 if (a->ingress.owner == TC_OURS)
@@ -351,7 +351,7 @@ static void simulate_class(const Op *op, TcTree *t, Arena *arena)
         if (rule && (op->kind == OP_CLASS_ADD || op->kind == OP_CLASS_CHANGE))
                 rule->htb_class = op->htb_class;
         else if (rule && op->kind != OP_CLASS_DELETE)
-                rule->leaf = op->leaf;
+                rule->leaf = *op->leaf;
 }
 
 static void simulate_program(const Op *op, TcTree *t, Arena *arena)
@@ -395,7 +395,7 @@ static void simulate_tree(const Op *op, TcTree *t, Arena *arena)
         case OP_LEAF_CHANGE:
         case OP_LEAF_RESET:
         case OP_LEAF_REPLACE:
-                t->leaf = op->leaf;
+                t->leaf = *op->leaf;
                 break;
         case OP_PROGRAM_ADD:
         case OP_PROGRAMS_DELETE:
@@ -424,13 +424,13 @@ void plan_simulate(const Op *op, IfaceState *s, Arena *arena)
 {
         switch (op->kind) {
         case OP_IFB_CREATE:
-                s->ifb = op->ifb;
+                s->ifb = *op->ifb;
                 s->ifb.up = false;
                 s->ifb.alias[0] = '\0';
                 s->up = (TcTree){};
                 break;
         case OP_IFB_SETUP:
-                s->ifb = op->ifb;
+                s->ifb = *op->ifb;
                 break;
         case OP_IFB_DELETE:
                 s->ifb = (IfbState){};

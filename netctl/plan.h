@@ -38,9 +38,9 @@ typedef struct Op {
         size_t owner;    /* the caller's: which interface this is for */
         uint16_t minor;  /* class operations and leaves: of which class; 0: the default one */
         union {
-                IfbState ifb;
+                const IfbState *ifb; /* borrowed */
                 HtbClass htb_class;
-                Leaf leaf;
+                const Leaf *leaf; /* borrowed */
                 uint32_t redirect;
                 uint32_t master; /* ifindex of the bridge */
                 struct {
@@ -65,7 +65,7 @@ NetctlChange op_change(OpKind k);
  * Appends to `plan` what turns `actual` into `desired` (same veth), in the order in which the kernel must be told: an ifb
  * carries its whole tree before packets are sent to it, and gets no packets any more before it goes; classes of rules come
  * before the programs that lead to them and go after them. Pure; plan(x, x) appends nothing. What it appends borrows from
- * the states' arenas.
+ * `desired` and its arena.
  *
  * *ret_change: the worst class of the operations. Fails with TB_ERROR_ENVIRONMENT -EEXIST, and appends nothing, when
  * something foreign is in the way of what is desired; foreign objects where nothing is desired are left alone. With

@@ -157,7 +157,7 @@ static bool words_next(Words *w)
 
 static int bad_rule(TbError **err, const char *part, int code, const char *why)
 {
-        _cleanup_free_ char *shown = tb_escape(part, 80);
+        _cleanup_free_ char *shown = tb_escape(part + strspn(part, " \t\n"), 80);
 
         return tb_error_set(
                 err, TB_ERROR_CONFIG, code, "bad shape: rule '%s': %s", shown ? shown : "?", why);

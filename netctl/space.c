@@ -235,6 +235,7 @@ int work_apply(Work *w, TbError **errors, ApplyCounts *counts, TbError **err)
                         &w->spaces[s].plan, errors, counts, err);
                 if (r < 0)
                         return r;
+                plan_done(&w->spaces[s].plan);
         }
         return 0;
 }

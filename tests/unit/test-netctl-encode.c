@@ -58,9 +58,8 @@ static void test_class(void **state)
 
 static void test_fifo_and_ingress(void **state)
 {
-        Op op = {.kind = OP_LEAF_ADD,
-                .device = 5,
-                .leaf = {.kind = LEAF_PFIFO, .major = 0x7463, .limit = 50}};
+        const Leaf leaf = {.kind = LEAF_PFIFO, .major = 0x7463, .limit = 50};
+        Op op = {.kind = OP_LEAF_ADD, .device = 5, .leaf = &leaf};
         expect_bytes(&op,
                 "38000000 2400 0106 00000000 00000000 | 00000000 05000000 00006374 01006274 00000000"
                 "| 0a00 0100 706669666f00 0000 | 0800 0200 32000000");
@@ -72,17 +71,12 @@ static void test_fifo_and_ingress(void **state)
 
 static void test_netem(void **state)
 {
-        Op op = {
-                .kind = OP_LEAF_CHANGE,
-                .device = 5,
-                .leaf = {.kind = LEAF_NETEM,
-                        .major = 0x7510,
-                        .netem = {.latency = 20000000,
-                                .limit = 1000,
-                                .loss = 0x028f5c29,
-                                .seeded = true,
-                                .seed = 7}},
+        const Leaf leaf = {
+                .kind = LEAF_NETEM,
+                .major = 0x7510,
+                .netem = {.latency = 20000000, .limit = 1000, .loss = 0x028f5c29, .seeded = true, .seed = 7},
         };
+        const Op op = {.kind = OP_LEAF_CHANGE, .device = 5, .leaf = &leaf};
         expect_bytes(&op,
                 "e0000000 2400 0100 00000000 00000000 | 00000000 05000000 00001075 01006274 00000000"
                 "| 0a00 0100 6e6574656d00 0000"
@@ -103,7 +97,7 @@ static void test_netem(void **state)
 static void round_trip(const Leaf *leaf)
 {
         _cleanup_nlw_ NlWriter w = {};
-        Op op = {.kind = OP_LEAF_REPLACE, .device = 3, .leaf = *leaf};
+        Op op = {.kind = OP_LEAF_REPLACE, .device = 3, .leaf = leaf};
         const LeafVtable *v = leaf_vtable(leaf->kind);
         Qdisc q;
 
@@ -369,7 +363,8 @@ static void test_truncated_messages(void **state)
 
 static void test_error_texts(void **state)
 {
-        Op op = {.kind = OP_LEAF_ADD, .device = 5, .leaf = {.kind = LEAF_NETEM}};
+        const Leaf leaf = {.kind = LEAF_NETEM};
+        Op op = {.kind = OP_LEAF_ADD, .device = 5, .leaf = &leaf};
         RtnlResult missing = {.code = -ENOENT, .text = "Specified qdisc kind is unknown"},
                    gone = {.code = -ENODEV};
         TbError *err = NULL;
