@@ -10,7 +10,7 @@
 
 #define DELETE_GROUP 0x74620000U /* or the next one that is nobody's */
 /* Messages and what becomes of them need 300 bytes for each. */
-#define OPS_AT_A_TIME 512U
+#define OPS_AT_A_TIME 2048U
 
 static void begin_tc(NlWriter *w, uint16_t type, uint16_t flags, uint32_t device, uint32_t handle,
         uint32_t parent, uint32_t info)

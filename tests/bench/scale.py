@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Whether the agent's work grows with the nodes and not faster: N = 100, 300, 1000 through a fake engine.
+"""Whether the agent's work grows with the nodes and not faster: N = 10, 200, 1000 through a fake engine.
 
 The nodes are processes with network namespaces and veths, as Docker makes them, without Docker: labkit/fakeengine.py says that they are
 containers. For each N, of rows:
@@ -145,7 +145,7 @@ class Bench(unittest.TestCase):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/bench scale", description=__doc__.split("\n")[0])
-    parser.add_argument("nodes", nargs="*", type=int, default=[100, 300, 1000], help="numbers of nodes (100 300 1000)")
+    parser.add_argument("nodes", nargs="*", type=int, default=[10, 200, 1000], help="numbers of nodes (10 200 1000)")
     parser.add_argument("--events", type=int, default=50, help="nodes that start one by one (50)")
     parser.add_argument("--runs", type=int, default=5, help="restarts (5)")
     parser.add_argument("--settle", type=int, default=7, help="seconds before memory is looked at (7: agent/memory.c waits for 5 of quiet)")
