@@ -227,7 +227,7 @@ class Shape(Base):
         lab.wait_for(lambda: state("aa") is None, 10, "aa to be forgotten")
         L.tbnoded.restart()
         with open("/var/lib/tbnode/state.json", encoding="utf-8") as f:
-            self.assertEqual(1, json.load(f)["version"])
+            self.assertEqual(2, json.load(f)["version"])
 
     def test_rules_for_some_of_the_traffic(self):
         start("aa", "tbnode.shape=rate 10mbit; to 10.7.0.9 rate 1mbit")
