@@ -137,7 +137,7 @@ static ssize_t on_write(TbHttpRequest *r, const void *data, size_t size, void *u
                 f->next = NULL;
         }
         if (f->victim && f->victim->request) {
-                f->victim->request = tb_http_request_free(f->victim->request);
+                flow_done(f->victim); /* also the timer that would resume it */
                 pending--;
         }
         if (f->free_in_write) {
