@@ -140,6 +140,8 @@ class Truth:
                 eui = bytes([last[0] ^ 2]) + last[1:3] + b"\xff\xfe" + last[3:]
                 names[re.sub(r":0{1,3}", ":", "fe80::" + ":".join(eui[i:i + 2].hex() for i in range(0, 8, 2)).lstrip("0"))] = "LL"
                 names["0xfe80000000000000" + eui.hex()] = "LL"
+                # A MAC behind the type and the length of an option of neighbour discovery: its sender's, its target's.
+                names.update({option + last.hex(): option + "MAC" for option in ("0x101", "0x201")})
         if want["style"]:
             self.filtered[c["Id"][:12]] = (name, want["style"])
             names[c["Id"][:12]] = "ID"
