@@ -121,7 +121,7 @@ class Ours(Side):
         words = []
         if d.get("mbit"):
             words.append(f"rate {rate_word(d['mbit'])}")
-        if d.get("delay_ms"):
+        if "delay_ms" in d:
             words.append(f"delay {int(d['delay_ms'] * 1000)}us")
         if d.get("loss"):
             words.append(f"loss {d['loss']}%")
@@ -163,7 +163,7 @@ class ByHand(Side):
         lab.command("tc", "qdisc", "add", "dev", device, "root", "handle", "1:", "htb", "default", "1")
         lab.command("tc", "class", "add", "dev", device, "parent", "1:", "classid", "1:1", "htb", "rate",
                     rate_word(d.get("mbit") or 100000))
-        if d.get("delay_ms") or d.get("loss"):
+        if "delay_ms" in d or d.get("loss"):
             words = ["delay", f"{int(d.get('delay_ms', 0) * 1000)}us"]
             if d.get("loss"):
                 words += ["loss", f"{d['loss']}%"]
