@@ -57,5 +57,5 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from labkit import images  # noqa: E402,F401
 from labkit.core import Lab  # noqa: E402,F401
-from labkit.process import LabError, Result, reader, wait_for  # noqa: E402,F401
+from labkit.process import LabError, Result, one_line, reader, wait_for  # noqa: E402,F401
 from labkit.sandbox import main  # noqa: E402,F401

@@ -51,13 +51,6 @@ class Base(unittest.TestCase):
             L.tbnode("rm", *names, check=True)
         lab.wait_for(lambda: not leftovers(), 15, f"nothing to be left: {leftovers()}")
 
-    def one_line(self, r, status, *words):
-        self.assertEqual(status, r.rc, r)
-        self.assertEqual("", r.out)
-        self.assertEqual(1, len(r.err.splitlines()), r)
-        for w in words:
-            self.assertIn(w, r.err)
-
 
 class Run(Base):
     def test_system_log(self):
@@ -82,7 +75,7 @@ class Run(Base):
         L.tbnode("stop", "web", check=True)
         self.assertEqual(0, follow.wait(20))
         follow.stdout.close()
-        self.one_line(L.tbnode("logs", "--syslog", "web"), 1, "web", "not running")
+        lab.one_line(self, L.tbnode("logs", "--syslog", "web"), 1, "web", "not running")
 
     def test_both_logs_in_one_order(self):
         run("--name", "web", IMAGE, "sh", "-c", "mkfifo /tmp/in; while :; do cat /tmp/in; done")
@@ -150,7 +143,7 @@ class Run(Base):
             r = L.tbnode("logs", *args, *(("web",) if args else ()))
             self.assertEqual((2, 1), (r.rc, len(r.err.splitlines())), r)
             self.assertIn(word, r.err)
-        self.one_line(L.tbnode("logs", "nosuch"), 1, "nosuch")
+        lab.one_line(self, L.tbnode("logs", "nosuch"), 1, "nosuch")
 
     def test_no_host_key_in_a_snapshot(self):
         before = L.docker("volume", "ls", "-q").out.split()
@@ -221,7 +214,7 @@ class Run(Base):
         self.assertEqual({"cpu": 0.5, "memory": 64 << 20, "pids": 50}, self.cgroup_limits(L.container_pid("small")))
         for option, value, word in (("--cpus", "no", "processors"), ("--cpus", "0", "processors"), ("--memory", "1m", "6 MB"),
                                     ("--memory", "12parsecs", "memory"), ("--pids-limit", "0", "pids")):
-            self.one_line(run("--name", "bad", option, value, IMAGE), 1, word)
+            lab.one_line(self, run("--name", "bad", option, value, IMAGE), 1, word)
 
     @staticmethod
     def cgroup_limits(pid):
@@ -427,17 +420,17 @@ class Directories(Base):
 
 class Failures(Base):
     def test_unknown_image(self):
-        self.one_line(run("nosuch:1"), 1, "nosuch")
-        self.one_line(L.tbnode("augment", "--json", "nosuch:1"), 1, "nosuch")
-        self.one_line(L.tbnode("dockerfile", "nosuch:1"), 1, "nosuch")
-        self.one_line(run("UPPER/Case"), 1, "UPPER")
+        lab.one_line(self, run("nosuch:1"), 1, "nosuch")
+        lab.one_line(self, L.tbnode("augment", "--json", "nosuch:1"), 1, "nosuch")
+        lab.one_line(self, L.tbnode("dockerfile", "nosuch:1"), 1, "nosuch")
+        lab.one_line(self, run("UPPER/Case"), 1, "UPPER")
         self.assertEqual([], leftovers())
 
     def test_registry_down(self):
         L.local.stop()
         try:
-            self.one_line(run("--network", "lan9", IMAGE), 1, "127.0.0.1:5000")
-            self.one_line(L.tbnode("augment", IMAGE), 1, "127.0.0.1:5000")
+            lab.one_line(self, run("--network", "lan9", IMAGE), 1, "127.0.0.1:5000")
+            lab.one_line(self, L.tbnode("augment", IMAGE), 1, "127.0.0.1:5000")
             r = L.tbnode("doctor")
             self.assertEqual(1, r.rc)
             self.assertIn("FAIL  registry", r.out)
@@ -449,18 +442,18 @@ class Failures(Base):
         lab.images.busybox(L, config={"Env": ["X=1"]}, extra={"marker": b"corrupt me"}).push(L.hub, "library/broken:1")
         document = next(x for x in L.hub.manifest("library/broken", "1") if isinstance(x, dict) and "layers" in x)
         L.hub.corrupt(document["layers"][-1]["digest"])
-        self.one_line(run("broken:1"), 1, "digest")
+        lab.one_line(self, run("broken:1"), 1, "digest")
         self.assertNotIn("broken", " ".join(L.local.all_tags()))
         self.assertEqual([], leftovers())
 
     def test_container_that_dies_during_set_up(self):
-        self.one_line(run("--level", "none", "--network", "lan7", IMAGE, "/no/such/program"), 1, "no such file")
+        lab.one_line(self, run("--level", "none", "--network", "lan7", IMAGE, "/no/such/program"), 1, "no such file")
         self.assertEqual([], leftovers())
         # Whether it ends before or after it is configured is a matter of luck; what is left is not.
         for k in range(6):
             r = run("--level", "none", "--name", f"brief{k}", "--network", "lan7", "--shape", "rate 1mbit", IMAGE, "true")
             if r.rc != 0:
-                self.one_line(r, 1, "ended while it was being set up")
+                lab.one_line(self, r, 1, "ended while it was being set up")
         lab.wait_for(lambda: not L.traces(), 10, f"nothing in the kernel: {L.traces()}")
 
     def test_wrong_arguments(self):
@@ -469,14 +462,14 @@ class Failures(Base):
                            (("--name", "a b"), "a b"), (("--network", "tbnode-control"), "control"),
                            (("-p", "99999"), "99999"), (("-v", "/tmp:/tbnode/run"), "/tbnode"), (("--level", "full"), "level"),
                            (("--on-exit", "explode"), "on-exit")):
-            self.one_line(run(*args, IMAGE), 1, word)
+            lab.one_line(self, run(*args, IMAGE), 1, word)
         self.assertEqual(2, L.tbnode("run", "--no-such-flag", IMAGE).rc)
         self.assertEqual(2, L.tbnode("run").rc)
         self.assertEqual([], leftovers())
 
     def test_name_taken(self):
         run("--name", "web", IMAGE, "sleep", "1000").json()
-        self.one_line(run("--name", "web", "--network", "lan3", IMAGE), 1, "web", "already")
+        lab.one_line(self, run("--name", "web", "--network", "lan3", IMAGE), 1, "web", "already")
         self.assertEqual(["web"], [n["node"] for n in L.tbnode("ps", "--json").json()["nodes"]])
         self.assertEqual(0, L.tbnode("ssh", "-i", KEY, "web", "true").rc)
 
@@ -516,7 +509,7 @@ class Augment(Base):
         L.tbnoded.stop()
         try:
             L.tbnoded.start(config={"start-timeout": "20s", "docker-config": credentials})
-            self.one_line(L.tbnode("augment", "private/app:1"), 1, "private/app")
+            lab.one_line(self, L.tbnode("augment", "private/app:1"), 1, "private/app")
             log_in({"auths": {"https://index.docker.io/v1/": {"auth": base64.b64encode(b"me:secret").decode()}}})
             first = L.tbnode("augment", "--json", "private/app:1", check=True).json()
             self.assertEqual("miss", first["cache"])
@@ -527,7 +520,7 @@ class Augment(Base):
             self.assertEqual(("hit", first["digest"]), (again["cache"], again["digest"]))
             self.assertEqual(tokens, len(L.hub.token_requests))
             log_in({})
-            self.one_line(L.tbnode("augment", "private/app:1"), 1, "private/app")
+            lab.one_line(self, L.tbnode("augment", "private/app:1"), 1, "private/app")
         finally:
             L.tbnoded.stop()
             L.tbnoded.start(config={"start-timeout": "20s"})
@@ -558,7 +551,7 @@ class Augment(Base):
             lab.images.busybox(L, config={"Labels": {"for": name}}).push(L.hub, f"{name}:1")
         try:
             start(TBNODE_WORKER=fake)
-            self.one_line(L.tbnode("augment", "private/helped:1"), 1, "worker")
+            lab.one_line(self, L.tbnode("augment", "private/helped:1"), 1, "worker")
             with open(said, encoding="utf-8") as f:
                 self.assertEqual({"auths": {"https://index.docker.io/v1/": {
                     "auth": base64.b64encode(b"helped:by").decode()}}}, json.load(f))
@@ -574,7 +567,7 @@ class Augment(Base):
                 else:
                     os.unlink(helper)
                 start()
-                self.one_line(L.tbnode("augment", "private/helped:1"), 1, "private/helped", word)
+                lab.one_line(self, L.tbnode("augment", "private/helped:1"), 1, "private/helped", word)
                 self.assertEqual(0, L.tbnode("augment", "--update", "public:1").rc)
         finally:
             if os.path.exists(said):
@@ -600,7 +593,7 @@ class Augment(Base):
         L.tbnoded.stop()
         try:
             L.tbnoded.start(env={"TBNODE_WORKER": fake})
-            self.one_line(L.tbnode("augment", "--update", IMAGE), 1, "worker")
+            lab.one_line(self, L.tbnode("augment", "--update", IMAGE), 1, "worker")
             with open("/tmp/tbnode-worker-said", encoding="utf-8") as f:
                 said = f.read()
             self.assertIn("65534", said.splitlines()[0])

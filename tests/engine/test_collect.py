@@ -33,13 +33,6 @@ class Collect(unittest.TestCase):
             L.tbnode("rm", *names, check=True)
         self.assertEqual([], L.docker("ps", "-aq").out.split())
 
-    def one_line(self, r, status, *words):
-        self.assertEqual(status, r.rc, r)
-        self.assertEqual("", r.out)
-        self.assertEqual(1, len(r.err.splitlines()), r)
-        for w in words:
-            self.assertIn(w, r.err)
-
     HOSTILE = r"""mkdir -p /data/sub/deep "/data/sub/..." && cd /data && echo plain > plain.txt && echo deep > sub/deep/file
         ln -s /etc/passwd link.txt; ln -s ../../../../../../../../etc/shadow up.txt; ln -s /proc/1/root/etc root.txt
         ln -s / sub/everything; ln -s /data/sub/deep loop; mkfifo fifo.txt; echo odd > "$(printf 'a\nb\033[2J%%..txt')"
@@ -117,10 +110,10 @@ class Collect(unittest.TestCase):
         self.assertIn("all/bb/files/data/b.txt", names)
         self.assertTrue(all(n == "all" or n.startswith("all/") for n in names))
         for name, word in ((target, "exists"), (f"{target}.tar.gz", "exists"), (f"{place}/no/such", f"{place}/no/"), (f"{place}/..", "no name")):
-            self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", name), 1, word)
-        self.one_line(L.tbnode("logs", "--experiment", "nosuch", "--collect", f"{place}/x"), 1, "nosuch")
-        self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "data/*"), 1, "data/*", "absolute")
-        self.one_line(L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "/a/../b"), 1, "'..'")
+            lab.one_line(self, L.tbnode("logs", "--experiment", "exp", "--collect", name), 1, word)
+        lab.one_line(self, L.tbnode("logs", "--experiment", "nosuch", "--collect", f"{place}/x"), 1, "nosuch")
+        lab.one_line(self, L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "data/*"), 1, "data/*", "absolute")
+        lab.one_line(self, L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--files", "/a/../b"), 1, "'..'")
         self.assertEqual(2, L.tbnode("logs", "--collect", f"{place}/x").rc)
         self.assertEqual(2, L.tbnode("logs", "--experiment", "exp", "--collect", f"{place}/x", "--follow").rc)
         self.assertEqual({"all", "all.tar.gz"}, set(os.listdir(place)))

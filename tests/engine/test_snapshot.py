@@ -69,13 +69,6 @@ class Base(unittest.TestCase):
     def new_tags(self):
         return sorted(t for t in L.local.all_tags() - self.before if "/snapshots/" in t and "/augmented/" not in t)
 
-    def one_line(self, r, status, *words):
-        self.assertEqual(status, r.rc, r)
-        self.assertEqual("", r.out)
-        self.assertEqual(1, len(r.err.splitlines()), r)
-        for w in words:
-            self.assertIn(w, r.err)
-
 
 class Snapshot(Base):
     def test_a_node_made_of_it(self):
@@ -150,17 +143,17 @@ class Snapshot(Base):
         """Only who may use the node makes one, and only the project gets it."""
         r = as_user(ANN, "run", "--json", "--name", "hers", IMAGE)
         self.assertEqual(0, r.rc, r)
-        self.one_line(as_user(BEN, "snapshot", "hers"), 1, f"belongs to user {ANN}")
-        self.one_line(as_user(ANN, "snapshot", "--project", "wheel", "hers"), 1, "not in project 'wheel'")
-        self.one_line(as_user(ANN, "snapshot", "--project", "a/b", "hers"), 1, "a/b")
+        lab.one_line(self, as_user(BEN, "snapshot", "hers"), 1, f"belongs to user {ANN}")
+        lab.one_line(self, as_user(ANN, "snapshot", "--project", "wheel", "hers"), 1, "not in project 'wheel'")
+        lab.one_line(self, as_user(ANN, "snapshot", "--project", "a/b", "hers"), 1, "a/b")
         for name in ("UPPER", "../x", "x@sha256:" + 64 * "0", "", "a//b", "/x", ":tag", "a b"):
-            self.one_line(as_user(ANN, "snapshot", "hers", name), 1, "can't be called")
+            lab.one_line(self, as_user(ANN, "snapshot", "hers", name), 1, "can't be called")
         self.assertEqual([], self.new_tags())
         made = json.loads(as_user(ANN, "snapshot", "--json", "hers").out)
         self.assertEqual(f"{REGISTRY}/projects/user-{ANN}/snapshots/hers:latest", made["image"])
         self.assertEqual(0, as_user(ANN, "run", "--name", "second", "--project", f"user-{ANN}", made["image"]).rc)
-        self.one_line(as_user(BEN, "run", "--json", "--name", "theft", made["image"]), 1, f"belongs to project user-{ANN}")
-        self.one_line(as_user(BEN, "run", "--json", "--name", "theft", "--project", f"user-{ANN}", made["image"]), 1, "not in project")
+        lab.one_line(self, as_user(BEN, "run", "--json", "--name", "theft", made["image"]), 1, f"belongs to project user-{ANN}")
+        lab.one_line(self, as_user(BEN, "run", "--json", "--name", "theft", "--project", f"user-{ANN}", made["image"]), 1, "not in project")
         # root's goes to its owner; the image's project stays the snapshot's
         self.assertEqual(f"user-{ANN}", L.tbnode("snapshot", "--json", "hers", "roots", check=True).json()["project"])
         self.assertEqual(f"user-{ANN}", json.loads(as_user(ANN, "snapshot", "--json", "second").out)["project"])
@@ -168,7 +161,7 @@ class Snapshot(Base):
 
 class Failures(Base):
     def test_no_such_node_and_usage(self):
-        self.one_line(L.tbnode("snapshot", "nosuch"), 1, "nosuch")
+        lab.one_line(self, L.tbnode("snapshot", "nosuch"), 1, "nosuch")
         self.assertEqual(2, L.tbnode("snapshot").rc)
         self.assertEqual(2, L.tbnode("snapshot", "a", "b", "c").rc)
 
@@ -177,7 +170,7 @@ class Failures(Base):
         engine = images()
         L.local.stop()
         try:
-            self.one_line(L.tbnode("snapshot", "--json", "web"), 1, "web", REGISTRY)
+            lab.one_line(self, L.tbnode("snapshot", "--json", "web"), 1, "web", REGISTRY)
         finally:
             L.local.start()
         self.assertEqual(engine, images())
@@ -196,7 +189,7 @@ class Failures(Base):
         engine = images()
         try:
             p = self.pushing()
-            self.one_line(L.tbnode("snapshot", "web"), 1, "already")
+            lab.one_line(self, L.tbnode("snapshot", "web"), 1, "already")
             p.kill()
             p.wait()
             lab.wait_for(lambda: images() == engine, 20, "the engine to be as before")

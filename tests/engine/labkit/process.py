@@ -88,6 +88,15 @@ def reader(fd):
     return until
 
 
+def one_line(case, result, status, *words):
+    """A program that fails says so in one line, with these words in it, and prints nothing else."""
+    case.assertEqual(status, result.rc, result)
+    case.assertEqual("", result.out)
+    case.assertEqual(1, len(result.err.splitlines()), result)
+    for w in words:
+        case.assertIn(w, result.err)
+
+
 class Service:
     """A long-running program. Its output goes to a log file; readiness comes by sd_notify or by a probe function."""
 
